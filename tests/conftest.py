@@ -1,0 +1,22 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository: the folder that holds `bundles/` and `scripts/`."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def swinfuse_data() -> Path:
+    """The folder with real volumes (`SynthRAD_like`, `MSD_like`, `BraTS21_like`), named by SWINFUSE_DATA."""
+    value = os.environ.get("SWINFUSE_DATA")
+    if not value:
+        pytest.skip("SWINFUSE_DATA is unset: it names the folder with the real volumes")
+    folder = Path(value).expanduser().resolve()
+    if not folder.is_dir():
+        pytest.fail(f"SWINFUSE_DATA is {value}, which is no folder; unset it to skip the tests on real volumes")
+    return folder

@@ -1,0 +1,111 @@
+"""What a newcomer meets first: the README's two commands, the files it names, the rules that keep the house small."""
+
+import configparser
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+MAX_MODULE_LINES = 330
+MAX_FILE_BYTES = 2 * 1024 * 1024
+
+
+def tracked_files(repository: Path) -> list[Path]:
+    if not (repository / ".git").exists():
+        pytest.skip("no git work tree: the list of tracked files is unknown")
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, check=True).stdout
+    return [repository / name for name in names.decode().split("\0") if name]
+
+
+def test_readme_opens_with_the_two_commands_and_nothing_else(repository: Path) -> None:
+    first_section = (repository / "README.md").read_text().split("\n## ")[0]
+    commands = [line.strip() for line in first_section.splitlines() if line.startswith("    ")]
+    assert commands == ["scripts/quickstart.sh", "scripts/test.sh"]
+    for command in commands:
+        assert os.access(repository / command, os.X_OK), f"{command} cannot be executed"
+
+
+def test_links_between_pages_lead_somewhere(repository: Path) -> None:
+    pages = [page for page in tracked_files(repository) if page.suffix == ".md"]
+    broken = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            if not target.startswith(("http", "mailto:")) and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(repository)} -> {target}")
+    assert not broken
+
+
+def test_citation_names_paper_and_software(repository: Path) -> None:
+    citation = yaml.safe_load((repository / "CITATION.cff").read_text())
+    setup = configparser.ConfigParser()
+    setup.read(repository / "setup.cfg")
+    assert citation["version"] == setup["metadata"]["version"]
+    assert citation["license"] == setup["metadata"]["license"]
+    assert citation["preferred-citation"]["identifiers"][0]["value"] == "arXiv:2405.12781"
+
+
+def test_pinned_set_lies_inside_the_declared_ranges(repository: Path) -> None:
+    pinned = {}
+    for line in (repository / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            pinned[requirement.name.lower().replace("_", "-")] = str(requirement.specifier).removeprefix("==")
+    setup = configparser.ConfigParser()
+    setup.read(repository / "setup.cfg")
+    declared = setup["options"]["install_requires"].split("\n")
+    for extra in setup["options.extras_require"].values():
+        declared += extra.split("\n")
+    missing, outside = [], []
+    for requirement in (Requirement(line) for line in declared if line and not line.startswith("#")):
+        name = requirement.name.lower().replace("_", "-")
+        if name in {"nnunetv2", "huggingface-hub"}:  # not part of the tested environment
+            continue
+        if name not in pinned:
+            missing.append(name)
+        elif not requirement.specifier.contains(pinned[name]):
+            outside.append(f"{name}=={pinned[name]} against {requirement.specifier}")
+    assert not missing
+    assert not outside
+
+
+def test_no_module_outgrows_one_idea(repository: Path) -> None:
+    modules = (repository / "swinfuse_components").rglob("*.py")
+    lengths = {str(path.relative_to(repository)): len(path.read_text().splitlines()) for path in modules}
+    assert lengths
+    assert not {name: length for name, length in lengths.items() if length > MAX_MODULE_LINES}
+
+
+def test_no_weights_or_volumes_among_the_tracked_files(repository: Path) -> None:
+    files = [path for path in tracked_files(repository) if path.exists()]
+    assert not [path for path in files if path.stat().st_size > MAX_FILE_BYTES]
+    assert not [path for path in files if path.name.endswith((".pt", ".pth", ".ckpt", ".onnx", ".nii", ".nii.gz"))]
+
+
+def test_rooms_of_the_library_do_not_import_one_another(repository: Path) -> None:
+    library = repository / "swinfuse_components"
+    rooms = {"networks", "losses", "transforms", "data"}
+    crossings = []
+    for room in rooms:
+        for module in (library / room).rglob("*.py"):
+            for other in re.findall(r"^\s*(?:from|import) swinfuse_components\.(\w+)", module.read_text(), re.M):
+                if other != room:
+                    crossings.append(f"{module.relative_to(repository)} imports {other}")
+    assert not crossings
+
+
+def test_bundles_hold_configuration_only(repository: Path) -> None:
+    code = [path for path in tracked_files(repository) if "bundles" in path.parts[len(repository.parts) :][:1]]
+    assert not [path for path in code if path.suffix == ".py"]
+
+
+def test_json_and_yaml_files_parse(repository: Path) -> None:
+    for path in tracked_files(repository):
+        if path.suffix == ".json" and path.exists():
+            json.loads(path.read_text())
+        elif path.suffix in {".yaml", ".yml"} and path.exists():
+            yaml.safe_load(path.read_text())
