@@ -1,0 +1,112 @@
+"""Scores of one case: Dice, surface distances and sensitivity, by MONAI's metrics.
+
+The rule for empty masks, which MONAI leaves to its user:
+
+================  =========  ==============================  ===========
+truth             predicted  Dice and surface distances      sensitivity
+================  =========  ==============================  ===========
+empty             empty      Dice 1, distances 0 mm          undefined
+empty             something  Dice 0, distances = diagonal    undefined
+something         empty      Dice 0, distances = diagonal    0
+================  =========  ==============================  ===========
+
+The diagonal is that of the volume in millimetres, the largest distance two surfaces in it can have. BraTS scores its
+cases the same way (there the diagonal is 373 mm). Leaving such cases out would reward a model for finding nothing.
+Undefined values are NaN; a mean leaves them out and says how many cases it stands on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_confusion_matrix_metric,
+    compute_dice,
+    compute_hausdorff_distance,
+    get_confusion_matrix,
+)
+
+
+class CaseScores(NamedTuple):
+    """Scores of one mask against another. Distances in the unit of the spacing (millimetres), volumes in its cube."""
+
+    dice: float
+    surface_distance: float
+    hausdorff95: float
+    sensitivity: float
+    truth_volume: float
+    predicted_volume: float
+
+
+def score_masks(
+    prediction: np.ndarray | torch.Tensor, truth: np.ndarray | torch.Tensor, spacing: Sequence[float]
+) -> CaseScores:
+    """Score one binary mask against another.
+
+    Args:
+        prediction: mask of shape (D, H, W), any dtype; non-zero is foreground.
+        truth: mask of the same shape.
+        spacing: size of a voxel along the three axes, in millimetres.
+
+    Returns:
+        Dice; average symmetric surface distance; 95th percentile of the Hausdorff distance; sensitivity; volumes.
+        Empty masks follow the table at the top of this module.
+
+    Raises:
+        ValueError: if the shapes differ or the spacing has not one positive value per axis.
+    """
+    p, t = (torch.as_tensor(np.asarray(m) != 0) for m in (prediction, truth))
+    if p.shape != t.shape:
+        raise ValueError(f"the prediction has shape {tuple(p.shape)}, the truth {tuple(t.shape)}: expected the same")
+    if len(spacing) != p.ndim or min(spacing) <= 0:
+        raise ValueError(f"the spacing is {tuple(spacing)}: expected {p.ndim} positive values")
+    voxel = math.prod(spacing)
+    volumes = {"truth_volume": int(t.sum()) * voxel, "predicted_volume": int(p.sum()) * voxel}
+    if not (t.any() and p.any()):
+        both_empty = not (t.any() or p.any())
+        diagonal = 0.0 if both_empty else math.hypot(*(n * s for n, s in zip(p.shape, spacing)))
+        sensitivity = 0.0 if t.any() else math.nan
+        return CaseScores(float(both_empty), diagonal, diagonal, sensitivity, **volumes)
+    y_pred, y = p[None, None].float(), t[None, None].float()
+    # MONAI's distances take one spacing per image of the batch
+    surface = {"include_background": True, "spacing": [float(s) for s in spacing]}
+    confusion = get_confusion_matrix(y_pred, y, include_background=True)
+    return CaseScores(
+        dice=float(compute_dice(y_pred, y, ignore_empty=False)),
+        surface_distance=float(compute_average_surface_distance(y_pred, y, symmetric=True, **surface)),
+        hausdorff95=float(compute_hausdorff_distance(y_pred, y, percentile=95, **surface)),
+        sensitivity=float(compute_confusion_matrix_metric("sensitivity", confusion)),
+        **volumes,
+    )
+
+
+def score_case(
+    prediction: np.ndarray | torch.Tensor,
+    truth: np.ndarray | torch.Tensor,
+    spacing: Sequence[float],
+    classes: Mapping[str, tuple[Sequence[int], Sequence[int]]] | None = None,
+) -> dict[str, CaseScores]:
+    """Score a label map, as the union of its foreground or class by class.
+
+    Args:
+        prediction: labels of shape (D, H, W); 0 is background.
+        truth: labels of the same shape.
+        spacing: size of a voxel along the three axes, in millimetres.
+        classes: for every name, the labels of the prediction and the labels of the truth that stand for it. None takes
+            the union of all foreground on both sides, as the paper's Table 2 must, where organs differ.
+
+    Returns:
+        scores by class name; the union is called ``foreground``.
+    """
+    prediction, truth = np.asarray(prediction), np.asarray(truth)
+    if classes is None:
+        return {"foreground": score_masks(prediction, truth, spacing)}
+    return {
+        name: score_masks(np.isin(prediction, list(ours)), np.isin(truth, list(theirs)), spacing)
+        for name, (ours, theirs) in classes.items()
+    }
