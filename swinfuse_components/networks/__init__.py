@@ -1,0 +1,26 @@
+"""Networks: Eq. 1 of the paper and what stands on it."""
+
+from __future__ import annotations
+
+from .domain_invariance import DomainInvarianceModule, DomainInvarianceOutput
+from .encoder import SwinFUSEEncoder
+from .heads import ContrastiveHead, InpaintingDecoder, RotationHead
+from .merging import LegacyPatchMerging
+from .pretrainer import SwinFUSEPretrainer
+from .released import ReleasedDomainInvarianceModule
+from .segmentation import SwinFUSE
+from .variants import build_domain_invariance
+
+__all__ = [
+    "ContrastiveHead",
+    "DomainInvarianceModule",
+    "DomainInvarianceOutput",
+    "InpaintingDecoder",
+    "LegacyPatchMerging",
+    "ReleasedDomainInvarianceModule",
+    "RotationHead",
+    "SwinFUSE",
+    "SwinFUSEEncoder",
+    "SwinFUSEPretrainer",
+    "build_domain_invariance",
+]

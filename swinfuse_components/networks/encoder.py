@@ -1,0 +1,109 @@
+"""The Swin encoder with the domain invariance module behind its patch embedding (section 2.2, Fig. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai.networks.nets.swin_unetr import SwinTransformer
+from monai.utils import ensure_tuple_rep
+from torch import Tensor, nn
+
+from .domain_invariance import DomainInvarianceOutput
+from .merging import resolve_downsample
+from .variants import build_domain_invariance
+
+
+def check_roi_size(roi_size: Sequence[int] | int, patch_size: int = 2) -> tuple[int, ...]:
+    """The region of interest as three numbers; raises ValueError unless each divides by ``patch_size ** 5``."""
+    size = ensure_tuple_rep(roi_size, 3)
+    step = patch_size**5
+    if any(s <= 0 or s % step for s in size):
+        raise ValueError(f"roi_size: found {size}, expected positive multiples of {step} on every axis")
+    return size
+
+
+class SwinFUSEEncoder(SwinTransformer):
+    """MONAI's 3D ``SwinTransformer`` with a domain invariance module between patch embedding and first stage.
+
+    The names of all parameters are MONAI's; those of the module stand under ``domain_invariance``. With
+    ``dim="none"`` the encoder is MONAI's in names and numbers.
+
+    Args:
+        in_chans: input channels.
+        embed_dim: channels C of the patch embedding (the paper: 48).
+        roi_size: size of the input in voxels (D, H, W), or one number for a cube. Plane tokens tie the weights to it.
+        window_size: attention window of the Swin blocks, one number or three.
+        patch_size: patch size, one number.
+        depths: Swin blocks of each of the four stages.
+        num_heads: heads of each of the four stages.
+        dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.
+        dim_options: further arguments of the module.
+        downsample: patch merging, MONAI's choices or ``"legacy"`` for weights trained with MONAI before 1.5.
+        kwargs: the other arguments of MONAI's ``SwinTransformer``.
+
+    Raises:
+        ValueError: sizes or channels that do not fit, at construction or at call, with what was found and expected.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        embed_dim: int = 48,
+        roi_size: Sequence[int] | int = 96,
+        window_size: Sequence[int] | int = 7,
+        patch_size: int = 2,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        *,
+        dim: str = "swinfuse",
+        dim_options: Mapping[str, Any] | None = None,
+        downsample: str | type[nn.Module] = "merging",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            in_chans=in_chans,
+            embed_dim=embed_dim,
+            window_size=ensure_tuple_rep(window_size, 3),
+            patch_size=ensure_tuple_rep(patch_size, 3),
+            depths=depths,
+            num_heads=num_heads,
+            downsample=resolve_downsample(downsample),
+            **kwargs,
+        )
+        self.in_channels = in_chans
+        self.roi_size = check_roi_size(roi_size, patch_size)
+        embedding_size = tuple(s // patch_size for s in self.roi_size)
+        self.domain_invariance = build_domain_invariance(dim, embed_dim, embedding_size, dim_options)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Patch embedding: (B, in_chans, D, H, W) to (B, C, D/2, H/2, W/2)."""
+        if x.dim() != 5 or x.shape[1] != self.in_channels:
+            raise ValueError(f"input of shape {tuple(x.shape)} found, (B, {self.in_channels}, D, H, W) expected")
+        return self.pos_drop(self.patch_embed(x))
+
+    def fuse(self, p_i: Tensor, p_j: Tensor) -> DomainInvarianceOutput:
+        """The domain invariance module on two embeddings; without one, each stream is its embedding."""
+        if self.domain_invariance is None:
+            return DomainInvarianceOutput(p_i if p_i is p_j else (p_i + p_j) / 2, p_i, p_j)
+        return self.domain_invariance(p_i, p_j)
+
+    def encode(self, embedding: Tensor, normalize: bool = True) -> list[Tensor]:
+        """The four Swin stages on an embedding (B, C, d, h, w).
+
+        Returns five feature maps: the embedding itself and the output of each stage, (B, C * 2^k, d / 2^k, ...) for
+        k = 0 to 4; layer-normalised over the channels if ``normalize``.
+        """
+        features = [self.proj_out(embedding, normalize)]
+        x = embedding
+        for number in range(1, self.num_layers + 1):
+            if self.use_v2:
+                x = getattr(self, f"layers{number}c")[0](x.contiguous())
+            x = getattr(self, f"layers{number}")[0](x.contiguous())
+            features.append(self.proj_out(x, normalize))
+        return features
+
+    def forward(self, x: Tensor, normalize: bool = True) -> list[Tensor]:
+        """One input (B, in_chans, D, H, W): it is paired with itself, and the average of Eq. 1 is encoded."""
+        p = self.embed(x)
+        return self.encode(self.fuse(p, p).fused, normalize)

@@ -1,0 +1,132 @@
+"""The network of the pre-training: encoder, domain invariance module and the three heads (section 2.2, Fig. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .domain_invariance import DomainInvarianceOutput
+from .encoder import SwinFUSEEncoder
+from .heads import ContrastiveHead, InpaintingDecoder, RotationHead
+
+MODES = ("cross", "self")
+
+
+class SwinFUSEPretrainer(nn.Module):
+    """Two views in, the predictions of the three pretext tasks for both out.
+
+    Every head needs one representation a view, while Eq. 1 gives one average for both. ``mode="cross"``: each view's own
+    term of Eq. 1 goes through the encoder. ``mode="self"``: each view is paired with itself and averaged, as in
+    the authors' code and at fine-tuning. Either way the two are stacked on the batch axis and encoded in one pass.
+
+    Args:
+        in_channels: image channels.
+        roi_size: size of the views in voxels, one number or (D, H, W), multiples of 32.
+        feature_size: channels of the patch embedding (the paper: 48), a multiple of 12.
+        depths: Swin blocks of each stage.
+        num_heads: heads of each stage.
+        window_size: attention window of the Swin blocks.
+        dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.
+        dim_options: further arguments of the module.
+        mode: ``"cross"`` or ``"self"``.
+        contrastive_size: length of the contrastive projection.
+        norm_name: normalisation of the inpainting decoder.
+        use_checkpoint: recompute the Swin blocks in the backward pass: less memory, more time.
+        kwargs: further arguments of :class:`SwinFUSEEncoder`.
+
+    Raises:
+        ValueError: unknown mode; sizes or channels that do not fit, with what was found and expected.
+
+    Example:
+        >>> import torch
+        >>> from swinfuse_components.networks import SwinFUSEPretrainer
+        >>> net = SwinFUSEPretrainer(roi_size=64, feature_size=12, window_size=4)
+        >>> out = net(torch.rand(1, 1, 64, 64, 64), torch.rand(1, 1, 64, 64, 64))
+        >>> out["reconstruction"].shape, out["rotation"].shape, out["contrastive"].shape
+        (torch.Size([2, 1, 64, 64, 64]), torch.Size([2, 4]), torch.Size([2, 512]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        roi_size: Sequence[int] | int = 96,
+        feature_size: int = 48,
+        *,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: Sequence[int] | int = 7,
+        dim: str = "swinfuse",
+        dim_options: Mapping[str, Any] | None = None,
+        mode: str = "cross",
+        contrastive_size: int = 512,
+        norm_name: tuple | str = "instance",
+        use_checkpoint: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise ValueError(f"mode: found {mode!r}, expected one of {MODES}")
+        if feature_size % 12:
+            raise ValueError(f"feature_size: found {feature_size}, expected a multiple of 12")
+        self.mode = mode
+        self.swinViT = SwinFUSEEncoder(
+            in_channels,
+            feature_size,
+            roi_size,
+            window_size,
+            depths=depths,
+            num_heads=num_heads,
+            dim=dim,
+            dim_options=dim_options,
+            use_checkpoint=use_checkpoint,
+            **kwargs,
+        )
+        self.roi_size = self.swinViT.roi_size
+        norm = norm_name if isinstance(norm_name, str) else norm_name[0]
+        if norm.lower() == "instance" and max(self.roi_size) < 64:
+            raise ValueError(
+                f"roi_size: found {self.roi_size}, expected 64 or more on one axis with instance normalisation, which "
+                "fails on a last feature map of one voxel (or choose another norm_name, e.g. ('group', {'num_groups': 4}))"
+            )
+        channels = 16 * feature_size
+        self.rotation_head = RotationHead(channels)
+        self.contrastive_head = ContrastiveHead(channels, contrastive_size)
+        self.decoder = InpaintingDecoder(channels, in_channels, norm_name)
+
+    def forward(self, view_i: Tensor, view_j: Tensor | None = None) -> dict[str, Tensor] | Tensor:
+        """Predictions for two views, each (B, in_channels, D, H, W); all view_i come first, then all view_j.
+
+        Returns:
+            ``reconstruction`` (2B, in_channels, D, H, W), ``rotation`` (2B, 4) logits, ``contrastive``
+            (2B, contrastive_size), and ``stream_i``, ``stream_j`` (B, feature_size, D/2, H/2, W/2), what of each view
+            goes to the encoder. With one view alone, its reconstruction (B, in_channels, D, H, W).
+        """
+        self._check(view_i)
+        if view_j is None:
+            p = self.swinViT.embed(view_i)
+            return self.decoder(self.swinViT.encode(self.swinViT.fuse(p, p).fused)[-1])
+        self._check(view_j)
+        output = self.streams(view_i, view_j)
+        features = self.swinViT.encode(torch.cat([output.stream_i, output.stream_j]))[-1]
+        return {
+            "reconstruction": self.decoder(features),
+            "rotation": self.rotation_head(features),
+            "contrastive": self.contrastive_head(features),
+            "stream_i": output.stream_i,
+            "stream_j": output.stream_j,
+        }
+
+    def streams(self, view_i: Tensor, view_j: Tensor) -> DomainInvarianceOutput:
+        """What of each view goes to the encoder, and the mean of the two; (B, feature_size, D/2, H/2, W/2) each."""
+        p_i, p_j = self.swinViT.embed(torch.cat([view_i, view_j])).chunk(2)
+        if self.mode == "cross":
+            return self.swinViT.fuse(p_i, p_j)
+        stream_i, stream_j = self.swinViT.fuse(p_i, p_i).fused, self.swinViT.fuse(p_j, p_j).fused
+        return DomainInvarianceOutput((stream_i + stream_j) / 2, stream_i, stream_j)
+
+    def _check(self, view: Tensor) -> None:
+        if tuple(view.shape[2:]) != self.roi_size:
+            raise ValueError(f"view of size {tuple(view.shape[2:])} found, roi_size {self.roi_size} expected")

@@ -1,0 +1,115 @@
+"""SwinFUSE, the segmentation network: MONAI's Swin UNETR on the encoder with the domain invariance module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.networks.nets import SwinUNETR
+from torch import Tensor
+
+from .encoder import SwinFUSEEncoder
+from .merging import resolve_downsample
+
+
+class SwinFUSE(SwinUNETR):
+    """MONAI's ``SwinUNETR`` whose encoder carries a domain invariance module (section 2.4: fine-tuning keeps it).
+
+    One input is paired with itself, so that the encoder sees the average of Eq. 1. All parameters keep MONAI's names;
+    those of the module stand under ``swinViT.domain_invariance``. With ``dim="none"`` names and numbers are MONAI's.
+    With plane tokens every input must have exactly ``roi_size``: use MONAI's ``SlidingWindowInferer`` with that size,
+    which pads smaller volumes.
+
+    Args:
+        in_channels: input channels.
+        out_channels: output channels (logits).
+        roi_size: size of the input in voxels, one number or (D, H, W), multiples of 32.
+        feature_size: channels of the patch embedding (the paper: 48), a multiple of 12.
+        dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.
+        dim_options: further arguments of the module.
+        downsample: patch merging, MONAI's choices or ``"legacy"`` for weights trained with MONAI before 1.5.
+        kwargs: the other arguments of MONAI's ``SwinUNETR``.
+
+    Raises:
+        ValueError: sizes or channels that do not fit, with what was found and expected.
+
+    Example:
+        >>> import torch
+        >>> from swinfuse_components.networks import SwinFUSE
+        >>> net = SwinFUSE(in_channels=1, out_channels=3, roi_size=64, feature_size=12)
+        >>> net(torch.rand(1, 1, 64, 64, 64)).shape
+        torch.Size([1, 3, 64, 64, 64])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        roi_size: Sequence[int] | int = 96,
+        feature_size: int = 48,
+        *,
+        dim: str = "swinfuse",
+        dim_options: Mapping[str, Any] | None = None,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: Sequence[int] | int = 7,
+        patch_size: int = 2,
+        downsample: str = "merging",
+        dropout_path_rate: float = 0.0,
+        normalize: bool = True,
+        norm_name: tuple | str = "instance",
+        spatial_dims: int = 3,
+        **kwargs: Any,
+    ) -> None:
+        if spatial_dims != 3:
+            raise ValueError(f"spatial_dims: found {spatial_dims}, expected 3")
+        shared = {
+            "depths": depths,
+            "num_heads": num_heads,
+            "window_size": window_size,
+            "patch_size": patch_size,
+            "downsample": resolve_downsample(downsample),
+            **kwargs,
+        }
+        super().__init__(
+            in_channels,
+            out_channels,
+            feature_size=feature_size,
+            dropout_path_rate=dropout_path_rate,
+            normalize=normalize,
+            norm_name=norm_name,
+            **shared,
+        )
+        encoder = SwinFUSEEncoder(
+            in_channels,
+            feature_size,
+            roi_size,
+            drop_path_rate=dropout_path_rate,
+            dim=dim,
+            dim_options=dim_options,
+            **shared,
+        )
+        # MONAI's own draw of the weights, so that one seed gives one network with and without the module.
+        missing, unexpected = encoder.load_state_dict(self.swinViT.state_dict(), strict=False)
+        assert not unexpected and all(key.startswith("domain_invariance.") for key in missing)
+        self.swinViT = encoder
+        self.in_channels = in_channels
+        self.roi_size = encoder.roi_size
+
+    def forward(self, x_in: Tensor) -> Tensor:
+        """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+        if not torch.jit.is_tracing():
+            self._check_input(x_in)
+        return super().forward(x_in)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 5 or x.shape[1] != self.in_channels:
+            raise ValueError(f"image of shape {tuple(x.shape)} found, (B, {self.in_channels}, D, H, W) expected")
+        module = self.swinViT.domain_invariance
+        size = tuple(x.shape[2:])
+        if module is not None and getattr(module, "tokens", "planes") == "planes" and size != self.roi_size:
+            raise ValueError(
+                f"image of size {size} found, roi_size {self.roi_size} expected: the weights of the domain invariance "
+                "module belong to one region size (run a sliding window of this size, or use tokens='windows')"
+            )
