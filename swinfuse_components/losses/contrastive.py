@@ -1,0 +1,95 @@
+"""Contrastive coding of two views (normalised temperature-scaled cross-entropy)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn import functional as F
+
+
+class NTXentLoss(nn.Module):
+    r"""Contrastive loss of Chen et al., "A simple framework for contrastive learning" (ICML 2020), Eq. 1.
+
+    Row ``n`` of both inputs comes from two views of one sub-volume. For each of the 2B embeddings, the other view is
+    to be told from the 2B - 2 embeddings of other sub-volumes:
+
+    .. math:: \ell = -\log \frac{\exp(\cos(z, z^+) / \tau)}{\sum_{k \ne z} \exp(\cos(z, z_k) / \tau)}
+
+    averaged over all 2B. With embeddings that are all equal it is ln(2B - 1): a loss that stays there has collapsed.
+    A batch of one has no negative and gives zero.
+
+    MONAI's ``ContrastiveLoss`` has the same formula, but overflows at low temperature and in half precision, and sees
+    the negatives of its own rank only.
+
+    Args:
+        temperature: :math:`\tau`, 0.5 in the paper's pre-training.
+        gather_distributed: with an initialised process group, take the negatives from all ranks. Every rank then
+            returns the loss of the joined batch, whose sizes may differ between ranks. The gradient of a rank's
+            embeddings sums what all ranks contribute, so that the mean over ranks that DistributedDataParallel takes
+            is the gradient of the joined batch. Without a process group it does nothing.
+
+    Shape:
+        z_i and z_j are (B, d), any B >= 1; the result is a scalar. Lower precisions are raised to float32, also under
+        autocast; float64 stays.
+
+    Raises:
+        ValueError: temperature not positive, or inputs that are not two (B, d) of one shape.
+
+    Example::
+
+        >>> import torch
+        >>> from swinfuse_components.losses import NTXentLoss
+        >>> z = torch.eye(4)
+        >>> round(float(NTXentLoss(temperature=0.01)(z, z)), 4)
+        0.0
+        >>> collapsed = torch.ones(4, 8)
+        >>> round(float(NTXentLoss()(collapsed, collapsed).exp()), 4)
+        7.0
+    """
+
+    def __init__(self, temperature: float = 0.5, gather_distributed: bool = False) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        self.temperature = float(temperature)
+        self.gather_distributed = gather_distributed
+
+    def forward(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        if z_i.ndim != 2 or z_i.shape != z_j.shape or len(z_i) == 0:
+            raise ValueError(f"embeddings must be two (B, d) of one shape, got {tuple(z_i.shape)}, {tuple(z_j.shape)}")
+        with torch.autocast(z_i.device.type, enabled=False):
+            z_i, z_j = _unit_length(z_i), _unit_length(z_j)
+            if self.gather_distributed and dist.is_available() and dist.is_initialized():
+                z_i, z_j = gather_batch(torch.stack((z_i, z_j), dim=1)).unbind(1)
+            embeddings = torch.cat((z_i, z_j))
+            batch = len(z_i)
+            if batch == 1:
+                return embeddings.sum() * 0.0
+            logits = embeddings @ embeddings.T / self.temperature
+            logits.fill_diagonal_(-math.inf)
+            partner = torch.arange(2 * batch, device=logits.device).roll(batch)
+            return F.cross_entropy(logits, partner)
+
+
+def gather_batch(x: Tensor) -> Tensor:
+    """Joins the first axis over all ranks, in their order and with gradients; its length may differ between ranks.
+
+    ``all_gather`` wants equal shapes, and the last batch of an epoch seldom divides by the number of ranks, so shorter
+    batches travel padded.
+    """
+    length = torch.tensor([len(x)], device=x.device)
+    lengths = [torch.zeros_like(length) for _ in range(dist.get_world_size())]
+    dist.all_gather(lengths, length)
+    counts = [int(n) for n in lengths]
+    padding = [0, 0] * (x.ndim - 1) + [0, max(counts) - len(x)]
+    gathered = all_gather(F.pad(x, padding))
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
+def _unit_length(z: Tensor) -> Tensor:
+    # the floor keeps the gradient of an embedding that is exactly zero at a sane size
+    return F.normalize(z if z.dtype == torch.float64 else z.float(), dim=1, eps=1e-6)

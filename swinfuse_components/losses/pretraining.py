@@ -1,0 +1,165 @@
+"""The whole pre-training loss (Eq. 4 of the paper), every term under its own name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swinfuse_components.losses.contrastive import NTXentLoss
+from swinfuse_components.losses.density import DensityDivergenceLoss, sample_tokens
+
+TERMS = ("inpainting", "rotation", "contrastive", "density")
+# keys that a term reads from the prediction and from the target
+_INPUTS: dict[str, tuple[list[str], list[str]]] = {
+    "inpainting": (["reconstruction"], ["reconstruction"]),
+    "rotation": (["rotation"], ["rotation"]),
+    "contrastive": (["contrastive"], []),
+    "density": (["stream_i", "stream_j"], []),
+}
+
+
+class PretrainingLoss(nn.Module):
+    r"""Weighted sum of inpainting, rotation, contrastive and density terms.
+
+    Eq. 4 of the paper is :math:`L_{inpaint} + L_{contrast} + L_{rot} - L_{JSD}`, which the default weights spell out:
+    the density weight is -1, its sign decides whether the two streams are drawn apart (-) or together (+).
+
+    Args:
+        inpainting_weight: weight of the L1 distance between reconstruction and uncut sub-volume.
+        rotation_weight: weight of the cross-entropy of the four rotations.
+        contrastive_weight: weight of :class:`NTXentLoss`.
+        density_weight: weight, with its sign, of :class:`DensityDivergenceLoss` between the two streams.
+        density: settings of the density term: ``bandwidth``, ``min_bandwidth``, ``num_samples`` (default 512) and
+            ``tokens`` (``"voxels"`` by default, see :func:`sample_tokens`).
+        cutout_weighting: weight of a cut-out voxel in the inpainting error, relative to a kept one. 1 is the plain
+            mean over all voxels; 0 scores the kept voxels alone.
+        temperature: of the contrastive term.
+        gather_distributed: contrastive negatives from all ranks (:class:`NTXentLoss`).
+
+    ``forward(prediction, target)`` takes two dictionaries whose tensors hold all first views, then all second views:
+
+    - prediction: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` logits (2B, 4), ``"contrastive"`` (2B, d),
+      ``"stream_i"`` and ``"stream_j"`` (B, C', D', H', W');
+    - target: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` int64 (2B,), and ``"cutout"``, true where a voxel
+      was removed, (2B, 1 or C, D, H, W), which is read only where ``cutout_weighting`` is not 1.
+
+    It returns a dictionary of scalars: ``"loss"``, which carries the gradient, and for each term ``"<term>"`` and
+    ``"<term>_weighted"``, detached, for the log. A term of weight zero takes no part in the gradient but is logged
+    all the same if its inputs are there.
+
+    Raises:
+        KeyError: a term of non-zero weight lacks an input; names the keys.
+        ValueError: shapes that do not fit each other, negative ``cutout_weighting``, unknown density settings.
+
+    Example::
+
+        >>> import torch
+        >>> from swinfuse_components.losses import PretrainingLoss
+        >>> views = torch.zeros(4, 1, 8, 8, 8)
+        >>> prediction = {"reconstruction": views + 0.5, "rotation": torch.zeros(4, 4), "contrastive": torch.eye(4),
+        ...               "stream_i": torch.rand(2, 6, 4, 4, 4), "stream_j": torch.rand(2, 6, 4, 4, 4)}
+        >>> target = {"reconstruction": views, "rotation": torch.tensor([0, 1, 2, 3])}
+        >>> terms = PretrainingLoss()(prediction, target)
+        >>> round(float(terms["inpainting"]), 3), round(float(terms["rotation"]), 3)
+        (0.5, 1.386)
+    """
+
+    def __init__(
+        self,
+        inpainting_weight: float = 1.0,
+        rotation_weight: float = 1.0,
+        contrastive_weight: float = 1.0,
+        density_weight: float = -1.0,
+        density: Mapping[str, Any] | None = None,
+        cutout_weighting: float = 1.0,
+        temperature: float = 0.5,
+        gather_distributed: bool = False,
+    ) -> None:
+        super().__init__()
+        if cutout_weighting < 0:
+            raise ValueError(f"cutout_weighting must not be negative, got {cutout_weighting}")
+        weights = (inpainting_weight, rotation_weight, contrastive_weight, density_weight)
+        self.weights = dict(zip(TERMS, map(float, weights), strict=True))
+        self.cutout_weighting = float(cutout_weighting)
+        options = dict(density or {})
+        self.num_samples = int(options.pop("num_samples", 512))
+        self.tokens = str(options.pop("tokens", "voxels"))
+        unknown = set(options) - {"bandwidth", "min_bandwidth"}
+        if unknown:
+            raise ValueError(f"density: unknown settings {sorted(unknown)}")
+        self.density = DensityDivergenceLoss(**options)
+        self.contrastive = NTXentLoss(temperature, gather_distributed)
+
+    def forward(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        compute: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]] = {
+            "inpainting": self._inpainting,
+            "rotation": self._rotation,
+            "contrastive": self._contrastive,
+            "density": self._density,
+        }
+        weighted: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
+        for name, weight in self.weights.items():
+            missing = self._missing(name, prediction, target)
+            if missing and weight:
+                raise KeyError(f"the {name} term (weight {weight:g}) needs {', '.join(missing)}")
+            if missing:
+                continue
+            with torch.set_grad_enabled(torch.is_grad_enabled() and weight != 0):
+                terms[name] = compute[name](prediction, target)
+                weighted[name] = weight * terms[name]
+        if not weighted:
+            raise KeyError("prediction and target hold the inputs of no term at all")
+        log = {name: value.detach() for name, value in terms.items()}
+        log |= {f"{name}_weighted": value.detach() for name, value in weighted.items()}
+        return {"loss": sum(weighted.values(), torch.zeros(())), **log}
+
+    def bounds(self, batch_size: int) -> dict[str, float]:
+        """Values at which a term says collapse or saturation, for ``batch_size`` sub-volumes on each rank."""
+        if self.contrastive.gather_distributed and dist.is_available() and dist.is_initialized():
+            batch_size *= dist.get_world_size()
+        return {"density": self.density.upper_bound, "contrastive": math.log(2 * batch_size - 1)}
+
+    def _missing(self, name: str, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[str]:
+        needed_prediction, needed_target = _INPUTS[name]
+        if name == "inpainting" and self.cutout_weighting != 1:
+            needed_target = [*needed_target, "cutout"]
+        missing = [f"prediction[{key!r}]" for key in needed_prediction if key not in prediction]
+        return missing + [f"target[{key!r}]" for key in needed_target if key not in target]
+
+    def _inpainting(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
+        reconstruction, truth = _plain(prediction["reconstruction"]), _plain(target["reconstruction"])
+        if reconstruction.shape != truth.shape:
+            raise ValueError(
+                f"reconstruction is {tuple(reconstruction.shape)}, its target {tuple(truth.shape)}: they must agree"
+            )
+        error = (reconstruction - truth).abs()
+        if self.cutout_weighting == 1:
+            return error.mean()
+        cutout = _plain(target["cutout"]).to(error.dtype).expand_as(error)
+        weight = 1 + (self.cutout_weighting - 1) * cutout
+        return (weight * error).sum() / weight.sum().clamp_min(1.0)
+
+    def _rotation(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
+        return F.cross_entropy(_plain(prediction["rotation"]), target["rotation"].as_subclass(Tensor).long())
+
+    def _contrastive(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
+        z_i, z_j = prediction["contrastive"].as_subclass(Tensor).chunk(2)
+        return self.contrastive(z_i, z_j)
+
+    def _density(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
+        return self.density(
+            *sample_tokens(prediction["stream_i"], prediction["stream_j"], self.num_samples, self.tokens)
+        )
+
+
+def _plain(x: Tensor) -> Tensor:
+    """A bare tensor of at least single precision: the sums over a sub-volume overflow in half precision."""
+    x = x.as_subclass(Tensor)
+    return x if x.dtype == torch.float64 else x.float()
