@@ -1,0 +1,99 @@
+"""What every bundle must hold before anybody else will take it: its files, its metadata and its properties."""
+
+import json
+import logging.config
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser, verify_metadata
+from packaging.requirements import Requirement
+
+BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
+TRAINING = ("pretrain", "finetune_msd", "finetune_brats")
+SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
+# beyond the schema: what the Model Zoo reads, and what a reader of the zoo's pages expects
+ZOO_KEYS = ("name", "changelog", "data_source", "data_type", "intended_use", "references")
+
+
+def read_metadata(repository: Path, bundle: str) -> dict[str, Any]:
+    return json.loads((repository / "bundles" / bundle / "configs" / "metadata.json").read_text())
+
+
+def pinned_versions(repository: Path) -> dict[str, str]:
+    lines = (repository / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_files_of_a_bundle(repository: Path, bundle: str) -> None:
+    wanted = ["configs/metadata.json", "configs/inference.json", "configs/logging.conf", "docs/README.md", "LICENSE"]
+    wanted += ["configs/evaluate.json"]
+    if bundle in TRAINING:
+        wanted += ["configs/train.json", "configs/multi_gpu_train.json"]
+    missing = [name for name in wanted if not (repository / "bundles" / bundle / name).is_file()]
+    assert not missing
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_metadata_follows_the_schema(repository: Path, bundle: str, tmp_path: Path) -> None:
+    schema = shutil.copy(SCHEMA, tmp_path / "schema.json")
+    verify_metadata(meta_file=str(repository / "bundles" / bundle / "configs/metadata.json"), filepath=str(schema))
+
+
+@pytest.mark.parametrize("key", json.loads(SCHEMA.read_text())["required"][1:])
+def test_schema_rejects_metadata_without(repository: Path, key: str, tmp_path: Path) -> None:
+    metadata = read_metadata(repository, "finetune_msd")
+    del metadata[key]
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    schema = shutil.copy(SCHEMA, tmp_path / "schema.json")
+    with pytest.raises(ValueError, match=key):
+        verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(schema))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_metadata_names_what_was_tested(repository: Path, bundle: str) -> None:
+    metadata = read_metadata(repository, bundle)
+    assert not [key for key in ZOO_KEYS if not metadata.get(key)]
+    assert metadata["schema"].endswith(SCHEMA.name)
+    assert metadata["version"] in metadata["changelog"]
+    pinned = pinned_versions(repository)
+    found = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+        **metadata["required_packages_version"],
+    }
+    assert found == {name: pinned.get(name) for name in found}
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_logging_configuration_loads(repository: Path, bundle: str) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        logging.config.fileConfig(
+            repository / "bundles" / bundle / "configs" / "logging.conf", disable_existing_loggers=False
+        )
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "files", "ids"),
+    [
+        *((bundle, ["train.json"], ("initialize", "run", "finalize", "training")) for bundle in TRAINING),
+        *((bundle, ["train.json", "evaluate.json"], ("initialize", "run", "evaluating")) for bundle in TRAINING),
+        *((bundle, ["inference.json"], ("initialize", "run", "inference")) for bundle in BUNDLES),
+        ("ood_eval", ["evaluate.json"], ("initialize", "run", "evaluating")),
+    ],
+)
+def test_workflows_answer_to_default_and_to_spoken_ids(
+    repository: Path, bundle: str, files: list[str], ids: tuple[str, ...]
+) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(repository / "bundles" / bundle / "configs" / name) for name in files])
+    assert not [name for name in ids if name not in parser]
