@@ -1,0 +1,29 @@
+"""From folders on disk to data lists, folds and the embedded demo cohort."""
+
+from .brats import BRATS_CHANNELS, BRATS_LABELS, brats_datalist
+from .folds import assign_folds, load_fold, load_folds, save_folds, select_patients, split_folds, split_patients
+from .msd import MSDTask, msd_datalist, read_msd_task
+from .paths import UnsafePathError, resolve_inside
+from .sampling import modality_weights
+from .synthrad import images_of_pairs, synthrad_datalist
+
+__all__ = [
+    "BRATS_CHANNELS",
+    "BRATS_LABELS",
+    "MSDTask",
+    "UnsafePathError",
+    "assign_folds",
+    "brats_datalist",
+    "images_of_pairs",
+    "load_fold",
+    "load_folds",
+    "modality_weights",
+    "msd_datalist",
+    "read_msd_task",
+    "resolve_inside",
+    "save_folds",
+    "select_patients",
+    "split_folds",
+    "split_patients",
+    "synthrad_datalist",
+]
