@@ -10,14 +10,14 @@ from scipy import stats
 
 
 class Summary(NamedTuple):
-    """A mean over cases with its bootstrap interval; ``count`` cases are defined of ``total``."""
+    """A mean over cases with its bootstrap interval; ``cases`` are defined of ``total``."""
 
     mean: float
     low: float
     high: float
     median: float
     std: float
-    count: int
+    cases: int
     total: int
 
 
@@ -60,7 +60,7 @@ class PairedTest(NamedTuple):
     low: float
     high: float
     p_value: float
-    count: int
+    cases: int
     method: str
 
 

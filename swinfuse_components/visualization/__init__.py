@@ -1,0 +1,1 @@
+"""Figures and reports from arrays and tables; nothing here knows a network."""
