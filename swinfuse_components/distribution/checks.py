@@ -1,0 +1,139 @@
+"""What the Model Zoo asks of a package, asked before it is sent there."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser, verify_net_in_out
+
+from swinfuse_components.distribution.package import LARGE_FILE_BYTES
+from swinfuse_components.distribution.vendoring import LIBRARY, config_files
+
+REQUIRED_FILES = (
+    "LICENSE",
+    "configs/metadata.json",
+    "configs/inference.json",
+    "configs/logging.conf",
+    "docs/README.md",
+    "docs/data_license.txt",
+    "models/model.pt",
+)
+REQUIRED_KEYS = (
+    "schema",
+    "version",
+    "changelog",
+    "monai_version",
+    "pytorch_version",
+    "numpy_version",
+    "required_packages_version",
+    "name",
+    "task",
+    "description",
+    "authors",
+    "copyright",
+    "network_data_format",
+)
+TENSOR_KEYS = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
+# the headings of the zoo's template for a bundle's page, in its order; those it calls optional are not asked for
+HEADINGS = ("authors", "tags", "model description", "data", "preprocessing", "performance", "system configuration")
+_EXACT_VERSION = re.compile(r"\d+(\.\d+)+")
+
+
+def check_package(folder: str | Path) -> list[str]:
+    """List what keeps a package from being accepted; empty when nothing does.
+
+    Asked for: files, keys of the metadata with exact versions, a changelog that names the version, the page's headings,
+    hashes of large files, no name of the uninstalled library left in a configuration, and weights that fit the network.
+
+    Args:
+        folder: an unpacked package.
+    """
+    root = Path(folder)
+    problems = [f"{name}: missing" for name in REQUIRED_FILES if not (root / name).is_file()]
+    if "configs/metadata.json: missing" in problems:
+        return problems
+    metadata = json.loads((root / "configs" / "metadata.json").read_text())
+    problems += _check_metadata(metadata)
+    problems += _check_page(root / "docs" / "README.md")
+    problems += _check_large_files(root)
+    for path in config_files(root):
+        if (root / "scripts").is_dir() and re.search(rf"\b{LIBRARY}\b", path.read_text()):
+            problems.append(f"{path.relative_to(root)}: names {LIBRARY}, expected scripts")
+    if (root / "configs" / "inference.json").is_file() and (root / "models" / "model.pt").is_file():
+        problems += _check_weights(root)
+    return problems
+
+
+def check_network(folder: str | Path) -> None:
+    """Run the network of ``inference.json`` on a tensor of the form that the metadata promises for input and answer.
+
+    Raises:
+        AssertionError: the answer's channels, shape or type differ.
+    """
+    root = Path(folder).resolve()
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(root / "configs" / "metadata.json"),
+        config_file=str(root / "configs" / "inference.json"),
+        bundle_root=str(root),
+    )
+
+
+def _check_metadata(metadata: dict[str, Any]) -> list[str]:
+    problems = [f"metadata.json: {key} is missing" for key in REQUIRED_KEYS if not metadata.get(key)]
+    if metadata.get("version") not in metadata.get("changelog", {}):
+        problems.append(f"metadata.json: version {metadata.get('version')} is not in the changelog")
+    versions = {key: metadata.get(key, "") for key in ("version", "monai_version", "pytorch_version", "numpy_version")}
+    versions |= metadata.get("required_packages_version", {})
+    for key, version in versions.items():
+        if not _EXACT_VERSION.fullmatch(str(version)):
+            problems.append(f"metadata.json: {key} is {version!r}, expected one exact version")
+    data_format = metadata.get("network_data_format", {})
+    for side, name in (("inputs", "image"), ("outputs", "pred")):
+        tensor = data_format.get(side, {}).get(name, {})
+        problems += [f"metadata.json: {side} {name} lacks {key}" for key in TENSOR_KEYS if key not in tensor]
+    return problems
+
+
+def _check_page(page: Path) -> list[str]:
+    if not page.is_file():
+        return []
+    headings = [re.sub(r"[#*]", "", line).strip().lower() for line in page.read_text().splitlines() if line[:1] == "#"]
+    return [f"docs/README.md: no heading {name!r}" for name in HEADINGS if name not in headings]
+
+
+def _check_large_files(root: Path) -> list[str]:
+    listing = root / "large_files.yml"
+    entries = yaml.safe_load(listing.read_text())["large_files"] if listing.is_file() else []
+    listed = {entry["path"]: entry for entry in entries}
+    problems = []
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        name = path.relative_to(root).as_posix()
+        if path.stat().st_size > LARGE_FILE_BYTES and name not in listed:
+            problems.append(f"{name}: over 25 MB, expected an entry in large_files.yml")
+        elif name in listed and hashlib.sha256(path.read_bytes()).hexdigest() != listed[name]["hash_val"]:
+            problems.append(f"{name}: its sha256 is not the one in large_files.yml")
+    return problems + [f"{name}: in large_files.yml but missing" for name in listed if not (root / name).is_file()]
+
+
+def _check_weights(root: Path) -> list[str]:
+    parser = ConfigParser()
+    parser.read_config(str(root / "configs" / "inference.json"))
+    parser.read_meta(str(root / "configs" / "metadata.json"))
+    parser["bundle_root"] = str(root.resolve())
+    network = parser.get_parsed_content("network_def")
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    state = torch.load(root / "models" / "model.pt", map_location="cpu", weights_only=True)
+    found = {name: tuple(value.shape) for name, value in state.get("model", state).items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if not wrong:
+        return []
+    first = wrong[0]
+    return [
+        f"models/model.pt: {len(wrong)} of {len(expected)} tensors do not fit the network of inference.json, "
+        f"first {first}: found {found.get(first)}, expected {expected.get(first)}"
+    ]

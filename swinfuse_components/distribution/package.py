@@ -1,0 +1,158 @@
+"""One bundle, its weights and the code it needs, in one zip that runs where this library is not installed."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+from swinfuse_components.distribution.vendoring import vendor_library
+
+LARGE_FILE_BYTES = 25 * 1024 * 1024
+_LEFT_BEHIND = shutil.ignore_patterns("models", "eval", "runs", "__pycache__", ".*", "*.pyc")
+# one moment for every entry, so that the same content gives the same zip
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def build_package(
+    bundle: str | Path,
+    output_dir: str | Path,
+    *,
+    weights: str | Path | None = None,
+    overlays: Sequence[str | Path] = (),
+    settings: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
+    vendor: bool = True,
+    url_prefix: str = "",
+) -> Path:
+    """Build ``output_dir/<name>/`` and ``output_dir/<name>_v<version>.zip`` from a bundle's folder.
+
+    Args:
+        bundle: the bundle's folder, whose name the package bears.
+        output_dir: where folder and zip are written; an older folder and zip of that name are replaced.
+        weights: checkpoint for ``models/model.pt``: ``{"model": state dict}``, or a pre-training checkpoint, of which
+            only the network's part is kept. None leaves the package without weights: it trains, but infers nothing.
+        overlays: configuration files laid over ``train.json`` and ``inference.json``, whose keys they must share: what
+            was changed for the weights is written into the files, since MONAI Label reads one file alone.
+        settings: the same, as values: ``{"feature_size": 12}``.
+        metadata: entries laid over ``metadata.json``, e.g. ``eval_metrics`` or ``network_data_format``.
+        vendor: whether to carry the library as ``scripts/``; False for a machine that has it installed.
+        url_prefix: where files over 25 MB will be found; their names are appended for ``large_files.yml``.
+
+    Returns:
+        Path of the zip.
+
+    Raises:
+        FileNotFoundError: no such bundle, or no such weights.
+        KeyError: an overlay sets what none of the two configurations holds.
+    """
+    source = Path(bundle).resolve()
+    if not (source / "configs" / "metadata.json").is_file():
+        raise FileNotFoundError(f"{source}: found no configs/metadata.json, expected a bundle's folder")
+    output = Path(output_dir).resolve()
+    output.mkdir(parents=True, exist_ok=True)
+
+    with tempfile.TemporaryDirectory(dir=output) as scratch:
+        folder = Path(scratch) / source.name
+        shutil.copytree(source, folder, ignore=_LEFT_BEHIND)
+        _bake(folder / "configs", overlays, settings or {})
+        version = _update_metadata(folder / "configs" / "metadata.json", metadata or {})
+        if vendor:
+            vendor_library(folder)
+        (folder / "models").mkdir()
+        if weights is not None:
+            save_weights(weights, folder / "models" / "model.pt")
+        _list_large_files(folder, url_prefix)
+        archive = Path(scratch) / f"{source.name}_v{version}.zip"
+        _zip(folder, archive)
+
+        final = output / source.name
+        if final.exists():
+            shutil.rmtree(final)
+        shutil.move(str(folder), final)
+        return Path(shutil.move(str(archive), output / archive.name))
+
+
+def save_weights(checkpoint: str | Path, target: str | Path) -> None:
+    """Write the network's weights alone, as ``{"model": state dict}``, from any checkpoint of this project.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: the file holds neither a state dict nor one under ``model``.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: found no such file, expected a checkpoint with the network's weights")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    state = content.get("model", content)
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        found = ", ".join(list(state)[:5])
+        raise ValueError(f"{path}: found the entries {found}, expected a state dict of tensors, plain or under 'model'")
+    torch.save({"model": state}, target)
+
+
+def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any]) -> None:
+    layers = [ConfigParser.load_config_file(path) for path in overlays] + ([settings] if settings else [])
+    if not layers:
+        return
+    unknown = {key for layer in layers for key in layer}
+    for name in ("train.json", "inference.json"):
+        if not (configs / name).is_file():
+            continue
+        content = json.loads((configs / name).read_text())
+        for layer in layers:
+            known = {key: value for key, value in layer.items() if _top(key) in content}
+            unknown -= set(known)
+            if known:
+                content = _merge(content, known)
+        (configs / name).write_text(json.dumps(content, indent=4) + "\n")
+    if unknown:
+        raise KeyError(f"{', '.join(sorted(unknown))}: found in neither train.json nor inference.json of {configs}")
+
+
+def _top(key: str) -> str:
+    return key.lstrip("+").replace("#", "::").split("::")[0]
+
+
+def _merge(content: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [Path(scratch) / "base.json", Path(scratch) / "layer.json"]
+        for path, part in zip(files, (content, layer)):
+            path.write_text(json.dumps(part))
+        return ConfigParser.load_config_files([str(path) for path in files])
+
+
+def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
+    content = json.loads(path.read_text())
+    content.update(changes)
+    path.write_text(json.dumps(content, indent=4) + "\n")
+    return str(content["version"])
+
+
+def _list_large_files(folder: Path, url_prefix: str) -> None:
+    entries = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.stat().st_size > LARGE_FILE_BYTES:
+            name = path.relative_to(folder).as_posix()
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            url = f"{url_prefix.rstrip('/')}/{folder.name}/{name}" if url_prefix else ""
+            entries.append({"path": name, "url": url, "hash_val": digest, "hash_type": "sha256"})
+    if entries:
+        (folder / "large_files.yml").write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False))
+
+
+def _zip(folder: Path, archive: Path) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                entry = zipfile.ZipInfo(path.relative_to(folder.parent).as_posix(), _ZIP_TIME)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
+                target.writestr(entry, path.read_bytes())
