@@ -9,12 +9,14 @@ from .merging import LegacyPatchMerging
 from .pretrainer import SwinFUSEPretrainer
 from .released import ReleasedDomainInvarianceModule
 from .segmentation import SwinFUSE
+from .stem import DomainInvariantStem, insert_domain_invariance
 from .variants import build_domain_invariance
 
 __all__ = [
     "ContrastiveHead",
     "DomainInvarianceModule",
     "DomainInvarianceOutput",
+    "DomainInvariantStem",
     "InpaintingDecoder",
     "LegacyPatchMerging",
     "ReleasedDomainInvarianceModule",
@@ -23,4 +25,5 @@ __all__ = [
     "SwinFUSEEncoder",
     "SwinFUSEPretrainer",
     "build_domain_invariance",
+    "insert_domain_invariance",
 ]

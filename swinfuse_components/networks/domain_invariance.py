@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from monai.networks.blocks import CrossAttentionBlock
@@ -121,7 +121,7 @@ class DomainInvarianceModule(nn.Module):
         if gate not in GATES:
             raise ValueError(f"gate: found {gate!r}, expected one of {GATES}")
         if tokens == "planes" and embedding_size is None:
-            raise ValueError("embedding_size: found None, expected (D, H, W), since the tokens are planes of H x W voxels")
+            raise ValueError("embedding_size: found None, expected (D, H, W): plane tokens are planes of H x W voxels")
         if len(num_heads) == 0:
             raise ValueError("num_heads: found none, expected the number of heads of each layer")
         self.embed_dim = embed_dim
@@ -132,6 +132,7 @@ class DomainInvarianceModule(nn.Module):
         self.shared = shared
         self.residual = residual
         self.use_checkpoint = use_checkpoint
+        self.depth = len(num_heads)
         if tokens == "planes" and self.embedding_size is not None:
             self.token_dim = self.embedding_size[1] * self.embedding_size[2]
         else:
@@ -141,8 +142,8 @@ class DomainInvarianceModule(nn.Module):
             for _ in range(1 if shared else 2)
         )
         if gate != "product":
-            for stack in self.psi:
-                last = stack[-1].attention.out_proj
+            for stack in range(len(self.psi)):
+                last = self._layer(stack, -1).attention.out_proj
                 nn.init.normal_(last.weight, std=SMALL_INIT_STD)
                 nn.init.zeros_(last.bias)
 
@@ -159,9 +160,9 @@ class DomainInvarianceModule(nn.Module):
         x_i, x_j = self._to_tokens(p_i), self._to_tokens(p_j)
         # One input through one Psi: both streams are the same, so one is enough.
         same = p_i is p_j and self.shared
-        for number in range(len(self.psi[0])):
-            y_i = self._layer(0, number, x_j, x_i)
-            y_j = y_i if same else self._layer(-1, number, x_i, x_j)
+        for number in range(self.depth):
+            y_i = self._step(0, number, x_j, x_i)
+            y_j = y_i if same else self._step(-1, number, x_i, x_j)
             x_i, x_j = y_i, y_j
         gate_i = self._to_gate(self._to_volume(x_i, p_i.shape))
         return gate_i, gate_i if same else self._to_gate(self._to_volume(x_j, p_j.shape))
@@ -177,18 +178,22 @@ class DomainInvarianceModule(nn.Module):
         self._check(p_i, p_j)
         maps = []
         x_i, x_j = self._to_tokens(p_i), self._to_tokens(p_j)
-        for number in range(len(self.psi[0])):
-            maps.append((self.psi[0][number].weights(x_j, x_i), self.psi[-1][number].weights(x_i, x_j)))
-            x_i, x_j = self._layer(0, number, x_j, x_i), self._layer(-1, number, x_i, x_j)
+        for number in range(self.depth):
+            maps.append((self._layer(0, number).weights(x_j, x_i), self._layer(-1, number).weights(x_i, x_j)))
+            x_i, x_j = self._step(0, number, x_j, x_i), self._step(-1, number, x_i, x_j)
         return maps
 
-    def _layer(self, stack: int, number: int, query: Tensor, context: Tensor) -> Tensor:
-        layer = self.psi[stack][number]
+    def _layer(self, stack: int, number: int) -> CoAttentionLayer:
+        return cast(CoAttentionLayer, cast(nn.ModuleList, self.psi[stack])[number])
+
+    def _step(self, stack: int, number: int, query: Tensor, context: Tensor) -> Tensor:
+        """One layer of the chosen Psi; all (B, N, token_dim)."""
+        layer = self._layer(stack, number)
         if self.use_checkpoint and torch.is_grad_enabled():
             out = checkpoint(layer, query, context, use_reentrant=False)
         else:
             out = layer(query, context)
-        is_last = number == len(self.psi[0]) - 1
+        is_last = number == self.depth - 1
         return out + context if self.residual and not is_last else out
 
     def _to_gate(self, psi: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ MODES = ("cross", "self")
 class SwinFUSEPretrainer(nn.Module):
     """Two views in, the predictions of the three pretext tasks for both out.
 
-    Every head needs one representation a view, while Eq. 1 gives one average for both. ``mode="cross"``: each view's own
-    term of Eq. 1 goes through the encoder. ``mode="self"``: each view is paired with itself and averaged, as in
+    Every head needs one representation a view, while Eq. 1 gives one average for both. ``mode="cross"``: each view's
+    own term of Eq. 1 goes through the encoder. ``mode="self"``: each view is paired with itself and averaged, as in
     the authors' code and at fine-tuning. Either way the two are stacked on the batch axis and encoded in one pass.
 
     Args:
@@ -88,8 +88,8 @@ class SwinFUSEPretrainer(nn.Module):
         norm = norm_name if isinstance(norm_name, str) else norm_name[0]
         if norm.lower() == "instance" and max(self.roi_size) < 64:
             raise ValueError(
-                f"roi_size: found {self.roi_size}, expected 64 or more on one axis with instance normalisation, which "
-                "fails on a last feature map of one voxel (or choose another norm_name, e.g. ('group', {'num_groups': 4}))"
+                f"roi_size: found {self.roi_size}, expected 64 or more on one axis, since instance normalisation fails "
+                "on a last feature map of one voxel (or choose another norm_name, e.g. ('group', {'num_groups': 4}))"
             )
         channels = 16 * feature_size
         self.rotation_head = RotationHead(channels)

@@ -52,7 +52,7 @@ class ReleasedDomainInvarianceModule(nn.Module):
                 raise ValueError(f"{name}: found shape {tuple(p.shape)}, expected (B, {', '.join(map(str, expected))})")
         x_i, x_j = p_i.flatten(3).flatten(1, 2), p_j.flatten(3).flatten(1, 2)
         # No batch_first: the first axis, the samples, is taken for the sequence. This is the published behaviour.
-        y_i, _ = self.mh1(x_j, x_i, x_i, need_weights=False)
-        y_j, _ = self.mh2(x_i, x_j, x_j, need_weights=False)
+        y_i, _ = self.mh1(x_j, x_i, x_i)
+        y_j, _ = self.mh2(x_i, x_j, x_j)
         stream_i, stream_j = y_i.reshape(p_i.shape), y_j.reshape(p_j.shape)
         return DomainInvarianceOutput((stream_i + stream_j) / 2, stream_i, stream_j)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from monai.networks.nets import SwinUNETR
-from torch import Tensor
+from torch import Tensor, nn
 
 from .encoder import SwinFUSEEncoder
 from .merging import resolve_downsample
@@ -91,9 +91,10 @@ class SwinFUSE(SwinUNETR):
             **shared,
         )
         # MONAI's own draw of the weights, so that one seed gives one network with and without the module.
-        missing, unexpected = encoder.load_state_dict(self.swinViT.state_dict(), strict=False)
+        drawn: nn.Module = self.swinViT
+        missing, unexpected = encoder.load_state_dict(drawn.state_dict(), strict=False)
         assert not unexpected and all(key.startswith("domain_invariance.") for key in missing)
-        self.swinViT = encoder
+        self.swinViT: SwinFUSEEncoder = encoder
         self.in_channels = in_channels
         self.roi_size = encoder.roi_size
 

@@ -1,0 +1,63 @@
+"""The domain invariance module behind the stem of any other encoder (the paper's open question on other backbones)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .domain_invariance import DomainInvarianceOutput
+
+
+class DomainInvariantStem(nn.Module):
+    """A stem (first convolution or patch embedding) followed by a domain invariance module.
+
+    Called with one input (B, channels, D, H, W) it returns the fused embedding, so it stands in for the bare stem.
+    Called with two it returns the module's named tuple, for pre-training with two views.
+
+    Args:
+        stem: turns an image into an embedding (B, C, D', H', W').
+        domain_invariance: the module for such embeddings.
+    """
+
+    def __init__(self, stem: nn.Module, domain_invariance: nn.Module) -> None:
+        super().__init__()
+        self.stem = stem
+        self.domain_invariance = domain_invariance
+
+    def forward(self, x_i: Tensor, x_j: Tensor | None = None) -> Tensor | DomainInvarianceOutput:
+        p_i = self.stem(x_i)
+        if x_j is None:
+            return self.domain_invariance(p_i, p_i).fused
+        return self.domain_invariance(p_i, self.stem(x_j))
+
+
+def insert_domain_invariance(network: nn.Module, stem: str, domain_invariance: nn.Module) -> DomainInvariantStem:
+    """Put a domain invariance module behind one submodule of a network, in place.
+
+    Args:
+        network: any network, for instance MONAI's ``SegResNet``.
+        stem: name of the submodule, for instance ``"convInit"`` of ``SegResNet`` or ``"input_block"`` of ``DynUNet``;
+            its weights then stand under ``<stem>.stem``, those of the module under ``<stem>.domain_invariance``.
+        domain_invariance: the module. Window tokens suit full-resolution stems; plane tokens are for small ones.
+
+    Returns:
+        The new stem.
+
+    Raises:
+        ValueError: the network has no submodule of that name.
+
+    Example:
+        >>> from monai.networks.nets import SegResNet
+        >>> from swinfuse_components.networks import DomainInvarianceModule, insert_domain_invariance
+        >>> net = SegResNet(init_filters=8, out_channels=3)
+        >>> stem = insert_domain_invariance(net, "convInit", DomainInvarianceModule(8, tokens="windows"))
+    """
+    parent_name, _, name = stem.rpartition(".")
+    try:
+        parent = network.get_submodule(parent_name)
+        old = parent.get_submodule(name)
+    except AttributeError as error:
+        names = [child for child, _ in network.named_children()]
+        raise ValueError(f"stem: found {stem!r}, expected a submodule of {type(network).__name__}: {names}") from error
+    new = DomainInvariantStem(old, domain_invariance)
+    setattr(parent, name, new)
+    return new
