@@ -11,6 +11,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import swinfuse_components
+
 MAX_MODULE_LINES = 330
 MAX_FILE_BYTES = 2 * 1024 * 1024
 
@@ -44,7 +46,7 @@ def test_citation_names_paper_and_software(repository: Path) -> None:
     citation = yaml.safe_load((repository / "CITATION.cff").read_text())
     setup = configparser.ConfigParser()
     setup.read(repository / "setup.cfg")
-    assert citation["version"] == setup["metadata"]["version"]
+    assert citation["version"] == setup["metadata"]["version"] == swinfuse_components.__version__
     assert citation["license"] == setup["metadata"]["license"]
     assert citation["preferred-citation"]["identifiers"][0]["value"] == "arXiv:2405.12781"
 
