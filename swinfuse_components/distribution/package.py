@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 
 from swinfuse_components.distribution.vendoring import vendor_library
 
+DESCRIPTION = "model.json"
 LARGE_FILE_BYTES = 25 * 1024 * 1024
 _LEFT_BEHIND = shutil.ignore_patterns("models", "eval", "runs", "__pycache__", ".*", "*.pyc")
 # one moment for every entry, so that the same content gives the same zip
@@ -38,7 +39,8 @@ def build_package(
         bundle: the bundle's folder, whose name the package bears.
         output_dir: where folder and zip are written; an older folder and zip of that name are replaced.
         weights: checkpoint for ``models/model.pt``: ``{"model": state dict}``, or a pre-training checkpoint, of which
-            only the network's part is kept. None leaves the package without weights: it trains, but infers nothing.
+            only the network's part is kept. A ``model.json`` beside it goes along, and the metadata takes channels,
+            classes and region from it. None leaves the package without weights: it trains, but infers nothing.
         overlays: configuration files laid over ``train.json`` and ``inference.json``, whose keys they must share: what
             was changed for the weights is written into the files, since MONAI Label reads one file alone.
         settings: the same, as values: ``{"feature_size": 12}``.
@@ -69,6 +71,7 @@ def build_package(
         (folder / "models").mkdir()
         if weights is not None:
             save_weights(weights, folder / "models" / "model.pt")
+            _add_description(Path(weights).with_name(DESCRIPTION), folder)
         _list_large_files(folder, url_prefix)
         archive = Path(scratch) / f"{source.name}_v{version}.zip"
         _zip(folder, archive)
@@ -134,6 +137,27 @@ def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
     content.update(changes)
     path.write_text(json.dumps(content, indent=4) + "\n")
     return str(content["version"])
+
+
+def _add_description(description: Path, folder: Path) -> None:
+    """Copy what training wrote about its model, and let the metadata say the same of the network's input and output."""
+    if not description.is_file():
+        return
+    shutil.copy(description, folder / "models" / DESCRIPTION)
+    content = json.loads(description.read_text())
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    data_format = metadata["network_data_format"]
+    image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
+    channels = dict(enumerate(content["channels"]))
+    classes = dict(enumerate(content["regions"])) if content.get("sigmoid") else content["labels"]
+    for tensor, names in ((image, channels), (pred, classes)):
+        tensor["num_channels"] = len(names)
+        tensor["channel_def"] = {str(index): name for index, name in names.items()}
+        tensor["spatial_shape"] = list(content["roi_size"])
+    image["modality"] = content["modality"].upper()
+    image["format"] = "hounsfield" if content["modality"] == "ct" else "magnitude"
+    path.write_text(json.dumps(metadata, indent=4) + "\n")
 
 
 def _list_large_files(folder: Path, url_prefix: str) -> None:

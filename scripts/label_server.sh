@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Serve a bundle in MONAI Label: it segments and trains on a folder of images, for 3D Slicer, OHIF or REST clients.
+#
+#   scripts/label_server.sh BUNDLE IMAGES [--port 8000] [--host 127.0.0.1] [--app DIR]
+#
+#   BUNDLE   a package built by scripts/package.py (or an installed bundle's folder with models/model.pt)
+#   IMAGES   a folder of .nii.gz volumes; labels that users submit are kept in IMAGES/labels
+#   --app    where the server keeps its working copy of the bundle, ./.label-app unless given. Training in the server
+#            replaces the copy's models/model.pt, never the one in BUNDLE.
+#
+# The environment, ./.venv-label or $VENV, is made on the first call: about two minutes and 3 GB.
+set -euo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+repository="$(dirname "$here")"
+venv="${VENV:-$repository/.venv-label}"
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+[ $# -ge 2 ] || die "expected a bundle and a folder of images: scripts/label_server.sh BUNDLE IMAGES"
+bundle="$(cd "$1" 2>/dev/null && pwd)" || die "$1 is no folder; expected a bundle"
+images="$(cd "$2" 2>/dev/null && pwd)" || die "$2 is no folder; expected images"
+shift 2
+host=127.0.0.1 port=8000 app="$repository/.label-app"
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --host) host="$2" ;;
+    --port) port="$2" ;;
+    --app) app="$2" ;;
+    *) die "$1 is no option; expected --host, --port or --app" ;;
+  esac
+  shift 2
+done
+for file in configs/inference.json configs/train.json configs/metadata.json; do
+  [ -f "$bundle/$file" ] || die "$bundle/$file: missing; the server reads it"
+done
+[ -f "$bundle/models/model.pt" ] || echo "note: $bundle/models/model.pt is missing: the server can train, not segment"
+
+if [ ! -f "$venv/label-installed" ]; then
+  echo "making $venv (about two minutes)"
+  "${PYTHON:-python3}" -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet -r "$here/label_server/requirements.txt"
+  "$venv/bin/python" -m pip install --quiet --no-deps -r "$here/label_server/requirements-no-deps.txt"
+  touch "$venv/label-installed"
+fi
+if [ ! -d "$bundle/scripts" ]; then
+  # a bundle as it lies in this repository: its code must be installed beside the server
+  "$venv/bin/python" -m pip install --quiet --no-deps --editable "$repository"
+fi
+
+name="$(basename "$bundle")"
+model="$app/model/$name"
+if [ ! -d "$app/lib" ]; then
+  mkdir -p "$app"
+  cp -r "$("$venv/bin/python" -c 'import sys; print(sys.prefix)')/monailabel/sample-apps/monaibundle/." "$app"
+fi
+mkdir -p "$model"
+cp -r "$bundle/." "$model"
+
+export MALLOC_MMAP_MAX_="${MALLOC_MMAP_MAX_:-0}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
+export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-268435456}" PYTHONUNBUFFERED=1
+export PYTHONPATH="$here/label_server${PYTHONPATH:+:$PYTHONPATH}"
+# zoo_source ngc: the default asks the network for a list and stops without it, even for a local folder
+exec "$venv/bin/python" -m monailabel.main start_server --app "$app" --studies "$images" \
+  --conf models "$name" --conf zoo_source ngc --conf sam2 false --host "$host" --port "$port"

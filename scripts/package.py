@@ -1,0 +1,30 @@
+"""Packages of the bundles, as the Model Zoo and MONAI Label take them.
+
+    python scripts/package.py build bundles/finetune_msd --weights runs/spleen/model.pt --output_dir dist
+    python scripts/package.py check dist/finetune_msd
+    python scripts/package.py verify_network dist/finetune_msd
+"""
+
+import sys
+from pathlib import Path
+
+import fire
+
+from swinfuse_components.distribution import build_package, check_network, check_package
+
+
+def check(folder: str) -> None:
+    """Print what keeps a package from the Model Zoo; exit code 1 when something does."""
+    problems = check_package(folder)
+    print("\n".join(problems) or f"{folder}: nothing missing")
+    sys.exit(bool(problems))
+
+
+def build(bundle: str, output_dir: str = "dist", weights: str | None = None, overlays: str = "", **options: str) -> Path:
+    """Build a package's folder and zip; `overlays` is a comma-separated list of configuration files."""
+    files = [name for name in overlays.split(",") if name] if isinstance(overlays, str) else list(overlays)
+    return build_package(bundle, output_dir, weights=weights, overlays=files, **options)
+
+
+if __name__ == "__main__":
+    fire.Fire({"build": build, "check": check, "verify_network": check_network})
