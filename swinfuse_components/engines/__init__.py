@@ -1,0 +1,43 @@
+"""What MONAI's engines lack for the trainings of this project: named loss terms, exact resume, guards, curves."""
+
+from .configuration import bundle_root, save_configuration
+from .curves import LossCurves, draw_curves, read_table
+from .data_order import ResumableBatchSampler, ResumableDataLoader, SeededDataset
+from .guards import EXIT_INTERRUPTED, NonFiniteGuard, NonFiniteLossError, StopOnSignal, lock_run_dir
+from .pretraining import (
+    LossTerms,
+    PreparePretrainingBatch,
+    PretrainingTrainer,
+    loss_term_metrics,
+    lower_is_better,
+    term_values,
+)
+from .progress import TrainingProgress
+from .run_checkpoint import BestModelSaver, RunCheckpoint
+from .saturation import SaturationWarner
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "BestModelSaver",
+    "LossCurves",
+    "LossTerms",
+    "NonFiniteGuard",
+    "NonFiniteLossError",
+    "PreparePretrainingBatch",
+    "PretrainingTrainer",
+    "ResumableBatchSampler",
+    "ResumableDataLoader",
+    "RunCheckpoint",
+    "SaturationWarner",
+    "SeededDataset",
+    "StopOnSignal",
+    "TrainingProgress",
+    "bundle_root",
+    "draw_curves",
+    "lock_run_dir",
+    "loss_term_metrics",
+    "lower_is_better",
+    "read_table",
+    "save_configuration",
+    "term_values",
+]

@@ -1,0 +1,134 @@
+"""What MONAI's supervised engines lack for pre-training: two views as input and several named loss terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from ignite.metrics import Average
+from monai.engines import PrepareBatch, SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor
+
+TERMS_KEY = "terms"
+
+
+class PreparePretrainingBatch(PrepareBatch):
+    """Turn a batch of two-view items into what the pre-training network and its loss take.
+
+    Reads ``view_i``, ``view_j``, ``target_i``, ``target_j`` (B, C, D, H, W), ``rotation_i``, ``rotation_j`` (B,) and
+    ``cutout_i``, ``cutout_j`` (B, 1, D, H, W). Targets are stacked on the batch axis, all first views before all
+    second ones, as the network stacks its outputs.
+
+    Returns:
+        ``(view_i, targets, (view_j,), {})`` with ``targets`` a dictionary of ``reconstruction`` (2B, C, D, H, W),
+        ``rotation`` (2B,) and ``cutout`` (2B, 1, D, H, W): the four-part form that MONAI's engines call as
+        ``network(view_i, view_j)``.
+
+    Raises:
+        KeyError: the batch lacks one of the keys; names it.
+    """
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor], dict[str, Any]]:
+        names = ("view", "target", "rotation", "cutout")
+        missing = [f"{name}_{view}" for name in names for view in "ij" if f"{name}_{view}" not in batchdata]
+        if missing:
+            raise KeyError(f"pre-training batch lacks {', '.join(missing)}; it holds {', '.join(map(str, batchdata))}")
+
+        def move(key: str) -> Tensor:
+            tensor = torch.as_tensor(batchdata[key])
+            # MetaTensor bookkeeping would follow every operation of the network for nothing
+            return tensor.as_subclass(Tensor).to(device=device, non_blocking=non_blocking, **kwargs)
+
+        def stack(name: str) -> Tensor:
+            return torch.cat([move(f"{name}_i"), move(f"{name}_j")])
+
+        targets = {"reconstruction": stack("target"), "rotation": stack("rotation"), "cutout": stack("cutout")}
+        return move("view_i"), targets, (move("view_j"),), {}
+
+
+class PretrainingTrainer(SupervisedTrainer):
+    """MONAI's ``SupervisedTrainer`` for a loss that returns a dictionary of named terms.
+
+    The loss is called as ``loss_function(prediction, targets)`` and returns a dictionary with the scalar ``"loss"``,
+    which is minimised, and any number of named scalars. All of them are left in ``engine.state.output["terms"]``,
+    detached, for handlers to log. Everything else, the iteration itself included, is the parent's.
+
+    ``decollate`` is off by default: outputs hold 2B views while the batch holds B items, so they cannot be split
+    into items.
+
+    Raises:
+        KeyError: the loss function's dictionary has no ``"loss"``.
+    """
+
+    def __init__(
+        self, *args: Any, loss_function: Callable[..., Mapping[str, Tensor]], decollate: bool = False, **kwargs: Any
+    ) -> None:
+        self.term_function = loss_function
+        super().__init__(*args, loss_function=self._total_loss, decollate=decollate, **kwargs)
+
+    def _total_loss(self, prediction: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        terms = self.term_function(prediction, targets)
+        if "loss" not in terms:
+            raise KeyError(f"the loss function returned {sorted(terms)}, without the total 'loss' to minimise")
+        self.state.output[TERMS_KEY] = {name: value.detach() for name, value in terms.items()}
+        return terms["loss"]
+
+
+class LossTerms:
+    """Handler that computes the named loss terms of every batch an evaluator sees, into ``state.output["terms"]``.
+
+    MONAI's evaluators know no loss. With this handler and :func:`loss_term_metrics` the mean of every term over the
+    held-out patients becomes an ordinary metric.
+    """
+
+    def __init__(self, loss_function: Callable[..., Mapping[str, Tensor]]) -> None:
+        self.loss_function = loss_function
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        output = engine.state.output
+        with torch.no_grad():  # type: ignore[no-untyped-call,unused-ignore]
+            output[TERMS_KEY] = self.loss_function(output[Keys.PRED], output[Keys.LABEL])
+
+
+def term_values(output: Any) -> dict[str, float]:
+    """Named scalars of one iteration's output, for handlers' ``output_transform``.
+
+    Takes what the trainers of this project and MONAI's leave in ``state.output``: a dictionary, or the list that
+    decollating makes of it, with ``"terms"`` (several named scalars) or ``"loss"``.
+    """
+    if isinstance(output, Sequence) and output:
+        output = output[0]
+    if not isinstance(output, Mapping):
+        return {}
+    terms = output.get(TERMS_KEY, {name: output[name] for name in (Keys.LOSS,) if name in output})
+    return {name: float(value) for name, value in terms.items()}
+
+
+def loss_term_metrics(names: Sequence[str], prefix: str = "val_") -> dict[str, Average]:
+    """One mean over all batches for each loss term, as ``{prefix + name: metric}`` for an evaluator's metrics.
+
+    The means are over batches and are combined over all processes of a distributed run.
+    """
+
+    def pick(name: str) -> Callable[[Mapping[str, Any]], float]:
+        return lambda output: float(output[TERMS_KEY][name])
+
+    return {f"{prefix}{name}": Average(output_transform=pick(name)) for name in names}
+
+
+def lower_is_better(current: float, best: float) -> bool:
+    """``metric_cmp_fn`` for a metric that is an error: is ``current`` an improvement over ``best``?"""
+    return current < best
