@@ -218,6 +218,8 @@ class DomainInvarianceModule(nn.Module):
         return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(shape)
 
     def _check(self, p_i: Tensor, p_j: Tensor) -> None:
+        if torch.jit.is_tracing():  # sizes are traced values there, not numbers to compare
+            return
         for name, p in (("p_i", p_i), ("p_j", p_j)):
             if p.dim() != 5 or p.shape[1] != self.embed_dim:
                 raise ValueError(f"{name}: found shape {tuple(p.shape)}, expected (B, {self.embed_dim}, D, H, W)")

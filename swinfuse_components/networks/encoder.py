@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.networks.nets.swin_unetr import SwinTransformer
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ class SwinFUSEEncoder(SwinTransformer):
 
     def embed(self, x: Tensor) -> Tensor:
         """Patch embedding: (B, in_chans, D, H, W) to (B, C, D/2, H/2, W/2)."""
-        if x.dim() != 5 or x.shape[1] != self.in_channels:
+        if not torch.jit.is_tracing() and (x.dim() != 5 or x.shape[1] != self.in_channels):
             raise ValueError(f"input of shape {tuple(x.shape)} found, (B, {self.in_channels}, D, H, W) expected")
         return self.pos_drop(self.patch_embed(x))
 

@@ -128,5 +128,5 @@ class SwinFUSEPretrainer(nn.Module):
         return DomainInvarianceOutput((stream_i + stream_j) / 2, stream_i, stream_j)
 
     def _check(self, view: Tensor) -> None:
-        if tuple(view.shape[2:]) != self.roi_size:
+        if not torch.jit.is_tracing() and tuple(view.shape[2:]) != self.roi_size:
             raise ValueError(f"view of size {tuple(view.shape[2:])} found, roi_size {self.roi_size} expected")

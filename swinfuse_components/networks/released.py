@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class ReleasedDomainInvarianceModule(nn.Module):
         """Two embeddings (B, C, D, H, W) to their attention outputs and the mean of these, of the same shape."""
         expected = (self.embed_dim, *self.embedding_size)
         for name, p in (("p_i", p_i), ("p_j", p_j)):
-            if tuple(p.shape[1:]) != expected:
+            if not torch.jit.is_tracing() and tuple(p.shape[1:]) != expected:
                 raise ValueError(f"{name}: found shape {tuple(p.shape)}, expected (B, {', '.join(map(str, expected))})")
         x_i, x_j = p_i.flatten(3).flatten(1, 2), p_j.flatten(3).flatten(1, 2)
         # No batch_first: the first axis, the samples, is taken for the sequence. This is the published behaviour.

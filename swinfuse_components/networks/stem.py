@@ -51,13 +51,15 @@ def insert_domain_invariance(network: nn.Module, stem: str, domain_invariance: n
         >>> net = SegResNet(init_filters=8, out_channels=3)
         >>> stem = insert_domain_invariance(net, "convInit", DomainInvarianceModule(8, tokens="windows"))
     """
-    parent_name, _, name = stem.rpartition(".")
     try:
-        parent = network.get_submodule(parent_name)
-        old = parent.get_submodule(name)
+        old = network.get_submodule(stem)
     except AttributeError as error:
         names = [child for child, _ in network.named_children()]
         raise ValueError(f"stem: found {stem!r}, expected a submodule of {type(network).__name__}: {names}") from error
     new = DomainInvariantStem(old, domain_invariance)
-    setattr(parent, name, new)
+    # Networks may hold one module under several names, of which forward uses another one (DynUNet does).
+    places = [(parent, name) for parent in network.modules() for name, child in parent._modules.items() if child is old]
+    for parent, name in places:
+        if parent is not new:
+            setattr(parent, name, new)
     return new

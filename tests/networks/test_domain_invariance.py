@@ -269,6 +269,14 @@ def test_autocast_compile_state_dict_and_deepcopy(variant):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("tokens", ["planes", "windows"])
+def test_traces(tokens):
+    module = DomainInvarianceModule(6, 4, tokens=tokens, window_size=2).eval()
+    p_i, p_j = embeddings(size=(4, 4, 4), dtype=torch.float32)
+    traced = torch.jit.trace(module, (p_i, p_j), check_trace=False)
+    torch.testing.assert_close(traced(p_j, 2 * p_i)[0], module(p_j, 2 * p_i).fused)
+
+
 def test_errors_name_what_was_found_and_expected():
     module = DomainInvarianceModule(6, (4, 4, 4))
     good = torch.zeros(1, 6, 4, 4, 4)

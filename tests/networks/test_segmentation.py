@@ -1,0 +1,127 @@
+"""SwinFUSE beside MONAI's SwinUNETR."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.networks.nets import SwinUNETR
+
+from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
+
+ROI = (64, 32, 32)
+SMALL = {"feature_size": 12, "window_size": 4}
+
+
+def swinfuse(in_channels=1, out_channels=2, **kwargs):
+    torch.manual_seed(0)
+    return SwinFUSE(in_channels, out_channels, roi_size=ROI, **{**SMALL, **kwargs})
+
+
+def image(channels=1, dtype=torch.float64):
+    return torch.rand(1, channels, *ROI, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_v2": True, "downsample": "mergingv2", "use_checkpoint": True}])
+def test_without_the_module_it_is_swin_unetr_in_names_numbers_and_gradients(options):
+    # Batch normalisation, since it takes a last feature map of one voxel: a region of 32 keeps this test short.
+    options = {**SMALL, "norm_name": "batch", "normalize": False, **options}
+    torch.manual_seed(0)
+    monai = SwinUNETR(2, 3, **options).double()
+    ours = swinfuse(2, 3, dim="none", **options).double()
+    assert list(ours.state_dict()) == list(monai.state_dict())
+    for key, value in monai.state_dict().items():  # one seed, one network
+        assert torch.equal(ours.state_dict()[key], value), key
+    x = image(2)[:, :, :32].repeat(2, 1, 1, 1, 1)
+    outputs = [net(x) for net in (ours, monai)]
+    torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-10)
+    for output in outputs:
+        output.square().mean().backward()
+    for (name, mine), theirs in zip(ours.named_parameters(), monai.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-7, atol=1e-11, msg=name)
+
+
+def test_without_the_module_the_default_normalisation_gives_the_same_logits():
+    torch.manual_seed(0)
+    monai = SwinUNETR(1, 2, **SMALL)
+    with torch.no_grad():
+        x = image(dtype=torch.float32)
+        torch.testing.assert_close(swinfuse(dim="none")(x), monai(x), rtol=1e-5, atol=1e-5)
+
+
+def test_with_the_module_only_its_keys_are_added():
+    monai = SwinUNETR(1, 2, **SMALL)
+    ours = swinfuse()
+    added = set(ours.state_dict()) - set(monai.state_dict())
+    assert set(monai.state_dict()) <= set(ours.state_dict())
+    assert added
+    assert all(key.startswith("swinViT.domain_invariance.") for key in added)
+    pretrained = {key for key in SwinFUSEPretrainer(roi_size=ROI, **SMALL).state_dict() if key.startswith("swinViT.")}
+    assert pretrained == {key for key in ours.state_dict() if key.startswith("swinViT.")}
+
+
+def test_one_input_is_encoded_by_the_average_of_eq_1():
+    ours = swinfuse(dim="paper").double()
+    plain = swinfuse(dim="none").double()
+    plain.load_state_dict(ours.state_dict(), strict=False)
+    x = image()
+    encoder = ours.swinViT
+    p = encoder.embed(x)
+    fused = encoder.domain_invariance(p, p.clone()).fused
+    for got, expected in zip(encoder(x), encoder.encode(fused), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(ours(x), plain(x))
+
+
+@pytest.mark.parametrize(("dim", "options"), [("swinfuse", {}), ("paper", {}), ("released", {"num_heads": 4})])
+def test_trains_copies_and_loads(dim, options):
+    net = swinfuse(dim=dim, dim_options=options)
+    x = image(dtype=torch.float32)
+    logits = net(x)
+    assert logits.shape == (1, 2, *ROI)
+    logits.square().mean().backward()
+    unused = {name for name, parameter in net.named_parameters() if parameter.grad is None}
+    assert unused == set()
+    fresh = swinfuse(dim=dim, dim_options=options)
+    fresh.load_state_dict(net.state_dict())
+    assert torch.equal(fresh(x), logits)
+    assert torch.equal(copy.deepcopy(net)(x), logits)
+
+
+def test_sliding_windows_are_exactly_the_region():
+    net = swinfuse().eval()
+    shapes = []
+    net.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape[2:])))
+    inferer = SlidingWindowInferer(roi_size=ROI, sw_batch_size=2, overlap=0.25)
+    with torch.no_grad():
+        for size in ((70, 40, 32), (40, 20, 25)):  # larger than the region, and smaller
+            assert inferer(torch.rand(1, 1, *size), net).shape == (1, 2, *size)
+    assert set(shapes) == {ROI}
+
+
+def test_window_tokens_serve_another_region_than_they_were_built_for():
+    net = swinfuse(dim_options={"tokens": "windows"}).eval()
+    with torch.no_grad():
+        assert net(torch.rand(1, 1, 32, 64, 32)).shape == (1, 2, 32, 64, 32)
+
+
+def test_traces():
+    net = swinfuse().eval()
+    x = image(dtype=torch.float32)
+    with torch.no_grad():
+        traced = torch.jit.trace(net, x, check_trace=False)
+        torch.testing.assert_close(traced(x * 0.5), net(x * 0.5))
+
+
+def test_errors_name_what_was_found_and_expected():
+    net = swinfuse()
+    with pytest.raises(ValueError, match=r"image of size \(64, 64, 32\) found, roi_size \(64, 32, 32\) expected"):
+        net(torch.zeros(1, 1, 64, 64, 32))
+    with pytest.raises(ValueError, match=r"image of shape \(1, 4, 64, 32, 32\) found, \(B, 1, D, H, W\) expected"):
+        net(torch.zeros(1, 4, *ROI))
+    with pytest.raises(ValueError, match=r"must be divisible by 2\*\*5"):
+        swinfuse(dim="none")(torch.zeros(1, 1, 64, 40, 32))
+    with pytest.raises(ValueError, match="spatial_dims: found 2, expected 3"):
+        SwinFUSE(1, 2, spatial_dims=2)
