@@ -1,0 +1,265 @@
+"""Load the weights of a checkpoint into a network, whoever wrote it, and report on every tensor."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import torch
+from monai.networks.nets.swin_unetr import SwinTransformer
+from torch import Tensor, nn
+
+from swinfuse_components.networks import LegacyPatchMerging
+
+from .errors import CheckpointError
+from .names import DIM, ENCODER, SourceWeights, identify_source
+from .reading import find_state_dict, read_checkpoint
+from .report import ADAPTED, KEPT, LEFT, LOADED, MISMATCH, MISSING, LoadReport, TensorRecord
+
+PARTS = ("encoder", "swin", "all")
+MERGINGS = ("auto", "legacy", "current")
+# Convolutions that read the image, and can be given another number of input channels.
+_IMAGE_CONVOLUTIONS = (
+    ENCODER + "patch_embed.proj.weight",
+    "encoder1.layer.conv1.conv.weight",
+    "encoder1.layer.conv3.conv.weight",
+)
+# Buffers that follow from the architecture alone.
+_DERIVED = ("relative_position_index", "num_batches_tracked")
+_MOST_NAMED = 12
+
+logger = logging.getLogger(__name__)
+
+
+def load_pretrained(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    part: str = "encoder",
+    allow_partial: bool = False,
+    minimum: float = 0.5,
+    merging: str = "auto",
+) -> LoadReport:
+    """Load pre-trained weights into a network, in place; all that was asked for, or nothing and an error.
+
+    The kind of checkpoint is recognised by its keys (:func:`identify_source` lists them). Where the number of input
+    channels differs, the convolutions that read the image are adapted so that channels which are all equal give the
+    same embedding: one channel to n divides its weights by n; n channels to one takes n times their average.
+
+    Args:
+        network: ``SwinFUSE``, MONAI's ``SwinUNETR``, ``SwinFUSEPretrainer``, or a bare ``SwinTransformer``; may be
+            wrapped by DistributedDataParallel or ``torch.compile``.
+        path: checkpoint file; read without running code from it (:func:`read_checkpoint`).
+        part: ``"encoder"``: the Swin encoder with its domain invariance module; decoders and heads keep their
+            values. ``"swin"``: the encoder without that module, for weights that have none, or to leave theirs.
+            ``"all"``: the whole network, to continue a pre-training with its heads, or to start from a segmentation.
+        allow_partial: accept that some of that part is missing in the file or has another shape; the network's own
+            values then stay there, and the report names them.
+        minimum: with ``allow_partial``, the share of the part's tensors that has to fit all the same.
+        merging: the patch merging with which the weights were trained: ``"legacy"`` (MONAI before 1.5), ``"current"``,
+            or ``"auto"``: by the kind of checkpoint where that tells. Weights of one merging load into the other
+            without a word and compute something else, so a stated merging that is not the network's is an error, and
+            a recognised one a warning. ``downsample="legacy"`` builds a network with the old one.
+
+    Returns:
+        the report, which is also logged: a table, one line for each group of tensors (``report.table()``: each tensor).
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: the file cannot be read safely, or does not fit. The message names file and tensors, what was
+            found and what was expected; the network is unchanged.
+        ValueError: unknown ``part`` or ``merging``, or a network without a Swin encoder.
+
+    In a configuration::
+
+        "$swinfuse_components.checkpoints.load_pretrained(@network_def, @pretrained)"
+    """
+    if part not in PARTS:
+        raise ValueError(f"part: found {part!r}, expected one of {PARTS}")
+    if merging not in MERGINGS:
+        raise ValueError(f"merging: found {merging!r}, expected one of {MERGINGS}")
+    targets = _targets(network)
+    try:
+        source = identify_source(find_state_dict(read_checkpoint(path), path))
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    report = LoadReport(str(path), source.description, part, notes=list(source.notes))
+    values = _match(targets, source, part, report)
+    _refuse_other_region(targets, source, part, report)
+    _refuse_forgotten_module(targets, source, part, report, allow_partial)
+    _refuse_gaps(report, allow_partial, minimum)
+    _check_values(values, source, report)
+    _check_merging(network, source, merging, report)
+    with torch.no_grad():
+        for name, value in values.items():
+            targets[name].copy_(value)
+    logger.log(logging.WARNING if report.warnings else logging.INFO, "%s", report)
+    logger.debug("%s", report.table())
+    return report
+
+
+def _targets(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors by their common names; writing into them changes the network."""
+    while hasattr(network, "module") or hasattr(network, "_orig_mod"):
+        network = cast(nn.Module, network.module if hasattr(network, "module") else network._orig_mod)
+    prefix = ENCODER if isinstance(network, SwinTransformer) else ""
+    targets = {prefix + name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    if ENCODER + "patch_embed.proj.weight" not in targets:
+        raise ValueError(
+            f"network: found {type(network).__name__}, expected one with a Swin encoder called 'swinViT' (SwinFUSE, "
+            "SwinUNETR, SwinFUSEPretrainer) or a SwinTransformer"
+        )
+    return targets
+
+
+def _is_wanted(name: str, part: str) -> bool:
+    if part == "all":
+        return True
+    return name.startswith(ENCODER) and not (part == "swin" and name.startswith(DIM))
+
+
+def _match(targets: Mapping[str, Tensor], source: SourceWeights, part: str, report: LoadReport) -> dict[str, Tensor]:
+    """Compare tensor by tensor; the new values by name."""
+    values: dict[str, Tensor] = {}
+    for name, target in targets.items():
+        shape = tuple(target.shape)
+        value = source.tensors.get(name)
+        if not _is_wanted(name, part):
+            continue
+        if value is None:
+            derived = name.endswith(_DERIVED)
+            reason = "follows from the architecture" if derived else "not in the file"
+            report.records.append(TensorRecord(name, KEPT if derived else MISSING, reason, network_shape=shape))
+            continue
+        status, reason, new = _fit(name, value, target)
+        if new is not None:
+            values[name] = new
+        report.records.append(
+            TensorRecord(name, status, reason, source.original[name], tuple(value.shape), tuple(target.shape))
+        )
+    for name, value in source.tensors.items():
+        if name in targets and _is_wanted(name, part):
+            continue
+        if name in targets:
+            reason = f"not of the part '{part}'"
+        elif name.startswith(DIM):
+            reason = "the network has no such domain invariance module"
+        else:
+            reason = "no such tensor in the network"
+        report.records.append(TensorRecord(name, LEFT, reason, source.original[name], tuple(value.shape)))
+    return values
+
+
+def _fit(name: str, value: Tensor, target: Tensor) -> tuple[str, str, Tensor | None]:
+    """Status, reason and new value of a tensor that both sides have."""
+    if value.layout != torch.strided or value.is_floating_point() != target.is_floating_point():
+        return MISMATCH, f"is {value.dtype}, expected {target.dtype}", None
+    if value.shape == target.shape:
+        return LOADED, "", value
+    if name in _IMAGE_CONVOLUTIONS and value.ndim == target.ndim:
+        same_but_channels = value.shape[0] == target.shape[0] and value.shape[2:] == target.shape[2:]
+        found, wanted = value.shape[1], target.shape[1]
+        if same_but_channels and found == 1:
+            return ADAPTED, f"1 input channel spread over {wanted}", value.expand_as(target) / wanted
+        if same_but_channels and wanted == 1:
+            return ADAPTED, f"average of {found} input channels, times {found}", value.sum(1, keepdim=True)
+    if "relative_position" in name:
+        return MISMATCH, "shapes differ: another window_size or num_heads", None
+    return MISMATCH, "shapes differ", None
+
+
+def _refuse_other_region(targets: Mapping[str, Tensor], source: SourceWeights, part: str, report: LoadReport) -> None:
+    """Weights of plane tokens belong to one region size: say that, instead of twenty shapes that differ."""
+    found, expected = _token_size(source.tensors), _token_size(targets)
+    if part == "swin" or found is None or expected is None or found == expected:
+        return
+    raise CheckpointError(
+        f"{report.path}: the domain invariance module of the file is for tokens of dimension {_region(found)}, that of "
+        f"the network for {_region(expected)}. Plane tokens tie its weights to the region size: build the network with "
+        "the roi_size (and tokens) of the file, or leave the module's weights with part='swin'",
+        report,
+    )
+
+
+def _token_size(tensors: Mapping[str, Tensor]) -> int | None:
+    for name in (DIM + "psi.0.0.attention.out_proj.bias", DIM + "mh1.out_proj.bias"):
+        if name in tensors:
+            return len(tensors[name])
+    return None
+
+
+def _region(token_size: int) -> str:
+    edge = math.isqrt(token_size)
+    is_region = edge**2 == token_size and edge % 16 == 0
+    return f"{token_size} (planes of a region of {2 * edge} cubed)" if is_region else str(token_size)
+
+
+def _refuse_forgotten_module(
+    targets: Mapping[str, Tensor], source: SourceWeights, part: str, report: LoadReport, allow_partial: bool
+) -> None:
+    """An encoder that was trained behind a domain invariance module is half a model without it."""
+    left = [name for name in source.tensors if name.startswith(DIM) and name not in targets]
+    if left and part != "swin" and not allow_partial:
+        raise CheckpointError(
+            f"{report.path}: the file has {len(left)} tensors of a domain invariance module that the network lacks "
+            f"({_some(left)}). Build the network with the same dim and dim_options, or leave them with part='swin'",
+            report,
+        )
+
+
+def _refuse_gaps(report: LoadReport, allow_partial: bool, minimum: float) -> None:
+    gaps = report.with_status(MISSING, MISMATCH)
+    used = len(report.with_status(LOADED, ADAPTED))
+    wanted = used + len(gaps)
+    enough = used > 0 and (not gaps or (allow_partial and used >= minimum * wanted))
+    if enough:
+        return
+    named = _some([f"{r.name}: file {r.file_shape or 'has none'}, network {r.network_shape}" for r in gaps])
+    advice = ""
+    if not allow_partial:
+        advice = ". To load what fits all the same: allow_partial=True"
+        if gaps and all(record.name.startswith(DIM) and record.status == MISSING for record in gaps):
+            advice = ". These weights come without such a module: load them with part='swin'"
+    raise CheckpointError(
+        f"{report.path} ({report.source}): only {used} of {wanted} tensors of the part '{report.part}' fit the "
+        f"network; {len(gaps)} do not: {named}{advice}",
+        report,
+    )
+
+
+def _check_values(values: Mapping[str, Tensor], source: SourceWeights, report: LoadReport) -> None:
+    bad = [source.original[n] for n, v in values.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if bad:
+        raise CheckpointError(f"{report.path}: {len(bad)} tensors hold NaN or infinity: {_some(bad)}", report)
+
+
+def _check_merging(network: nn.Module, source: SourceWeights, stated: str, report: LoadReport) -> None:
+    legacy_network = any(_legacy_mergings(network))
+    if stated != "auto":
+        if (stated == "legacy") != legacy_network:
+            built = "legacy" if legacy_network else "current"
+            raise CheckpointError(
+                f"{report.path}: its weights were trained with the {stated} patch merging (so you say), the network "
+                f"has the {built} one. Build it with downsample='{'legacy' if stated == 'legacy' else 'merging'}'",
+                report,
+            )
+    elif source.legacy_merging and not legacy_network:
+        report.warnings.append(
+            "weights of this kind were trained with the patch merging of MONAI before 1.5, which read two octants "
+            "twice and missed two. The network has today's and computes something else from them: build it with "
+            "downsample='legacy', or say merging='current' if you know better"
+        )
+
+
+def _legacy_mergings(network: nn.Module) -> Iterator[bool]:
+    return (isinstance(module, LegacyPatchMerging) for module in network.modules())
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return "; ".join(names[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,123 @@
+"""Whose checkpoint is it, and what are its weights called here: one naming for all known sources.
+
+The common naming is that of MONAI's ``SwinUNETR`` and this project's networks: the encoder under ``swinViT.``, its
+domain invariance module under ``swinViT.domain_invariance.``, decoders and heads beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+ENCODER = "swinViT."
+DIM = ENCODER + "domain_invariance."
+# put in front of all names by DistributedDataParallel and by torch.compile
+_WRAPPERS = ("module.", "_orig_mod.")
+
+# The convolutions of Swin UNETR's inpainting decoder stand at every fourth place of one nn.Sequential, because
+# normalisation, activation and upsampling have no weights.
+_DECODER = {f"conv.{4 * block}.": f"decoder.blocks.{block}.0." for block in range(5)} | {"conv.20.": "decoder.out."}
+
+
+class SourceWeights(NamedTuple):
+    """Weights under the common names, and what is known of where they come from.
+
+    Attributes:
+        description: the kind of checkpoint, for people.
+        tensors: common name to tensor.
+        original: common name to the name in the file.
+        legacy_merging: True where this kind is known to have been trained with the patch merging that MONAI had
+            before 1.5, None where it is unknown.
+        notes: what a user of these weights should know.
+    """
+
+    description: str
+    tensors: dict[str, Tensor]
+    original: dict[str, str]
+    legacy_merging: bool | None
+    notes: tuple[str, ...]
+
+
+def identify_source(state_dict: Mapping[str, Tensor]) -> SourceWeights:
+    """Recognise a checkpoint by its keys and give its weights the common names.
+
+    Known kinds, by their keys:
+
+    - this project's networks: ``swinViT.…``, with ``swinViT.domain_invariance.…`` or the heads of pre-training;
+    - Swin UNETR's self-supervised weights (``model_swinvit.pt``): ``module.patch_embed…``, ``module.layers1…``, MLPs
+      called ``fc1`` and ``fc2``, or with its heads: ``swinViT.…``, ``rotation_head.…``, ``conv.…``;
+    - MONAI's ``ssl_pretrained_weights.pth`` (disruptive autoencoders): ``encoder.patch_embed…``,
+      ``encoder.layers1.0.0.blocks…``;
+    - the SwinFUSE authors' published code: ``module.swinViT.…`` with ``mh1`` and ``mh2``;
+    - a Swin UNETR segmentation network: ``swinViT.…``, ``encoder1…``, ``decoder1…``, ``out…``;
+    - a bare Swin encoder: ``patch_embed…``, ``layers1…``.
+
+    Raises:
+        ValueError: no key belongs to a Swin encoder; names some that were found.
+    """
+    plain = {_unwrap(key): key for key in state_dict}
+    roots = {key.partition(".")[0] for key in plain}
+    wrapped = any(key.startswith("module.") for key in state_dict)
+    notes: list[str] = []
+    legacy: bool | None = None
+    if any(key.startswith("encoder.patch_embed.") for key in plain):
+        description, legacy = "MONAI ssl_pretrained_weights (disruptive autoencoders)", True
+    elif any(".mh1." in key or key.startswith("mh1.") for key in plain):
+        description, legacy = "SwinFUSE authors' code", True
+        notes.append(
+            "the authors' module has no product with the embedding and attends across the batch: use dim='released'"
+        )
+    elif "patch_embed" in roots and wrapped:
+        description, legacy = "Swin UNETR self-supervised weights (model_swinvit)", True
+    elif "patch_embed" in roots:
+        description = "bare Swin encoder"
+    elif "rotation_head.weight" in plain:
+        description, legacy = "Swin UNETR self-supervised weights with heads", True
+    elif "rotation_head" in roots:
+        description = "SwinFUSE pre-training network"
+    elif "decoder1" in roots:
+        with_dim = any(".domain_invariance." in key for key in plain)
+        description = "SwinFUSE segmentation network" if with_dim else "Swin UNETR segmentation network"
+    else:
+        description = "Swin encoder"
+    if "rotation_head.weight" in plain:
+        notes.append("its rotation and contrastive heads read one corner token, here they read the mean of all")
+
+    tensors: dict[str, Tensor] = {}
+    original: dict[str, str] = {}
+    for key, file_key in plain.items():
+        name = _common_name(key)
+        tensors[name], original[name] = state_dict[file_key], file_key
+    if f"{ENCODER}patch_embed.proj.weight" not in tensors:
+        found = ", ".join(list(state_dict)[:5])
+        raise ValueError(
+            f"no Swin encoder among its {len(state_dict)} tensors: found {found}, …; expected "
+            "'patch_embed.proj.weight' under one of the known prefixes (swinViT., module., encoder.)"
+        )
+    return SourceWeights(description, tensors, original, legacy, tuple(notes))
+
+
+def _unwrap(key: str) -> str:
+    while key.startswith(_WRAPPERS):
+        key = key.partition(".")[2]
+    return key
+
+
+def _common_name(key: str) -> str:
+    if key.startswith("encoder."):
+        # MONAI's file nests each stage once more: encoder.layers1.0.0.blocks…
+        key = ENCODER + re.sub(r"^encoder\.(layers\d\.0)\.0\.", r"\1.", key).removeprefix("encoder.")
+    elif key.startswith("swin_vit."):
+        key = ENCODER + key.removeprefix("swin_vit.")
+    elif key.startswith(("patch_embed.", "layers", "mh1.", "mh2.", "norm.", "mask_token", "domain_invariance.")):
+        key = ENCODER + key
+    key = re.sub(r"\.mlp\.fc([12])\.", r".mlp.linear\1.", key)
+    key = re.sub(r"^swinViT\.(mh[12])\.", rf"{DIM}\1.", key)
+    key = re.sub(r"^(rotation|contrastive)_head\.(weight|bias)$", r"\1_head.2.\2", key)
+    for theirs, ours in _DECODER.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    return key

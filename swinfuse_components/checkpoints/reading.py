@@ -1,0 +1,115 @@
+"""Read a checkpoint file: never running code from it, and with an error that names the file and what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+
+# where the training codes of Swin UNETR, MONAI, Lightning-style scripts and this project put the network's weights
+STATE_DICT_KEYS = ("model", "state_dict", "model_state_dict", "network", "net")
+# NumPy scalars are data, and older training codes store their best metric as one.
+_SCALAR = np.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
+    # its module was renamed in NumPy 2
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """What a checkpoint file holds, on the CPU: tensors and plain Python values.
+
+    The file is opened read-only and unpickled by PyTorch's restricted reader, which builds tensors, numbers, strings
+    and containers, and never calls code that a file names.
+
+    Args:
+        path: a file written by ``torch.save``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is empty, truncated, damaged, not a PyTorch file, a TorchScript archive, or holds
+            objects other than tensors and plain values; the message says which.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint file" + (" (it is a folder)" if path.is_dir() else ""))
+    size = path.stat().st_size
+    if size == 0:
+        raise CheckpointError(f"{path} is empty: the file was never completely written")
+    _check_archive(path, size)
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(_explain(path, size, error)) from error
+
+
+def find_state_dict(content: Any, path: str | os.PathLike[str] = "checkpoint") -> dict[str, Tensor]:
+    """The network's weights in what :func:`read_checkpoint` returned: bare, or under one of the usual keys.
+
+    Raises:
+        CheckpointError: no dictionary of tensors is there; names what was found.
+    """
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors")
+    for candidate in [content, *(content[key] for key in STATE_DICT_KEYS if key in content)]:
+        if isinstance(candidate, Mapping):
+            tensors = {k: v for k, v in candidate.items() if isinstance(k, str) and isinstance(v, Tensor)}
+            if tensors:
+                return tensors
+    found = ", ".join(map(repr, list(content)[:8])) or "nothing"
+    raise CheckpointError(
+        f"{path} holds no weights: found the keys {found}, expected tensors, or one of {', '.join(STATE_DICT_KEYS)}"
+    )
+
+
+def _check_archive(path: Path, size: int) -> None:
+    """PyTorch's reader does not compare the checksums that its zip archives carry, so a flipped bit would pass."""
+    with open(path, "rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"
+    if not is_archive:
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip()
+    except Exception as error:
+        raise CheckpointError(f"{path} ({_megabytes(size)}) is truncated or damaged: {error}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} ({_megabytes(size)}) is damaged: the checksum of its part {damaged!r} is wrong")
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointError(
+            f"{path} is a TorchScript archive, which is a program: expected a checkpoint of weights (torch.save of a "
+            "state_dict)"
+        )
+
+
+def _explain(path: Path, size: int, error: Exception) -> str:
+    text = str(error)
+    foreign = re.search(r"Unsupported (?:global|class|operand|operation)[:,]?\s*(?:GLOBAL\s+)?(\S+)", text)
+    if foreign or "GLOBAL" in text:
+        name = foreign.group(1) if foreign else "unknown"
+        return (
+            f"{path} is refused: besides tensors it holds an object made by {name}, and to rebuild such objects a file may "
+            "run any code on this machine. Only tensors, numbers, strings, lists and dictionaries are read. If you "
+            "trust where the file comes from, open it where it was written and save its weights alone: "
+            "torch.save(network.state_dict(), 'weights.pt')"
+        )
+    first_line = f"{type(error).__name__}: {text.strip().splitlines()[0]}" if text.strip() else type(error).__name__
+    return f"{path} ({_megabytes(size)}) is truncated, damaged or not a PyTorch checkpoint: {first_line}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size} bytes"
