@@ -1,1 +1,38 @@
 """Evaluation out of distribution: scores, statistics, baselines, the matrix of models and data sets."""
+
+from .baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold, blank, inverted, silhouette
+from .folders import mean_masks, model_source, model_sources, read_target, read_targets
+from .matrix import OutOfDistributionMatrix, prediction_path
+from .results import write_results
+from .scores import CaseScores, score_case, score_masks
+from .similarity import linear_cka
+from .sources import NetworkSource, PredictionFiles
+from .statistics import holm, paired_test, summarize
+from .targets import Target
+
+__all__ = [
+    "CaseScores",
+    "EverythingForeground",
+    "MeanTrainingMask",
+    "NetworkSource",
+    "OtsuThreshold",
+    "OutOfDistributionMatrix",
+    "PredictionFiles",
+    "Target",
+    "blank",
+    "holm",
+    "inverted",
+    "linear_cka",
+    "mean_masks",
+    "model_source",
+    "model_sources",
+    "paired_test",
+    "prediction_path",
+    "read_target",
+    "read_targets",
+    "score_case",
+    "score_masks",
+    "silhouette",
+    "summarize",
+    "write_results",
+]

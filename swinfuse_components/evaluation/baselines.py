@@ -16,6 +16,8 @@ from monai.transforms import LoadImage, Resize
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from .targets import Case, Target
+
 
 def silhouette(image: torch.Tensor) -> torch.Tensor:
     """Outline of the body as an image of zeros and ones.
@@ -86,12 +88,13 @@ class Baseline:
     views: Sequence[str] = ("image",)
     classes: Mapping[str, int] | None = None
     training_patients: frozenset[str] = frozenset()
+    keeps_predictions = False
 
     def fingerprint(self) -> str:
         """A text that changes when the answers would."""
         return self.name
 
-    def problems(self, target: Any) -> list[str]:
+    def problems(self, target: Target) -> list[str]:
         """Reasons why this row cannot be computed for a target: none."""
         return []
 
@@ -99,9 +102,9 @@ class Baseline:
         """Foreground of an image of shape (D, H, W), as booleans of that shape."""
         raise NotImplementedError
 
-    def predict(self, case: Mapping[str, Any], view: str = "image") -> np.ndarray:
-        """Mask of shape (D, H, W) on the grid of ``case["image"]``, a tensor of shape (C, D, H, W)."""
-        return self.mask(np.asarray(case["image"][0])).astype(np.uint8)
+    def predict(self, case: Case, view: str = "image") -> np.ndarray:
+        """Mask of shape (D, H, W) on the grid of the case, from its first channel."""
+        return self.mask(np.asarray(case.image[0])).astype(np.uint8)
 
 
 class EverythingForeground(Baseline):
@@ -136,7 +139,6 @@ class MeanTrainingMask(Baseline):
         items: data list of the cases to average, with key ``label``; the training part, never the tested one. With
             ``patient``, they count for the check that no tested patient was trained on.
         name: of the row.
-        trained_on: data set of the items, as written in the table.
         size: of the common box, in voxels.
 
     Raises:
@@ -148,13 +150,12 @@ class MeanTrainingMask(Baseline):
         items: Iterable[Mapping[str, Any]],
         *,
         name: str = "mean training mask",
-        trained_on: str = "-",
         size: Sequence[int] = (64, 64, 64),
     ) -> None:
         self.items = list(items)
         if not self.items:
             raise ValueError(f"{name}: the data list of training masks is empty")
-        self.name, self.trained_on, self.size = name, trained_on, tuple(size)
+        self.name, self.size = name, tuple(size)
         self.training_patients = frozenset(str(i["patient"]) for i in self.items if "patient" in i)
         self._box: np.ndarray | None = None
 

@@ -16,12 +16,17 @@ from swinfuse_components.evaluation.baselines import (
     silhouette,
 )
 from swinfuse_components.evaluation.scores import score_masks
+from swinfuse_components.evaluation.targets import Case
+
+
+def case(size: int) -> Case:
+    return Case("x", torch.zeros(1, size, size, size), np.zeros((size,) * 3), (1.0, 1.0, 1.0), "mr")
 
 
 def test_everything_foreground_has_the_dice_of_its_share() -> None:
     truth = np.zeros((10, 10, 10))
     truth[:, :, :2] = 1
-    mask = EverythingForeground().predict({"image": torch.zeros(1, 10, 10, 10)})
+    mask = EverythingForeground().predict(case(10))
     assert score_masks(mask, truth, (1, 1, 1)).dice == pytest.approx(2 * 0.2 / 1.2)
 
 
@@ -44,7 +49,7 @@ def test_mean_mask_finds_the_common_place_at_any_size(tmp_path: Path) -> None:
     baseline = MeanTrainingMask(items)
     truth = np.zeros((40, 40, 40))
     truth[8:24, 8:24, 8:24] = 1
-    assert score_masks(baseline.predict({"image": torch.zeros(1, 40, 40, 40)}), truth, (1, 1, 1)).dice > 0.93
+    assert score_masks(baseline.predict(case(40)), truth, (1, 1, 1)).dice > 0.93
     assert baseline.training_patients == {"p0", "p1", "p2", "p3", "p4"}
     with pytest.raises(ValueError, match="empty"):
         MeanTrainingMask([])

@@ -1,0 +1,246 @@
+"""Rows and columns of the matrix from folders: fine-tuned models, Decathlon tasks, BraTS patients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, CropForegroundd, EnsureTyped, Orientationd, Spacingd
+
+from swinfuse_components.data import (
+    BRATS_CHANNELS,
+    BRATS_LABELS,
+    brats_datalist,
+    load_fold,
+    load_folds,
+    msd_datalist,
+    read_msd_task,
+    split_folds,
+)
+from swinfuse_components.networks import SwinFUSE
+from swinfuse_components.transforms import ModalityIntensityd
+
+from .baselines import MeanTrainingMask
+from .sources import NetworkSource, PredictionFiles
+from .targets import Target
+
+#: what a model's description has to say for its network and preprocessing to be rebuilt
+REQUIRED = ("name", "modality", "channels", "labels", "spacing", "roi_size", "feature_size")
+
+
+def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Checkpoint and description of a fine-tuned model.
+
+    Args:
+        folder: the run's folder with ``model.pt`` and ``model.json``, or a checkpoint with ``model.json`` beside it.
+
+    Raises:
+        FileNotFoundError: if one of the two is missing.
+        ValueError: if the description is not JSON or lacks a key.
+    """
+    path = Path(folder).expanduser()
+    checkpoint = path / "model.pt" if path.is_dir() else path
+    description = checkpoint.parent / "model.json"
+    for file, what in ((checkpoint, "checkpoint"), (description, "description of the model")):
+        if not file.is_file():
+            raise FileNotFoundError(f"no {what} {file}: expected a folder with model.pt and model.json")
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{description} is not valid JSON: {error}") from error
+    missing = [key for key in REQUIRED if key not in content]
+    if missing:
+        raise ValueError(f"{description}: missing {missing}, found {sorted(content)}")
+    return checkpoint, content
+
+
+def target_preprocessing(description: Mapping[str, Any]) -> Compose:
+    """Deterministic transforms of ``image`` for a fine-tuned model: its grid, with intensities by the item's modality.
+
+    Args:
+        description: with ``spacing`` in mm, and where it says so ``ct_window`` in HU and ``mr_nonzero``.
+    """
+    return Compose(
+        [
+            EnsureTyped("image", dtype=torch.float32, track_meta=True),
+            Orientationd("image", axcodes="RAS", labels=None),
+            Spacingd("image", pixdim=list(description["spacing"]), mode="bilinear"),
+            ModalityIntensityd(
+                "image",
+                ct_window=description.get("ct_window") or (-1000.0, 1000.0),
+                mr_nonzero=bool(description.get("mr_nonzero", False)),
+            ),
+            CropForegroundd("image", source_key="image", allow_smaller=True),
+        ]
+    )
+
+
+def model_source(
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    overlap: float = 0.5,
+    sw_batch_size: int = 1,
+    random_weights: bool = False,
+    **options: Any,
+) -> NetworkSource:
+    """A row from the folder of a fine-tuned model.
+
+    Args:
+        folder: see :func:`read_model`.
+        name: the model's name in the table; by default SwinFUSE, or Swin UNETR where the description has ``dim: none``.
+        overlap: of the sliding windows.
+        sw_batch_size: windows to run at once.
+        random_weights: leave out the checkpoint, for a control.
+        options: ``views``, ``native``, ``device`` of :class:`~swinfuse_components.evaluation.sources.NetworkSource`;
+            anything else replaces a key of the description (``spacing``, ``ct_window``, …).
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`read_model`.
+    """
+    checkpoint, description = read_model(folder)
+    source_options = {k: options.pop(k) for k in ("views", "native", "device") if k in options}
+    description |= options
+    dim = description.get("dim", "swinfuse")
+    classes = {text: int(value) for value, text in description["labels"].items() if int(value) != 0}
+    sigmoid = bool(description.get("sigmoid", False))
+    network = SwinFUSE(
+        in_channels=len(description["channels"]),
+        out_channels=int(description.get("out_channels", len(classes) if sigmoid else len(classes) + 1)),
+        roi_size=description["roi_size"],
+        feature_size=description["feature_size"],
+        window_size=description.get("window_size", 7),
+        dim=dim,
+        dim_options=description.get("dim_options"),
+    )
+    shown = description.get("input")  # a baseline trained on blank images or silhouettes is tested on the same
+    if shown:
+        source_options["views"] = (shown,)
+    return NetworkSource(
+        name or description.get("model") or ("Swin UNETR" if dim == "none" else "SwinFUSE"),
+        str(description["name"]),
+        network,
+        None if random_weights else checkpoint,
+        target_preprocessing(description),
+        SlidingWindowInferer(description["roi_size"], sw_batch_size, overlap, mode="gaussian"),
+        modality=description["modality"],
+        classes=classes,
+        in_channels=len(description["channels"]),
+        sigmoid=sigmoid,
+        training_patients=[*description.get("training_patients", ()), *description.get("pretraining_patients", ())],
+        **source_options,
+    )
+
+
+def model_sources(
+    models: str | Path | Sequence[str | Path] | Mapping[str, Any], **options: Any
+) -> list[NetworkSource | PredictionFiles]:
+    """Rows from folders.
+
+    Args:
+        models: a folder, several, or ``{name: folder or folders}``. Instead of a folder a dictionary may stand:
+            ``{"predictions": folder, "trained_on": name, "classes": {name: value}}`` for label maps that another
+            program has written, or ``{"folder": folder, …}`` with options of its own.
+        options: see :func:`model_source`.
+    """
+    named: list[tuple[str | None, Any]] = []
+    if isinstance(models, Mapping):
+        for key, entry in models.items():
+            entries = entry if isinstance(entry, (list, tuple)) else [entry]
+            named += [(str(key), e) for e in entries]
+    else:
+        named = [(None, e) for e in ([models] if isinstance(models, (str, Path)) else models)]
+    sources: list[NetworkSource | PredictionFiles] = []
+    for name, entry in named:
+        if isinstance(entry, Mapping) and "predictions" in entry:
+            rest = {k: v for k, v in entry.items() if k != "predictions"}
+            sources.append(PredictionFiles(name or "predictions", folder=entry["predictions"], **rest))
+        elif isinstance(entry, Mapping):
+            rest = {k: v for k, v in entry.items() if k != "folder"}
+            sources.append(model_source(entry["folder"], name=name, **{**options, **rest}))
+        else:
+            sources.append(model_source(entry, name=name, **options))
+    return sources
+
+
+def read_target(
+    dataset_dir: str | Path,
+    *,
+    name: str | None = None,
+    channel: str | int | None = None,
+    modality: str | None = None,
+    fold: int | None = None,
+    num_folds: int = 5,
+    split_seed: int = 0,
+    fold_file: str | None = None,
+    limit: int | None = None,
+) -> Target:
+    """A column from a folder: a Decathlon task (``dataset.json``), or BraTS21's patients.
+
+    Args:
+        dataset_dir: the folder.
+        name: of the column; by default the task's name.
+        channel: what a model with one channel is shown of several, see
+            :class:`~swinfuse_components.evaluation.targets.Target`. One of one needs no choice.
+        modality: ``ct`` or ``mr`` where ``dataset.json`` does not tell.
+        fold: test on this fold alone, split as the fine-tuning bundles split; None takes every case.
+        num_folds: of the split.
+        split_seed: of the split.
+        fold_file: JSON with the folds, in place of the seeded split.
+        limit: at most so many cases, evenly spaced in the list.
+    """
+    folder = Path(dataset_dir).expanduser()
+    classes: dict[str, int]
+    channels: Sequence[str]
+    if (folder / "dataset.json").is_file() or not sorted(folder.glob("BraTS*")):
+        task = read_msd_task(folder, modality=modality)
+        items = msd_datalist(folder, modality=modality)
+        name, modality, channels = name or task.name, task.modality, task.channels
+        classes = {text: value for value, text in task.labels.items() if value != 0}
+    else:
+        items = brats_datalist(folder)
+        name, modality, channels = name or folder.name, "mr", BRATS_CHANNELS
+        classes = {str(text): int(value) for value, text in dict(BRATS_LABELS).items() if int(value) != 0}
+    if fold_file is not None:
+        items = load_folds(fold_file, root=folder)
+    if fold is not None:
+        items = load_fold(items if fold_file else split_folds(items, num_folds, seed=split_seed), fold, "validation")
+    if limit is not None and limit < len(items):
+        items = [items[round(i * (len(items) - 1) / max(limit - 1, 1))] for i in range(limit)]
+    shown = None if len(channels) == 1 else channel
+    return Target(name, items, modality=modality, classes=classes, channels=channels, channel=shown)
+
+
+def read_targets(
+    datasets: str | Path | Mapping[str, Any] | Iterable[str | Path | Mapping[str, Any]], **options: Any
+) -> list[Target]:
+    """Columns from folders: a folder, several, or dictionaries ``{"dataset_dir": folder, "channel": "T2", …}``."""
+    entries = [datasets] if isinstance(datasets, (str, Path, Mapping)) else list(datasets)
+    return [
+        read_target(**{**options, **entry}) if isinstance(entry, Mapping) else read_target(entry, **options)
+        for entry in entries
+    ]
+
+
+def mean_masks(
+    datasets: Iterable[str | Path], *, fold: int | None = None, num_folds: int = 5, split_seed: int = 0
+) -> list[MeanTrainingMask]:
+    """The baseline of the average training mask for each of several Decathlon tasks.
+
+    Args:
+        datasets: folders of the tasks whose training masks are averaged.
+        fold: the fold that is held out, as in fine-tuning; None means the first, as there.
+        num_folds: of the split.
+        split_seed: of the split.
+    """
+    return [
+        MeanTrainingMask(
+            load_fold(split_folds(msd_datalist(folder), num_folds, seed=split_seed), fold or 0, "training"),
+            name=f"mean training mask of {read_msd_task(folder).name}",
+        )
+        for folder in datasets
+    ]

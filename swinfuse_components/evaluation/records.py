@@ -1,0 +1,103 @@
+"""Scores on disk, one row a case, so that a run that stops has lost nothing and a second one goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Row:
+    """Scores of one class of one case by one model. Distances in mm, volumes in cubic mm."""
+
+    model: str
+    trained_on: str
+    view: str
+    target: str
+    case: str
+    patient: str
+    label: str
+    dice: float
+    surface_distance: float
+    hausdorff95: float
+    sensitivity: float
+    truth_volume: float
+    predicted_volume: float
+    seconds: float
+    fingerprint: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes a row the only one of its kind, its class aside."""
+        return (self.model, self.trained_on, self.view, self.target, self.case)
+
+
+NUMBERS = tuple(f.name for f in fields(Row) if f.type == "float")
+COLUMNS = tuple(f.name for f in fields(Row))
+
+
+class CaseTable:
+    """A CSV file of :class:`Row`, appended to case by case and flushed to disk.
+
+    Args:
+        path: the file; made with its folder if missing. A last line that was cut short by a crash is dropped.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.rows: list[Row] = self._read()
+
+    def _read(self) -> list[Row]:
+        if not self.path.is_file():
+            return []
+        rows = []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            for record in csv.DictReader(file):
+                if None in record or None in record.values():
+                    continue
+                try:
+                    values: dict[str, Any] = {c: float(record[c]) if c in NUMBERS else record[c] for c in COLUMNS}
+                except (KeyError, ValueError):
+                    continue
+                rows.append(Row(**values))
+        return rows
+
+    def replace(self, rows: Iterable[Row]) -> None:
+        """Write ``rows`` as the whole table, in one step."""
+        self.rows = list(rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in self.rows)
+        os.replace(partial, self.path)
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Add the rows of one case, and see them on disk before the next is begun."""
+        added = list(rows)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS).writerows(asdict(row) for row in added)
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows.extend(added)
+
+
+def write_csv(path: str | Path, records: Iterable[dict[str, Any]]) -> Path:
+    """Write dictionaries of the same keys as CSV; an empty table has no columns.
+
+    Returns:
+        the path.
+    """
+    path, records = Path(path), list(records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        if records:
+            writer = csv.DictWriter(file, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+    return path

@@ -1,0 +1,136 @@
+"""Data sets to test on: their cases, classes and channels, each case read from disk once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.transforms import LoadImage
+
+
+class Case(NamedTuple):
+    """One volume with its truth, as read: image (C, D, H, W), truth (D, H, W), voxel size in millimetres."""
+
+    name: str
+    image: torch.Tensor
+    truth: np.ndarray
+    spacing: tuple[float, ...]
+    modality: str
+    target: str = ""
+
+    def only(self, channel: int | None) -> Case:
+        """The same case with a single channel of its image; with all of them for None."""
+        return self if channel is None else self._replace(image=self.image[channel : channel + 1])
+
+
+def case_name(item: Mapping[str, Any]) -> str:
+    """Name of a case: its label's file name without extensions; nnU-Net names its predictions so."""
+    name = Path(str(item["label"])).name
+    for suffix in (".nii.gz", ".nii", ".nrrd", ".mha"):
+        if name.endswith(suffix):
+            return name[: -len(suffix)]
+    return Path(name).stem
+
+
+class Target:
+    """A data set to test on.
+
+    Args:
+        name: column of the table.
+        items: data list; ``image`` (one file, or one for each channel), ``label``, and ``patient`` where known.
+        modality: ``"ct"`` or ``"mr"``.
+        classes: label value by name, background left out: ``{"tumour": 1}``. None if only the union is asked for.
+        channels: names of the image's channels, in order.
+        channel: what a model with fewer channels is shown: a name, a number, or ``"each"``, which makes a column of
+            every channel. None hands over all the channels.
+
+    Raises:
+        ValueError: if the list is empty, an item lacks a key, two cases share a name, or the channel does not exist.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        modality: str,
+        classes: Mapping[str, int] | None = None,
+        channels: Sequence[str] = ("image",),
+        channel: str | int | None = None,
+    ) -> None:
+        self.name, self.modality, self.items = name, modality, [dict(item) for item in items]
+        self.classes = None if classes is None else {str(k): int(v) for k, v in classes.items()}
+        self.channels = [str(c) for c in channels]
+        if modality not in ("ct", "mr"):
+            raise ValueError(f"target {name}: modality is {modality!r}, expected 'ct' or 'mr'")
+        if not self.items:
+            raise ValueError(f"target {name}: the data list is empty")
+        for item in self.items:
+            missing = [key for key in ("image", "label") if not item.get(key)]
+            if missing:
+                raise ValueError(f"target {name}: {missing} missing in the item {item}")
+        names = [case_name(item) for item in self.items]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"target {name}: several cases are called {twice}: expected one label file name per case")
+        self.views = self._channel_views(channel)
+
+    def _channel_views(self, channel: str | int | None) -> dict[str, int | None]:
+        """Columns of this target: name to number of the channel shown, None for all."""
+        if channel is None:
+            return {self.name: None}
+        if channel == "each":
+            return {f"{self.name} [{c}]": i for i, c in enumerate(self.channels)}
+        number = self.channels.index(channel) if channel in self.channels else channel
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(self.channels):
+            raise ValueError(
+                f"target {self.name}: channel {channel!r} does not exist, expected one of {self.channels}, "
+                f"a number below {len(self.channels)}, or 'each'"
+            )
+        return {f"{self.name} [{self.channels[number]}]": number}
+
+    @property
+    def patients(self) -> frozenset[str]:
+        """Patients of the cases, where the items name them."""
+        return frozenset(str(item["patient"]) for item in self.items if "patient" in item)
+
+    def seen_channels(self, view: str) -> int:
+        """Number of channels that a model is shown in a column."""
+        return len(self.channels) if self.views[view] is None else 1
+
+    def fingerprint(self, item: Mapping[str, Any]) -> str:
+        """Files of an item with their sizes and times: a text that changes when a file is replaced."""
+        image = item["image"]
+        files = [*(image if isinstance(image, (list, tuple)) else [image]), item["label"]]
+        parts = []
+        for file in files:
+            stat = os.stat(file) if os.path.exists(file) else None
+            parts.append(f"{file}:{stat.st_size}:{stat.st_mtime_ns}" if stat else f"{file}:missing")
+        return "|".join(parts)
+
+    def load(self, item: Mapping[str, Any]) -> Case:
+        """Read one case.
+
+        Raises:
+            ValueError: if image and label differ in shape, the image has not the declared channels, or holds values
+                that are not finite. Whatever the reader raises for a file it cannot read passes through.
+        """
+        load = LoadImage(ensure_channel_first=True)
+        image = item["image"]
+        volume = load(list(image) if isinstance(image, (list, tuple)) else image)
+        label = load(item["label"])
+        if label.shape[0] != 1 or volume.shape[1:] != label.shape[1:]:
+            raise ValueError(
+                f"the image has shape {tuple(volume.shape[1:])}, the label {label.shape[0]} channel(s) of "
+                f"{tuple(label.shape[1:])}: expected one channel on the image's grid"
+            )
+        if volume.shape[0] != len(self.channels):
+            raise ValueError(f"the image has {volume.shape[0]} channel(s), expected {len(self.channels)}")
+        if not torch.isfinite(volume).all():
+            raise ValueError("the image holds values that are not finite")
+        spacing = tuple(float(s) for s in label.pixdim)
+        return Case(case_name(item), volume, np.asarray(label[0]).astype(np.int16), spacing, self.modality, self.name)
