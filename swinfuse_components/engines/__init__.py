@@ -15,6 +15,7 @@ from .pretraining import (
 from .progress import TrainingProgress
 from .run_checkpoint import BestModelSaver, RunCheckpoint
 from .saturation import SaturationWarner
+from .tensorboard import middle_slices, summary_writer
 
 __all__ = [
     "EXIT_INTERRUPTED",
@@ -37,7 +38,9 @@ __all__ = [
     "lock_run_dir",
     "loss_term_metrics",
     "lower_is_better",
+    "middle_slices",
     "read_table",
     "save_configuration",
+    "summary_writer",
     "term_values",
 ]

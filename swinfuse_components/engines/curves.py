@@ -156,7 +156,7 @@ def draw_curves(
         return
 
     names = [name for name in (training[0] if training else {}) if name not in ("iteration", "epoch")]
-    names = [name for name in names if not name.endswith("_weighted")]
+    names = [name for name in names if not name.endswith(("_weighted", "_of_bound"))]
     if not names:
         return
     columns = min(3, len(names))

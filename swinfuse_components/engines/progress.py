@@ -7,6 +7,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from swinfuse_components.engines.distributed import rank
 from swinfuse_components.engines.pretraining import term_values
 
 
@@ -25,6 +26,9 @@ class TrainingProgress:
         self.bar: tqdm | None = None
 
     def attach(self, engine: Engine) -> None:
+        """Register with a trainer; the first process alone shows a bar."""
+        if rank() != 0:
+            return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         for event in (Events.COMPLETED, Events.TERMINATE):
             engine.add_event_handler(event, self.close)

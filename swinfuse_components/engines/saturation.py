@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 
+import torch
 from ignite.engine import Engine, Events
 
 from swinfuse_components.engines.pretraining import TERMS_KEY
@@ -30,7 +31,8 @@ class SaturationWarner:
         tolerance: relative distance to the bound that still counts as sitting on it.
         name: of the logger; that of the engine if None.
 
-    The warning is given once for each term and again only after the term has left its bound in between.
+    Each term's value relative to its bound joins the logged terms as ``<term>_of_bound``; attach this handler before
+    those that log. The warning is given once for each term and again only after the term has left its bound in between.
     ``saturated`` holds the names of the terms at their bounds now.
     """
 
@@ -64,6 +66,7 @@ class SaturationWarner:
             # one pair alone has no negatives: its contrastive loss is 0 = ln 1 whatever the network does
             if name not in terms or bound <= 0:
                 continue
+            terms[f"{name}_of_bound"] = torch.as_tensor(float(terms[name]) / bound)
             history = self._history.setdefault(name, deque(maxlen=self.window))
             history.append(float(terms[name]))
             mean = sum(history) / len(history)

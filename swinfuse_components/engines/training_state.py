@@ -97,8 +97,8 @@ def _check_plan(
     if plan["epoch_length"] != engine.state.epoch_length:
         raise ValueError(
             f"{source} was made with {plan['epoch_length']} iterations an epoch (data list of {data.get('items')} "
-            f"items), this configuration has {engine.state.epoch_length} ({items} items): set the epoch length to that of the "
-            "checkpoint to go on with changed data"
+            f"items), this configuration has {engine.state.epoch_length} ({items} items): set the epoch length to that "
+            "of the checkpoint to go on with changed data"
         )
     if plan["max_epochs"] != engine.state.max_epochs and not extend:
         raise ValueError(
