@@ -1,0 +1,113 @@
+"""What a segmentation model is for, in a small JSON file beside its weights.
+
+Training knows the modality, channels and classes from the data set and its settings from the configuration; whoever
+loads ``model.pt`` later has neither. ``model.json`` carries them over, so that inference rebuilds the same network and
+the same preprocessing from the model's folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swinfuse_components.data import read_msd_task
+
+__all__ = ["GENERIC_DESCRIPTION", "read_description", "write_description"]
+
+logger = logging.getLogger(__name__)
+
+REQUIRED_KEYS = ("name", "modality", "channels", "labels")
+#: What a model is taken for where no file says otherwise: one CT channel in, one structure out, the default network.
+GENERIC_DESCRIPTION: dict[str, Any] = {
+    "name": "unnamed task",
+    "modality": "ct",
+    "channels": ["CT"],
+    "labels": {"0": "background", "1": "foreground"},
+    "spacing": [1.0, 1.0, 1.0],
+    "ct_window": [-1000, 1000],
+    "mr_nonzero": False,
+    "roi_size": [96, 96, 96],
+    "feature_size": 48,
+    "window_size": 7,
+    "dim": "swinfuse",
+    "dim_options": None,
+    "network_options": {"norm_name": "instance", "downsample": "merging"},
+}
+
+
+def read_description(
+    paths: Sequence[str | os.PathLike[str]], default: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Read the first of ``paths`` that exists; keys that it does not hold are taken from ``default``.
+
+    Args:
+        paths: candidates in order of preference, each a ``model.json`` as :func:`write_description` writes it or the
+            ``dataset.json`` of a Medical Segmentation Decathlon task.
+        default: :data:`GENERIC_DESCRIPTION` unless given.
+
+    Returns:
+        a dictionary with the keys of ``default``, among them ``name``, ``modality`` (``"ct"`` or ``"mr"``),
+        ``channels`` (list of names, one per input channel) and ``labels`` (``{"0": "background", "1": name, …}``).
+        Without any file this is ``default``, and the log says so.
+
+    Raises:
+        ValueError: if a file is not JSON or lacks one of the keys.
+    """
+    base = dict(GENERIC_DESCRIPTION if default is None else default)
+    for path in map(Path, paths):
+        if not path.is_file():
+            continue
+        if path.name == "dataset.json":
+            task = read_msd_task(path.parent)
+            found: dict[str, Any] = {
+                "name": task.name,
+                "modality": task.modality,
+                "channels": list(task.channels),
+                "labels": {str(value): name for value, name in task.labels.items()},
+            }
+        else:
+            found = _read_json(path)
+        return {**base, **found}
+    logger.warning(
+        "no description of the model at %s: taking %d channel(s) %s and the classes %s",
+        " or ".join(str(path) for path in paths),
+        len(base["channels"]),
+        base["channels"],
+        base["labels"],
+    )
+    return base
+
+
+def write_description(path: str | os.PathLike[str], description: Mapping[str, Any]) -> None:
+    """Write ``description`` as JSON, replacing the file in one step so that a reader never sees half of it.
+
+    Raises:
+        ValueError: if ``name``, ``modality``, ``channels`` or ``labels`` is missing.
+    """
+    target = Path(path)
+    _check(description, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, target)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object with 'modality', 'labels', …")
+    _check(content, path)
+    return content
+
+
+def _check(description: Mapping[str, Any], path: Path) -> None:
+    missing = [key for key in REQUIRED_KEYS if key not in description]
+    if missing:
+        raise ValueError(f"{path}: missing {missing}, found {sorted(description)}")
