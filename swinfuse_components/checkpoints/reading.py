@@ -102,7 +102,7 @@ def _explain(path: Path, size: int, error: Exception) -> str:
     if foreign or "GLOBAL" in text:
         name = foreign.group(1) if foreign else "unknown"
         return (
-            f"{path} is refused: besides tensors it holds an object made by {name}, and to rebuild such objects a file may "
+            f"{path} is refused: besides tensors it holds an object made by {name}; to rebuild such objects a file may "
             "run any code on this machine. Only tensors, numbers, strings, lists and dictionaries are read. If you "
             "trust where the file comes from, open it where it was written and save its weights alone: "
             "torch.save(network.state_dict(), 'weights.pt')"

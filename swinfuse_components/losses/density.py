@@ -180,7 +180,7 @@ def _log_density(scaled: Tensor) -> Tensor:
     rows, columns = scaled.shape
     diagonal = torch.eye(rows, columns, dtype=torch.bool, device=scaled.device)
     counted = columns - diagonal.sum(1)
-    return torch.logsumexp(-scaled.masked_fill(diagonal, math.inf), dim=1) - counted.log()
+    return torch.logsumexp(-scaled.masked_fill(diagonal, math.inf), dim=1) - counted.to(scaled.dtype).log()
 
 
 def _binary_entropy(logit: Tensor) -> Tensor:
