@@ -71,7 +71,7 @@ class ModalityIntensityd(MapTransform):
         return str(name)
 
     def _scale_mr(self, image: torch.Tensor) -> torch.Tensor:
-        scaled = torch.empty_like(image, dtype=torch.float32)
+        scaled = image.clone()  # not empty_like: a MetaTensor would lose its affine and the record of what was applied
         for channel, values in enumerate(image):
             sample = values[values != 0] if self.mr_nonzero else values
             # a volume that is 0 everywhere has no non-zero voxel
