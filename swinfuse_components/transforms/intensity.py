@@ -6,6 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.meta_obj import get_track_meta
 from monai.transforms import MapTransform, ScaleIntensityRange
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import convert_to_tensor, ensure_tuple_rep
@@ -89,6 +91,6 @@ class ModalityIntensityd(MapTransform):
             if self.modality is None and self.modality_key not in item:
                 raise KeyError(f"the item has no '{self.modality_key}' ('ct' or 'mr'), needed to scale '{key}'")
             modality = self._check(self.modality[number] if self.modality else item[self.modality_key])
-            image = convert_to_tensor(item[key], dtype=torch.float32, track_meta=None)
+            image = convert_to_tensor(item[key], dtype=torch.float32, track_meta=get_track_meta())
             item[key] = self._window(image) if modality == "ct" else self._scale_mr(image)
         return item
