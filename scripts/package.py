@@ -20,7 +20,9 @@ def check(folder: str) -> None:
     sys.exit(bool(problems))
 
 
-def build(bundle: str, output_dir: str = "dist", weights: str | None = None, overlays: str = "", **options: str) -> Path:
+def build(
+    bundle: str, output_dir: str = "dist", weights: str | None = None, overlays: str = "", **options: str
+) -> Path:
     """Build a package's folder and zip; `overlays` is a comma-separated list of configuration files."""
     files = [name for name in overlays.split(",") if name] if isinstance(overlays, str) else list(overlays)
     return build_package(bundle, output_dir, weights=weights, overlays=files, **options)

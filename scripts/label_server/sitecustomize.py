@@ -1,7 +1,7 @@
-"""Let torchvision be imported beside a torch build that it was not compiled for: two operators are declared, none is called.
+"""Let torchvision be imported beside a torch build that it was not compiled for.
 
-MONAI Label imports torchvision for its utilities only. Its wheel registers no operators on a torch of another build (the CPU
-build, for instance), and the import then fails on ``torchvision::nms``.
+MONAI Label imports torchvision for its utilities only. Its wheel registers no operators on another build of torch (the
+CPU build, for instance), and the import then fails on ``torchvision::nms``. Two operators are declared; none is called.
 """
 
 import torch

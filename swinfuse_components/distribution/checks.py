@@ -3,6 +3,9 @@
 import hashlib
 import json
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import yaml
 from monai.bundle import ConfigParser, verify_net_in_out
 
 from swinfuse_components.distribution.package import LARGE_FILE_BYTES
-from swinfuse_components.distribution.vendoring import LIBRARY, config_files
+from swinfuse_components.distribution.vendoring import LIBRARY, VENDORED, config_files
 
 REQUIRED_FILES = (
     "LICENSE",
@@ -61,8 +64,8 @@ def check_package(folder: str | Path) -> list[str]:
     problems += _check_page(root / "docs" / "README.md")
     problems += _check_large_files(root)
     for path in config_files(root):
-        if (root / "scripts").is_dir() and re.search(rf"\b{LIBRARY}\b", path.read_text()):
-            problems.append(f"{path.relative_to(root)}: names {LIBRARY}, expected scripts")
+        if (root / VENDORED).is_dir() and re.search(rf"\b{LIBRARY}\b", path.read_text()):
+            problems.append(f"{path.relative_to(root)}: names {LIBRARY}, expected {VENDORED}")
     if (root / "configs" / "inference.json").is_file() and (root / "models" / "model.pt").is_file():
         problems += _check_weights(root)
     return problems
@@ -75,12 +78,30 @@ def check_network(folder: str | Path) -> None:
         AssertionError: the answer's channels, shape or type differ.
     """
     root = Path(folder).resolve()
-    verify_net_in_out(
-        net_id="network_def",
-        meta_file=str(root / "configs" / "metadata.json"),
-        config_file=str(root / "configs" / "inference.json"),
-        bundle_root=str(root),
-    )
+    with _vendored_code(root):
+        verify_net_in_out(
+            net_id="network_def",
+            meta_file=str(root / "configs" / "metadata.json"),
+            config_file=str(root / "configs" / "inference.json"),
+            bundle_root=str(root),
+        )
+
+
+@contextmanager
+def _vendored_code(root: Path) -> Iterator[None]:
+    """Make the package's own ``scripts`` importable, and no other's, for as long as it is looked at."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == VENDORED]:
+            del sys.modules[name]
+
+    forget()
+    sys.path.insert(0, str(root.resolve()))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root.resolve()))
+        forget()
 
 
 def _check_metadata(metadata: dict[str, Any]) -> list[str]:
@@ -125,7 +146,8 @@ def _check_weights(root: Path) -> list[str]:
     parser.read_config(str(root / "configs" / "inference.json"))
     parser.read_meta(str(root / "configs" / "metadata.json"))
     parser["bundle_root"] = str(root.resolve())
-    network = parser.get_parsed_content("network_def")
+    with _vendored_code(root):
+        network = parser.get_parsed_content("network_def")
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     state = torch.load(root / "models" / "model.pt", map_location="cpu", weights_only=True)
     found = {name: tuple(value.shape) for name, value in state.get("model", state).items()}

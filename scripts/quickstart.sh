@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# The whole way in minutes: pre-train on CT and MRI, fine-tune on CT, test on CT and on MRI never trained on, with SwinFUSE
+# and with a Swin UNETR from scratch beside it. Small networks and few steps: a demonstration, not evidence.
+#
+#   scripts/quickstart.sh                 on a cohort made from the MNI152 template; nothing is downloaded for it
+#   scripts/quickstart.sh --data DIR      on your volumes: DIR holds a SynthRAD folder (…/Task1/<region>/<id>/{ct,mr,mask}.nii.gz)
+#                                         and two Decathlon tasks with the same labels, one of CT, one of MRI
+#
+#   --ct NAME, --mr NAME      which of several tasks below DIR to use, by their folders' names
+#   --output DIR              where everything goes, ./demo unless given
+#   --pretrain_epochs N, --epochs N      longer training
+#   --fresh                   start over; otherwise steps that have finished are kept, so that a second call is quick
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+data="" output="" ct="" mr="" fresh="" pretrain_epochs="" epochs=""
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --data) data="$2"; shift ;;
+    --ct) ct="$2"; shift ;;
+    --mr) mr="$2"; shift ;;
+    --output) output="$2"; shift ;;
+    --pretrain_epochs) pretrain_epochs="$2"; shift ;;
+    --epochs) epochs="$2"; shift ;;
+    --fresh) fresh=yes ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) die "$1 is no option; --help lists them" ;;
+  esac
+  shift
+done
+[ -z "$data" ] || data="$(cd "$data" 2>/dev/null && pwd)" || die "--data: no such folder"
+output="${output:-$REPOSITORY/demo}"
+mkdir -p "$output"
+output="$(cd "$output" && pwd)"
+cd "$REPOSITORY"
+
+prepare_environment "demo,report"
+[ -z "$fresh" ] || rm -rf "$output"/{cohort,pretrain,swinfuse,swin_unetr,evaluation,report,logs}
+mkdir -p "$output/logs"
+SECONDS=0
+
+# step NAME TITLE COMMAND…: run once; the marker holds the command, so that other settings run again
+step() {
+  local name="$1" title="$2" marker="$output/logs/$1.finished" begun=$SECONDS
+  shift 2
+  if [ -f "$marker" ] && [ "$(cat "$marker")" = "$*" ]; then
+    say "$title: finished earlier, kept (--fresh starts over)"
+    return
+  fi
+  say "$title"
+  rm -f "$marker"
+  if ! "$@" 2>&1 | tee "$output/logs/$name.log" | "$PYTHON_BIN" scripts/quickstart.py progress; then
+    tail -n 25 "$output/logs/$name.log" >&2
+    die "$title failed; the whole output is in $output/logs/$name.log"
+  fi
+  printf '%s' "$*" >"$marker"
+  printf '   %d s\n' $((SECONDS - begun))
+}
+
+bundle() { # bundle NAME ID FILES OVERRIDES…: as MONAI users type it
+  local folder="bundles/$1" id="$2" files="$3" list="" file
+  shift 3
+  for file in ${files//,/ }; do list="$list,'$folder/configs/$file'"; done
+  "$PYTHON_BIN" -m monai.bundle run "$id" --config_file "[${list#,}]" "$@"
+}
+
+if [ -z "$data" ]; then
+  data="$output/cohort"
+  step cohort "1/6 making the demonstration cohort: 16 heads, CT and MRI" \
+    "$PYTHON_BIN" scripts/make_demo_cohort.py "$data"
+else
+  say "1/6 using $data"
+fi
+tasks="$("$PYTHON_BIN" scripts/quickstart.py locate "$data" --ct="$ct" --mr="$mr")" || exit 1
+{ read -r pairs; read -r ct_task; read -r mr_task; } <<<"$tasks"
+printf '   pre-training: %s\n   fine-tuning on CT: %s\n   testing on MRI: %s\n' "$pairs" "$ct_task" "$mr_task"
+
+step pretrain "2/6 pre-training on CT and MRI" bundle pretrain training train.json,small.yaml \
+  --dataset_dir "$pairs" --run_dir "$output/pretrain" --max_epochs "${pretrain_epochs:-6}" --val_interval 2
+step swinfuse "3/6 fine-tuning SwinFUSE on CT, from the pre-trained checkpoint" \
+  bundle finetune_msd training train.json,small.yaml --dataset_dir "$ct_task" --run_dir "$output/swinfuse" \
+  --fold 0 --start pretrained --pretrained_checkpoint "$output/pretrain/model.pt" --max_epochs "${epochs:-12}" --val_interval 3
+step swin_unetr "4/6 training Swin UNETR on CT, from scratch" \
+  bundle finetune_msd training train.json,small.yaml,swin_unetr.yaml --dataset_dir "$ct_task" \
+  --run_dir "$output/swin_unetr" --fold 0 --max_epochs "${epochs:-12}" --val_interval 3
+step evaluation "5/6 testing both on CT and MRI of patients not trained on" bundle ood_eval evaluating evaluate.json \
+  --models "['$output/swinfuse','$output/swin_unetr']" --datasets "['$ct_task','$mr_task']" \
+  --mean_mask_datasets "['$ct_task']" --fold 0 --output_dir "$output/evaluation"
+step report "6/6 table and pictures" "$PYTHON_BIN" scripts/quickstart.py report "$output"
+
+cat "$output/report/summary.md"
+say "finished in $((SECONDS / 60)) min $((SECONDS % 60)) s after installation"
+echo "table and pictures: $output/report"
