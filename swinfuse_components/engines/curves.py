@@ -37,7 +37,7 @@ class LossCurves:
         evaluator: Engine | None = None,
         bounds: Callable[[int], Mapping[str, float]] | None = None,
         output_transform: Callable[[Any], Mapping[str, float]] = term_values,
-        draw_every: int = 1,
+        draw_every: int = 10,
     ) -> None:
         self.run_dir = Path(run_dir)
         self.optimizer = optimizer
@@ -161,7 +161,7 @@ def draw_curves(
         return
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="tight")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")

@@ -99,6 +99,8 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         self.endless = endless
         self.rank = (dist.get_rank() if distributed else 0) if rank is None else rank
         self.world_size = (dist.get_world_size() if distributed else 1) if world_size is None else world_size
+        if not endless and num_items < self.world_size:
+            raise ValueError(f"{num_items} items for {self.world_size} processes: one of them would have nothing to do")
         self.start_iteration = 0
         self._round: tuple[int, list[int]] | None = None
 

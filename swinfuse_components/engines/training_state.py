@@ -118,7 +118,8 @@ def _restore_scheduler(scheduler: LRScheduler, state: Mapping[str, Any], stretch
     if not stretched:
         scheduler.load_state_dict(dict(state))
         return
-    scheduler.load_state_dict({key: state[key] for key in _SCHEDULER_PROGRESS if key in state})
+    progress = {key: state[key] for key in _SCHEDULER_PROGRESS if key in state}
+    scheduler.load_state_dict({**scheduler.state_dict(), **progress})
     rates = scheduler.get_lr()  # type: ignore[no-untyped-call,unused-ignore]
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate

@@ -1,0 +1,195 @@
+import csv
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Events
+from toy_training import EPOCH_LENGTH, ToyRun, make_items, weights
+
+from swinfuse_components import engines
+from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+
+
+class Crash:
+    """Ends the process' work at an event, as a power cut would: nothing is saved afterwards."""
+
+    def __init__(self, iteration: int, event: Events = Events.ITERATION_COMPLETED) -> None:
+        self.iteration, self.event = iteration, event
+
+    def attach(self, engine) -> None:
+        engine.add_event_handler(self.event, self)
+
+    def __call__(self, engine) -> None:
+        if engine.state.iteration == self.iteration:
+            raise KeyboardInterrupt
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory):
+    run_dir = tmp_path_factory.mktemp("uninterrupted")
+    run = ToyRun(run_dir).run()
+    return run_dir, weights(run), run.evaluator.state.best_metric
+
+
+# in the first epoch, at the end of one, in the middle of another, before and during a validation
+@pytest.mark.parametrize("iteration", [1, EPOCH_LENGTH, EPOCH_LENGTH + 2, 3 * EPOCH_LENGTH - 1])
+@pytest.mark.parametrize(("interval", "event"), [(1, Events.ITERATION_COMPLETED), (0, Events.ITERATION_STARTED)])
+def test_resumed_run_is_the_run_uninterrupted(uninterrupted, tmp_path: Path, iteration, interval, event) -> None:
+    reference, final_weights, best = uninterrupted
+    with pytest.raises(KeyboardInterrupt):
+        ToyRun(tmp_path, interval=interval, extra_handlers=[Crash(iteration, event)]).run()
+    torch.rand(100)  # another process has another random state
+    resumed = ToyRun(tmp_path, interval=interval, resume=True, num_workers=1).run()
+    assert rows(tmp_path / "losses.csv") == rows(reference / "losses.csv")
+    assert rows(tmp_path / "validation.csv") == rows(reference / "validation.csv")
+    assert all(map(torch.equal, weights(resumed), final_weights))
+    assert resumed.evaluator.state.best_metric == best
+    ours, theirs = (torch.load(folder / "model.pt", weights_only=True)["model"] for folder in (tmp_path, reference))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_learning_rate_and_losses_differ_without_the_state(uninterrupted, tmp_path: Path) -> None:
+    """The comparison above can fail: a run from other random states gives other losses."""
+    reference, _, _ = uninterrupted
+    run = ToyRun(tmp_path)
+    torch.manual_seed(99)
+    run.run()
+    assert rows(tmp_path / "losses.csv") != rows(reference / "losses.csv")
+
+
+def test_accumulated_gradients_survive(tmp_path: Path) -> None:
+    options = {"accumulation_steps": 2, "epoch_length": 5, "max_epochs": 2}
+    whole = ToyRun(tmp_path / "whole", **options).run()
+    with pytest.raises(KeyboardInterrupt):
+        ToyRun(tmp_path / "halves", extra_handlers=[Crash(4, Events.ITERATION_STARTED)], **options).run()
+    assert "gradients" in read_checkpoint(checkpoints_of(tmp_path / "halves")[-1])
+    resumed = ToyRun(tmp_path / "halves", resume=True, **options).run()
+    assert all(map(torch.equal, weights(resumed), weights(whole)))
+
+
+def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
+    done = ToyRun(tmp_path).run()
+    before = (tmp_path / "losses.csv").read_text()
+    again = ToyRun(tmp_path, resume=True).run()
+    assert (tmp_path / "losses.csv").read_text() == before
+    assert all(map(torch.equal, weights(again), weights(done)))
+
+
+def test_resume_in_an_empty_folder_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        ToyRun(tmp_path, resume=True, max_epochs=1).run()
+    assert "nothing to resume" in caplog.text
+
+
+def test_fresh_run_refuses_a_used_folder(tmp_path: Path) -> None:
+    ToyRun(tmp_path, max_epochs=1).run()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match="--resume True"):
+        ToyRun(tmp_path, max_epochs=1).run()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_last_two_checkpoints_stay(tmp_path: Path) -> None:
+    ToyRun(tmp_path).run()
+    assert [path.name for path in checkpoints_of(tmp_path)] == [
+        "checkpoint_iteration=00000011.pt",
+        "checkpoint_iteration=00000012.pt",
+    ]
+    assert len(list(tmp_path.glob("*.sha256"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "no checksum", "pickle"])
+def test_damaged_checkpoint_is_named_and_the_one_before_used(
+    uninterrupted, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, final_weights, _ = uninterrupted
+    with pytest.raises(KeyboardInterrupt):
+        ToyRun(tmp_path, extra_handlers=[Crash(7, Events.ITERATION_STARTED)]).run()
+    newest = checkpoints_of(tmp_path)[-1]
+    content = bytearray(newest.read_bytes())
+    if damage == "cut":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    elif damage == "empty":
+        newest.write_bytes(b"")
+    elif damage == "no checksum":
+        newest.with_name(newest.name + ".sha256").unlink()
+    else:
+        engines.run_checkpoint.save_atomically({"trainer": {}, "model": Crash(1)}, newest, checksum=True)
+    resumed = ToyRun(tmp_path, resume=True).run()
+    assert str(newest) in caplog.text
+    assert newest.with_name(newest.name + ".damaged").exists()
+    assert all(map(torch.equal, weights(resumed), final_weights))
+
+
+def test_only_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
+    ToyRun(tmp_path, max_epochs=1).run()
+    for path in checkpoints_of(tmp_path):
+        path.write_bytes(b"garbage")
+    with pytest.raises(ValueError, match="no sound checkpoint"):
+        ToyRun(tmp_path, max_epochs=1, resume=True).run()
+
+
+def test_longer_plan_needs_a_word(tmp_path: Path) -> None:
+    ToyRun(tmp_path, max_epochs=2).run()
+    with pytest.raises(ValueError, match="plan of 2 epochs, this configuration has 4.*--extend True"):
+        ToyRun(tmp_path, max_epochs=4, resume=True).run()
+
+
+def test_extended_schedule_follows_the_new_plan(tmp_path: Path) -> None:
+    ToyRun(tmp_path / "run", max_epochs=2).run()
+    ToyRun(tmp_path / "run", max_epochs=4, resume=True, extend=True).run()
+    ToyRun(tmp_path / "planned", max_epochs=4).run()
+    extended, planned = (
+        [float(row["lr"]) for row in rows(tmp_path / name / "losses.csv")] for name in ("run", "planned")
+    )
+    assert extended[8:] == pytest.approx(planned[8:], rel=1e-12)
+    assert extended[:8] != planned[:8]  # the first part was made under the short plan
+
+
+def test_changed_data_are_refused_with_both_numbers(tmp_path: Path) -> None:
+    ToyRun(tmp_path, max_epochs=1).run()
+    with pytest.raises(ValueError, match=r"4 iterations an epoch \(data list of 6 items\).* 3 \(5 items\)"):
+        ToyRun(tmp_path, max_epochs=1, epoch_length=3, resume=True, items=make_items(5)).run()
+
+
+def test_other_network_is_refused_with_its_keys(tmp_path: Path) -> None:
+    ToyRun(tmp_path, max_epochs=1).run()
+    other = ToyRun(tmp_path, max_epochs=1, resume=True)
+    other.network.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"does not fit 'model'[\s\S]*extra.weight"):
+        other.run()
+
+
+def test_worse_model_never_replaces_a_better_one(tmp_path: Path) -> None:
+    run = ToyRun(tmp_path, max_epochs=1).run()
+    best = (tmp_path / "model.pt").read_bytes()
+    resumed = ToyRun(tmp_path, max_epochs=2, resume=True, extend=True)
+    resumed.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: [p.data.normal_(0, 50) for p in resumed.network.parameters()]
+    )
+    resumed.run()
+    assert (tmp_path / "model.pt").read_bytes() == best
+    assert resumed.evaluator.state.best_metric == run.evaluator.state.best_metric
+
+
+def test_model_of_an_earlier_run_is_kept_aside(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"precious")
+    ToyRun(tmp_path, max_epochs=1).run()
+    assert (tmp_path / "model.pt.previous").read_bytes() == b"precious"
+    assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"model"}
+
+
+def test_reserved_names_and_keep_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\['trainer'\] are taken"):
+        engines.RunCheckpoint(tmp_path, {"trainer": None})
+    with pytest.raises(ValueError, match="at least 1"):
+        engines.RunCheckpoint(tmp_path, {}, keep=0)
