@@ -84,7 +84,9 @@ def build_package(
 
 
 def save_weights(checkpoint: str | Path, target: str | Path) -> None:
-    """Write the network's weights alone, as ``{"model": state dict}``, from any checkpoint of this project.
+    """Write the network's weights alone, from any checkpoint of this project.
+
+    The file is the plain state dict: the zoo's export reads no key inside it, and all other readers take both forms.
 
     Raises:
         FileNotFoundError: no such checkpoint.
@@ -98,7 +100,7 @@ def save_weights(checkpoint: str | Path, target: str | Path) -> None:
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         found = ", ".join(list(state)[:5])
         raise ValueError(f"{path}: found the entries {found}, expected a state dict of tensors, plain or under 'model'")
-    torch.save({"model": state}, target)
+    torch.save(state, target)
 
 
 def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any]) -> None:
