@@ -1,27 +1,35 @@
 """What fine-tuning a segmentation network needs beyond MONAI."""
 
 from .description import GENERIC_DESCRIPTION, read_description, write_description
+from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
 from .inference import FlipAveragingInferer, VolumeTable, list_images
 from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetres
 from .optimization import EncoderFreezer, layerwise_parameter_groups
+from .results import EvaluationRecord, score_label_maps, write_evaluation
 from .starting_points import load_starting_point
 from .task import mirror_axes, patients_of, regions_of
 
 __all__ = [
     "GENERIC_DESCRIPTION",
     "EncoderFreezer",
+    "EvaluationRecord",
     "FlipAveragingInferer",
     "HausdorffDistanceInMillimetres",
     "SurfaceDistanceInMillimetres",
     "VolumeTable",
+    "common_description",
     "fingerprint",
     "layerwise_parameter_groups",
     "list_images",
+    "load_ensemble",
     "load_starting_point",
     "mirror_axes",
     "patients_of",
     "read_description",
     "regions_of",
+    "require_unseen",
+    "score_label_maps",
     "write_description",
+    "write_evaluation",
 ]

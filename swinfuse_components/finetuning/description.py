@@ -68,6 +68,8 @@ def read_description(
                 "modality": task.modality,
                 "channels": list(task.channels),
                 "labels": {str(value): name for value, name in task.labels.items()},
+                "spacing": None,  # not in the file: see fingerprint()
+                "ct_window": None,
             }
         else:
             found = _read_json(path)

@@ -1,4 +1,4 @@
-"""What a task's ``dataset.json`` does not say, measured on its training images: voxel spacing and CT window."""
+"""What a task's ``dataset.json`` does not say, measured on its images: voxel spacing and CT window."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ logger = logging.getLogger(__name__)
 def fingerprint(
     items: Sequence[Mapping[str, Any]],
     modality: str,
+    known: Mapping[str, Any] | None = None,
     *,
     max_cases: int = 24,
     percentiles: tuple[float, float] = (0.5, 99.5),
     voxels_per_case: int = 20000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Median spacing of the training images and, for CT, the range of Hounsfield units under their labels.
+    """Median spacing of the images and, for CT, the range of Hounsfield units under their labels.
 
     The rule is nnU-Net's: the grid is the median spacing of the data, and CT is clipped to the 0.5 and 99.5
     percentiles of the voxels inside the annotated structures (Isensee et al., Nature Methods 18, 2021). It is here for
     tasks that have no settings of their own.
 
     Args:
-        items: data list with ``image`` and ``label`` files. Give training items only, or validation leaks.
+        items: data list with ``image`` and ``label`` files; its order does not matter. As in nnU-Net, give the whole
+            data set, so that all folds share one grid and window and their models can form an ensemble.
         modality: ``"ct"`` or ``"mr"``; the window is measured for CT alone.
+        known: a description that may already hold ``spacing`` and ``ct_window`` (the ``model.json`` of a model that is
+            trained further); they are then taken and nothing is measured.
         max_cases: at most this many cases are read, spread evenly over the list.
         percentiles: lower and upper percentile of the window.
         voxels_per_case: labelled voxels sampled from each case.
@@ -44,8 +48,10 @@ def fingerprint(
     Raises:
         ValueError: for an empty list.
     """
+    if known and known.get("spacing") and (modality != "ct" or known.get("ct_window")):
+        return {"spacing": known["spacing"], "ct_window": known.get("ct_window")}
     if not items:
-        raise ValueError("no training items to measure spacing and intensities on")
+        raise ValueError("no items to measure spacing and intensities on")
     load = Compose(
         [
             LoadImaged(keys=["image", "label"], image_only=True, ensure_channel_first=True),
@@ -53,6 +59,7 @@ def fingerprint(
         ]
     )
     generator = np.random.default_rng(seed)
+    items = sorted(items, key=lambda item: str(item["image"]))
     chosen = [items[int(index)] for index in np.unique(np.linspace(0, len(items) - 1, max_cases).astype(int))]
     spacings, samples = [], []
     for item in chosen:
@@ -66,5 +73,5 @@ def fingerprint(
     result: dict[str, Any] = {"spacing": [round(float(s), 4) for s in np.median(spacings, axis=0)], "ct_window": None}
     if samples:
         result["ct_window"] = [round(float(p), 1) for p in np.percentile(np.concatenate(samples), percentiles)]
-    logger.info("measured on %d of %d training cases: %s", len(chosen), len(items), result)
+    logger.info("measured on %d of %d cases: %s", len(chosen), len(items), result)
     return result

@@ -21,12 +21,12 @@ def _spacing(y: torch.Tensor) -> list[float]:
 class HausdorffDistanceInMillimetres(HausdorffDistanceMetric):
     """MONAI's Hausdorff distance with the spacing of each label, which its ignite handler cannot pass on."""
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return super()._compute_tensor(y_pred, y, spacing=_spacing(y), **kwargs)
 
 
 class SurfaceDistanceInMillimetres(SurfaceDistanceMetric):
     """MONAI's average surface distance with the spacing of each label."""
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return super()._compute_tensor(y_pred, y, spacing=_spacing(y), **kwargs)

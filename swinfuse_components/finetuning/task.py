@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["mirror_axes", "patients_of", "regions_of"]
 
+_DIRECTIONS = (("left", "right"), ("anterior", "posterior"), ("superior", "inferior", "upper", "lower"))
+
 
 def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
     """Regions that the Dice score is computed on: ``{name: label values whose union it is}``.
@@ -28,11 +30,15 @@ def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
 def mirror_axes(description: Mapping[str, Any]) -> list[int]:
     """Spatial axes of a right-anterior-superior volume that may be mirrored for augmentation.
 
-    All three, except the first (left to right) when a class is named for its side: a mirrored left parotid gland would
-    be labelled as what it no longer is.
+    All three, except those that a class is named for: a mirrored left parotid gland, or the anterior part of a mirrored
+    hippocampus, would be labelled as what it no longer is.
+
+    Example::
+
+        mirror_axes({"labels": {"0": "background", "1": "Anterior", "2": "Posterior"}})  # [0, 2]
     """
     names = " ".join(str(name).lower() for name in description["labels"].values())
-    return [1, 2] if "left" in names or "right" in names else [0, 1, 2]
+    return [axis for axis, words in enumerate(_DIRECTIONS) if not any(word in names for word in words)]
 
 
 def patients_of(items: Iterable[Mapping[str, Any]]) -> list[str]:

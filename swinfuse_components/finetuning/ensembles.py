@@ -1,0 +1,94 @@
+"""Several trained models at once, and whether they have seen what they are asked about."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from swinfuse_components.checkpoints import load_pretrained
+
+from .description import read_description
+from .task import patients_of
+
+__all__ = ["common_description", "load_ensemble", "require_unseen"]
+
+logger = logging.getLogger(__name__)
+
+_SHARED_KEYS = (
+    "modality", "channels", "labels", "regions", "spacing", "ct_window", "mr_nonzero",
+    "roi_size", "feature_size", "window_size", "dim", "dim_options", "network_options",
+)  # fmt: skip
+
+
+def common_description(model_dirs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """The description that the models of an ensemble share, from the ``model.json`` of each folder.
+
+    Raises:
+        ValueError: if there is no model, or two differ in their network or preprocessing; both values are named.
+        FileNotFoundError: if a folder has no ``model.json``.
+    """
+    if not model_dirs:
+        raise ValueError("an ensemble needs at least one model folder")
+    descriptions = []
+    for folder in model_dirs:
+        path = Path(folder) / "model.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: is {folder} the folder of a finished training?")
+        descriptions.append(read_description([path]))
+    first = descriptions[0]
+    for folder, other in zip(model_dirs[1:], descriptions[1:], strict=True):
+        for key in _SHARED_KEYS:
+            if first.get(key) != other.get(key):
+                raise ValueError(
+                    f"models that differ in '{key}' cannot share one ensemble: {model_dirs[0]} has {first.get(key)}, "
+                    f"{folder} has {other.get(key)}"
+                )
+    patients = sorted({name for one in descriptions for name in one.get("training_patients", [])})
+    return {**first, "training_patients": patients}
+
+
+def load_ensemble(
+    network: nn.Module, checkpoints: Iterable[str | os.PathLike[str]], device: torch.device | str = "cpu"
+) -> list[nn.Module]:
+    """A copy of ``network`` for each checkpoint, with all of its weights; anything less is an error."""
+    networks = []
+    for path in checkpoints:
+        member = copy.deepcopy(network)
+        load_pretrained(member, path, part="all")
+        networks.append(member.to(device).eval())
+    return networks
+
+
+def require_unseen(
+    items: Sequence[Mapping[str, Any]], description: Mapping[str, Any], allow_seen: bool = False
+) -> Sequence[Mapping[str, Any]]:
+    """Refuse to score a model on its own training patients.
+
+    Args:
+        items: data list about to be scored.
+        description: of the model (``training_patients``).
+        allow_seen: warn instead of raising.
+
+    Returns:
+        ``items``.
+
+    Raises:
+        ValueError: if patients of ``items`` are among the training patients; they are named.
+    """
+    seen = sorted(set(patients_of(items)) & set(description.get("training_patients", [])))
+    if seen:
+        message = (
+            f"{len(seen)} of {len(patients_of(items))} patients to be scored were used in training: "
+            f"{', '.join(seen[:5])}{', …' if len(seen) > 5 else ''}"
+        )
+        if not allow_seen:
+            raise ValueError(f"{message}. Use the held-out fold, other data, or --allow_seen True")
+        logger.warning(message)
+    return items
