@@ -3,7 +3,7 @@
 from .baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold, blank, inverted, silhouette
 from .folders import mean_masks, model_source, model_sources, read_target, read_targets
 from .matrix import OutOfDistributionMatrix, prediction_path
-from .results import write_results
+from .results import matrix_cells, write_results
 from .scores import CaseScores, score_case, score_masks
 from .similarity import linear_cka
 from .sources import NetworkSource, PredictionFiles
@@ -23,6 +23,7 @@ __all__ = [
     "holm",
     "inverted",
     "linear_cka",
+    "matrix_cells",
     "mean_masks",
     "model_source",
     "model_sources",

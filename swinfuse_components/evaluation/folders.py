@@ -116,6 +116,7 @@ def model_source(
         window_size=description.get("window_size", 7),
         dim=dim,
         dim_options=description.get("dim_options"),
+        **description.get("network_options", {}),
     )
     shown = description.get("input")  # a baseline trained on blank images or silhouettes is tested on the same
     if shown:

@@ -136,3 +136,15 @@ def write_results(
     (folder / "summary.md").write_text(page, encoding="utf-8")
     logger.info("%s\ntables: %s", paper_cells(rows), folder)
     return page
+
+
+def matrix_cells(rows: Sequence[Row], *, metric: str = "dice") -> dict[tuple[str, str], float]:
+    """Mean of a metric by (row of the table, column), for a heat map."""
+    labels = {row.label for row in rows}
+    return {
+        (
+            row_name(r["model"], r["trained_on"], r["view"]),
+            r["target"] if len(labels) == 1 else f"{r['target']}: {r['label']}",
+        ): r[metric]
+        for r in summary_records(rows)
+    }

@@ -50,8 +50,9 @@ def summary_records(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def comparison_records(rows: Iterable[Row], *, metric: str = "dice", method: str = "wilcoxon") -> list[dict[str, Any]]:
     """Every pair of rows of a target and class that share cases, tested on the cases both have.
 
-    Models are compared with each other where they were trained on the same data, or a view of one with its plain image;
-    each model is compared with every trivial baseline. ``p_holm`` corrects for all the tests of a target.
+    On the plain image, models are compared with each other where they were trained on the same data, and with every
+    trivial baseline; another view of a model is compared with its own plain image. ``p_holm`` corrects for all the
+    tests of a target.
     """
     by_target: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, float]]] = defaultdict(dict)
     for (model, trained_on, view, target, label), members in group(rows).items():
@@ -62,7 +63,7 @@ def comparison_records(rows: Iterable[Row], *, metric: str = "dice", method: str
         names = list(columns)
         for i, first in enumerate(names):
             for second in names[i + 1 :]:
-                if "-" not in (first[1], second[1]) and first[1] != second[1]:
+                if not _is_asked(first, second):
                     continue
                 cases = [case for case in columns[first] if case in columns[second]]
                 if not cases:
@@ -88,6 +89,16 @@ def comparison_records(rows: Iterable[Row], *, metric: str = "dice", method: str
             record["p_holm"] = corrected
         records += found
     return records
+
+
+def _is_asked(first: tuple[str, str, str], second: tuple[str, str, str]) -> bool:
+    """Whether two rows, each (model, trained_on, view), are worth a test."""
+    if "image" not in (first[2], second[2]):
+        return False
+    if first[2] != second[2]:
+        return first[:2] == second[:2]
+    baselines = (first[1], second[1]).count("-")
+    return baselines == 1 or (baselines == 0 and first[1] == second[1])
 
 
 def drop_records(

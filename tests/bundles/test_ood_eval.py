@@ -1,0 +1,151 @@
+"""The bundle as users type it: models and data sets in, tables out, from any working directory."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, run
+
+from swinfuse_components.data import assign_folds
+from swinfuse_components.networks import SwinFUSE
+
+SHAPE = (32, 30, 24)
+PATIENTS = [f"p{n}" for n in range(4)]
+# the patients of the training part of the first of two folds, as the fine-tuning bundles split
+TRAINED = [name for name, fold in assign_folds(PATIENTS, 2, 0).items() if fold != 0]
+
+
+def write_task(folder: Path, name: str, modality: str, count: int = 4) -> Path:
+    """A Decathlon task of small volumes: one bright box in each, the same patients in every task."""
+    rng = np.random.default_rng(0)
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "labelsTr").mkdir()
+    training = []
+    for n in range(count):
+        label = np.zeros(SHAPE, np.uint8)
+        label[8 + n : 20, 8:20, 6:16] = 1
+        image = rng.normal(0, 20, SHAPE) + 100 * label - (1000 if modality == "CT" else 0) * (label == 0)
+        file = f"p{n}.nii.gz"
+        nib.save(nib.Nifti1Image(image.astype(np.int16), np.diag([1.5, 1.5, 2.0, 1.0])), folder / "imagesTr" / file)
+        nib.save(nib.Nifti1Image(label, np.diag([1.5, 1.5, 2.0, 1.0])), folder / "labelsTr" / file)
+        training.append({"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"})
+    content = {"name": name, "modality": {"0": modality}, "labels": {"0": "background", "1": "box"}}
+    (folder / "dataset.json").write_text(json.dumps({**content, "training": training}))
+    return folder
+
+
+def write_model(folder: Path, dim: str, **description: object) -> Path:
+    """A model as fine-tuning leaves it: weights and description, untrained."""
+    folder.mkdir(parents=True)
+    content = {
+        "name": "BoxCT",
+        "modality": "ct",
+        "channels": ["CT"],
+        "labels": {"0": "background", "1": "box"},
+        "spacing": [3.0, 3.0, 3.0],
+        "ct_window": [-200.0, 200.0],
+        "mr_nonzero": False,
+        "roi_size": [64, 32, 32],
+        "feature_size": 12,
+        "window_size": 4,
+        "dim": dim,
+        "dim_options": None,
+        **description,
+    }
+    (folder / "model.json").write_text(json.dumps(content))
+    torch.manual_seed(0)
+    network = SwinFUSE(1, 2, content["roi_size"], 12, window_size=4, dim=dim)  # type: ignore[arg-type]
+    torch.save({"model": network.state_dict()}, folder / "model.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ood")
+    write_task(folder / "Task01_BoxCT", "BoxCT", "CT")
+    write_task(folder / "Task02_BoxMR", "BoxMR", "MRI")
+    write_model(folder / "swinfuse", "swinfuse", training_patients=TRAINED)
+    write_model(folder / "swin_unetr", "none", training_patients=TRAINED)
+    return folder
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "cases.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_model_on_one_data_set_from_the_command_line(repository: Path, workplace: Path, tmp_path: Path) -> None:
+    """The plain command, from a folder that has nothing to do with the repository."""
+    config = repository / "bundles/ood_eval/configs/evaluate.json"
+    command = [sys.executable, "-m", "monai.bundle", "run", "evaluating", "--config_file", str(config)]
+    command += ["--model_dir", str(workplace / "swinfuse"), "--dataset_dir", str(workplace / "Task02_BoxMR")]
+    command += ["--output_dir", str(tmp_path / "out"), "--overlap", "0.0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = rows_of(tmp_path / "out")
+    assert {r["case"] for r in rows if r["model"] == "SwinFUSE"} == set(PATIENTS) - set(TRAINED)
+    assert {r["model"] for r in rows} == {"SwinFUSE", "everything foreground", "Otsu's threshold"}
+    page = (tmp_path / "out" / "summary.md").read_text()
+    assert "| BoxCT |" in page and "Paper's figures" in page
+    assert not list(repository.glob("bundles/ood_eval/eval/*"))
+
+
+def evaluate(repository: Path, overlays: list[str], **options: object) -> None:
+    configs = [str(repository / "bundles/ood_eval/configs" / name) for name in ["evaluate.json", *overlays]]
+    run(run_id="run", init_id="initialize", config_file=configs, overlap=0.0, **options)
+
+
+def test_same_target_across_modalities(repository: Path, workplace: Path, tmp_path: Path) -> None:
+    models = {"Swin UNETR": str(workplace / "swin_unetr"), "SwinFUSE": str(workplace / "swinfuse")}
+    datasets = [str(workplace / "Task01_BoxCT"), str(workplace / "Task02_BoxMR")]
+    options = {"models": models, "datasets": datasets, "output_dir": str(tmp_path)}
+    evaluate(repository, ["same_target.yaml"], **options, num_folds=2)
+    page = (tmp_path / "summary.md").read_text()
+    rows = rows_of(tmp_path)
+    assert {r["view"] for r in rows} == {"image", "inverted", "silhouette", "blank"}
+    assert "mean training mask of BoxCT" in page and "Swin UNETR / SwinFUSE in each cell" in page
+    with (tmp_path / "drops.csv").open() as file:
+        drops = list(csv.DictReader(file))
+    assert {(d["in_distribution"], d["out_of_distribution"]) for d in drops} == {("BoxCT", "BoxMR")}
+    ours = [r for r in rows if (r["model"], r["view"]) == ("SwinFUSE", "image")]
+    mean = {t: np.mean([float(r["dice"]) for r in ours if r["target"] == t]) for t in ("BoxCT", "BoxMR")}
+    plain = next(d for d in drops if d["model"] == "SwinFUSE (BoxCT)")
+    assert float(plain["drop"]) == pytest.approx(mean["BoxCT"] - mean["BoxMR"], abs=1e-6)
+    assert (tmp_path / "matrix.png").stat().st_size > 5000
+
+
+def test_mistakes_are_said_before_anything_is_computed(repository: Path, workplace: Path, tmp_path: Path) -> None:
+    options = {"model_dir": str(workplace / "swinfuse"), "dataset_dir": str(workplace / "Task02_BoxMR")}
+    with pytest.raises(RuntimeError) as error:
+        evaluate(repository, [], **options, output_dir=str(tmp_path / "out"), class_mapping={"spleen": "box"})
+    assert "model SwinFUSE (BoxCT) has no class 'spleen': it has ['box']" in str(error.value.__cause__)
+    assert not (tmp_path / "out").exists()
+
+
+def test_inference_has_the_properties_that_the_zoo_reads(repository: Path, workplace: Path) -> None:
+    config = str(repository / "bundles/ood_eval/configs/inference.json")
+    metadata = str(repository / "bundles/ood_eval/configs/metadata.json")
+    workflow = ConfigWorkflow(
+        config, meta_file=metadata, workflow_type="inference", dataset_dir=str(workplace / "Task02_BoxMR/imagesTr")
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_inference_writes_a_label_map_on_the_grid_of_the_image(
+    repository: Path, workplace: Path, tmp_path: Path
+) -> None:
+    config = str(repository / "bundles/ood_eval/configs/inference.json")
+    image = workplace / "Task02_BoxMR/imagesTr/p2.nii.gz"
+    options = {"model_dir": str(workplace / "swinfuse"), "dataset_dir": str(image), "output_dir": str(tmp_path)}
+    run(run_id="run", config_file=config, overlap=0.0, **options)
+    written = nib.load(next(tmp_path.glob("*.nii.gz")))
+    assert written.shape == SHAPE and np.allclose(written.affine, nib.load(image).affine, atol=1e-4)
