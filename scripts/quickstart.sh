@@ -71,8 +71,8 @@ if [ -z "$data" ]; then
 else
   say "1/6 using $data"
 fi
-tasks="$("$PYTHON_BIN" scripts/quickstart.py locate "$data" --ct="$ct" --mr="$mr")" || exit 1
-{ read -r pairs; read -r ct_task; read -r mr_task; } <<<"$tasks"
+"$PYTHON_BIN" scripts/quickstart.py locate "$data" --ct="$ct" --mr="$mr" >"$output/logs/tasks" || exit 1
+{ read -r pairs; read -r ct_task; read -r mr_task; } <"$output/logs/tasks"
 printf '   pre-training: %s\n   fine-tuning on CT: %s\n   testing on MRI: %s\n' "$pairs" "$ct_task" "$mr_task"
 
 step pretrain "2/6 pre-training on CT and MRI" bundle pretrain training train.json,small.yaml \
