@@ -1,6 +1,8 @@
 """From folders on disk to data lists, folds and the embedded demo cohort."""
 
 from .brats import BRATS_CHANNELS, BRATS_LABELS, brats_datalist
+from .demo import DEMO_LABELS, make_demo_cohort
+from .fold_writer import write_folds
 from .folds import assign_folds, load_fold, load_folds, save_folds, select_patients, split_folds, split_patients
 from .msd import MSDTask, msd_datalist, read_msd_task
 from .paths import UnsafePathError, resolve_inside
@@ -10,6 +12,7 @@ from .synthrad import images_of_pairs, synthrad_datalist
 __all__ = [
     "BRATS_CHANNELS",
     "BRATS_LABELS",
+    "DEMO_LABELS",
     "MSDTask",
     "UnsafePathError",
     "assign_folds",
@@ -17,6 +20,7 @@ __all__ = [
     "images_of_pairs",
     "load_fold",
     "load_folds",
+    "make_demo_cohort",
     "modality_weights",
     "msd_datalist",
     "read_msd_task",
@@ -26,4 +30,5 @@ __all__ = [
     "split_folds",
     "split_patients",
     "synthrad_datalist",
+    "write_folds",
 ]

@@ -86,8 +86,8 @@ def synthrad_datalist(
     if not items:
         raise ValueError(
             f"no SynthRAD patient under '{root}' for tasks={sorted(wanted_tasks) or 'all'}, regions="
-            f"{sorted(wanted_regions) or 'all'} with {list(require)}; expected Task1/<region>/<id>/{{ct,mr,mask}}.nii.gz, "
-            f"found {sorted(set(seen)) or 'no such folder'}"
+            f"{sorted(wanted_regions) or 'all'} with {list(require)};"
+            f" expected Task1/<region>/<id>/{{ct,mr,mask}}.nii.gz, found {sorted(set(seen)) or 'no such folder'}"
         )
     return items
 

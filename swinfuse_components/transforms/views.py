@@ -95,8 +95,8 @@ class RandTwoViewsd(Randomizable, MapTransform):
             first, second = (image.shape[axis + 1] for axis in self.rotation_axes)
             if image.ndim != 4 or first != second:
                 raise ValueError(
-                    f"'{key}' of shape {tuple(image.shape)}: expected (C, D, H, W) with equal sides along the rotation axes "
-                    f"{self.rotation_axes}, so that a quarter turn keeps the shape"
+                    f"'{key}' of shape {tuple(image.shape)}: expected (C, D, H, W) with equal sides along the rotation "
+                    f"axes {self.rotation_axes}, so that a quarter turn keeps the shape"
                 )
             item.update({f"{name}_{suffix}": value for name, value in self._view(image).items()})
         return item
