@@ -1,14 +1,17 @@
-import csv
 import logging
 from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Events
-from toy_training import EPOCH_LENGTH, ToyRun, make_items, weights
+from ignite.engine import Engine, Events
+from toy_training import EPOCH_LENGTH, ToyRun, make_items, rows, weights
 
 from swinfuse_components import engines
+from swinfuse_components.engines.atomic import save_atomically
 from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+
+# folder, final weights and best validation loss of a run
+Reference = tuple[Path, list[torch.Tensor], float]
 
 
 class Crash:
@@ -17,21 +20,16 @@ class Crash:
     def __init__(self, iteration: int, event: Events = Events.ITERATION_COMPLETED) -> None:
         self.iteration, self.event = iteration, event
 
-    def attach(self, engine) -> None:
+    def attach(self, engine: Engine) -> None:
         engine.add_event_handler(self.event, self)
 
-    def __call__(self, engine) -> None:
+    def __call__(self, engine: Engine) -> None:
         if engine.state.iteration == self.iteration:
             raise KeyboardInterrupt
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory):
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     run_dir = tmp_path_factory.mktemp("uninterrupted")
     run = ToyRun(run_dir).run()
     return run_dir, weights(run), run.evaluator.state.best_metric
@@ -40,7 +38,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory):
 # in the first epoch, at the end of one, in the middle of another, before and during a validation
 @pytest.mark.parametrize("iteration", [1, EPOCH_LENGTH, EPOCH_LENGTH + 2, 3 * EPOCH_LENGTH - 1])
 @pytest.mark.parametrize(("interval", "event"), [(1, Events.ITERATION_COMPLETED), (0, Events.ITERATION_STARTED)])
-def test_resumed_run_is_the_run_uninterrupted(uninterrupted, tmp_path: Path, iteration, interval, event) -> None:
+def test_resumed_run_is_the_run_uninterrupted(
+    uninterrupted: Reference, tmp_path: Path, iteration: int, interval: int, event: Events
+) -> None:
     reference, final_weights, best = uninterrupted
     with pytest.raises(KeyboardInterrupt):
         ToyRun(tmp_path, interval=interval, extra_handlers=[Crash(iteration, event)]).run()
@@ -54,7 +54,7 @@ def test_resumed_run_is_the_run_uninterrupted(uninterrupted, tmp_path: Path, ite
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_learning_rate_and_losses_differ_without_the_state(uninterrupted, tmp_path: Path) -> None:
+def test_learning_rate_and_losses_differ_without_the_state(uninterrupted: Reference, tmp_path: Path) -> None:
     """The comparison above can fail: a run from other random states gives other losses."""
     reference, _, _ = uninterrupted
     run = ToyRun(tmp_path)
@@ -106,7 +106,7 @@ def test_last_two_checkpoints_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "no checksum", "pickle"])
 def test_damaged_checkpoint_is_named_and_the_one_before_used(
-    uninterrupted, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+    uninterrupted: Reference, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, final_weights, _ = uninterrupted
     with pytest.raises(KeyboardInterrupt):
@@ -123,7 +123,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(
     elif damage == "no checksum":
         newest.with_name(newest.name + ".sha256").unlink()
     else:
-        engines.run_checkpoint.save_atomically({"trainer": {}, "model": Crash(1)}, newest, checksum=True)
+        save_atomically({"trainer": {}, "model": Crash(1)}, newest, checksum=True)
     resumed = ToyRun(tmp_path, resume=True).run()
     assert str(newest) in caplog.text
     assert newest.with_name(newest.name + ".damaged").exists()

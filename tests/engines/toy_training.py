@@ -1,11 +1,16 @@
 """A training of seconds with everything in it that a resume has to restore: dropout, random crops, a schedule."""
 
+import csv
+import multiprocessing
+import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ignite.engine import Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.handlers import LrScheduleHandler, ValidationHandler
@@ -65,9 +70,7 @@ class ToyPretrainer(nn.Module):
 
 def make_items(count: int = ITEMS) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
-    return [
-        {"image": f"volume_{n}.nii.gz", "volume": rng.random((1, 4, 4, 4), dtype=np.float32)} for n in range(count)
-    ]
+    return [{"image": f"volume_{n}.nii.gz", "volume": rng.random((1, 4, 4, 4), dtype=np.float32)} for n in range(count)]
 
 
 class Tables(engines.LossCurves):
@@ -156,5 +159,62 @@ class ToyRun:
         return self
 
 
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def weights(run: ToyRun) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in run.network.parameters()]
+
+
+class Started(NamedTuple):
+    process: BaseProcess
+    steps: Any
+
+    def exit_code(self, seconds: float = 120.0) -> int | None:
+        """Wait for the end; ``join(timeout)`` would also wait for the data workers of a killed process."""
+        end = time.monotonic() + seconds
+        while self.process.exitcode is None and time.monotonic() < end:
+            time.sleep(0.02)
+        return self.process.exitcode
+
+
+class Slow:
+    """Stretches every step and tells the parent of it, so that a signal finds something to interrupt."""
+
+    def __init__(self, seconds: float, started: Any) -> None:
+        self.seconds, self.started = seconds, started
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self) -> None:
+        self.started.release()
+        time.sleep(self.seconds)
+
+
+def start(
+    run_dir: Path, *, seconds: float = 0.0, in_child: Callable[[], None] | None = None, **options: Any
+) -> Started:
+    """Run a toy training in a forked process; ``steps`` of the result counts its steps, validation included."""
+    context = multiprocessing.get_context("fork")  # what is imported already need not be imported again
+    steps = context.Semaphore(0)
+
+    def child() -> None:
+        torch.set_num_threads(1)
+        if in_child is not None:
+            in_child()
+        slow = Slow(seconds, steps)
+        try:
+            engines.lock_run_dir(run_dir)
+            run = ToyRun(run_dir, extra_handlers=[slow], **options)
+            slow.attach(run.evaluator)
+            run.run()
+        except Exception as error:
+            (run_dir / "error").write_text(f"{type(error).__name__}: {error}")
+            raise SystemExit(1) from None
+
+    process = context.Process(target=child)
+    process.start()
+    return Started(process, steps)

@@ -1,0 +1,179 @@
+import errno
+import os
+import random
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_training import EPOCH_LENGTH, ToyRun, make_items, rows, start, weights
+
+from swinfuse_components import engines
+from swinfuse_components.engines import atomic
+from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+from swinfuse_components.losses import PretrainingLoss
+
+STEPS = 3 * EPOCH_LENGTH + 3 * 2  # of training and validation
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[torch.Tensor]]:
+    run_dir = tmp_path_factory.mktemp("reference")
+    return run_dir, weights(ToyRun(run_dir).run())
+
+
+def assert_equal_runs(run_dir: Path, reference: tuple[Path, list[torch.Tensor]]) -> None:
+    folder, final_weights = reference
+    assert rows(run_dir / "losses.csv") == rows(folder / "losses.csv")
+    assert rows(run_dir / "validation.csv") == rows(folder / "validation.csv")
+    state = read_checkpoint(checkpoints_of(run_dir)[-1])["model"]
+    assert all(map(torch.equal, state.values(), final_weights))
+
+
+def kill_self_at_fsync(number: int) -> Any:
+    """Make a process end itself by SIGKILL in the middle of its ``number``-th file."""
+    calls = 0
+    fsync = os.fsync
+
+    def patched(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(descriptor)
+
+    def install() -> None:
+        atomic.os.fsync = patched  # type: ignore[assignment]
+
+    return install
+
+
+def test_killed_ten_times_anywhere_and_resumed(reference: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
+    """SIGKILL at random moments, half of them while a file is being written; workers on."""
+    rng = random.Random(0)
+    kills = 0
+    while kills < 10:
+        in_writing = kills % 2 == 0
+        run = start(
+            tmp_path,
+            resume=True,
+            num_workers=1,
+            seconds=0.02,
+            in_child=kill_self_at_fsync(rng.randrange(1, 16)) if in_writing else None,
+        )
+        if not in_writing:
+            for _ in range(rng.randrange(1, 4)):
+                assert run.steps.acquire(timeout=60)
+            run.process.kill()
+        if run.exit_code() == 0:
+            break
+        assert run.exit_code() == -signal.SIGKILL
+        kills += 1
+    assert kills >= 5
+    if run.exit_code() != 0:
+        last = start(tmp_path, resume=True, num_workers=1)
+        assert last.exit_code() == 0
+    assert_equal_runs(tmp_path, reference)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [2, EPOCH_LENGTH, EPOCH_LENGTH + 1, STEPS], ids=["epoch", "last", "validation", "end"])
+def test_signal_saves_and_ends_with_its_code(
+    reference: tuple[Path, list[torch.Tensor]], tmp_path: Path, number: int, step: int
+) -> None:
+    run = start(tmp_path, seconds=0.3 if step < STEPS else 0.1, interval=0, num_workers=1)
+    for _ in range(step):
+        assert run.steps.acquire(timeout=60)
+    os.kill(run.process.pid or 0, number)
+    assert run.exit_code() == engines.EXIT_INTERRUPTED == 75
+    iteration = read_checkpoint(checkpoints_of(tmp_path)[-1])["trainer"]["iteration"]
+    assert iteration == {2: 2, EPOCH_LENGTH: EPOCH_LENGTH, EPOCH_LENGTH + 1: EPOCH_LENGTH, STEPS: 12}[step]
+    if step != STEPS:
+        assert "epoch_closed" in read_checkpoint(checkpoints_of(tmp_path)[-1])["trainer"]
+    ToyRun(tmp_path, resume=True, interval=0).run()
+    assert_equal_runs(tmp_path, reference)
+
+
+def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ToyRun(tmp_path, max_epochs=1).run()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_second_run_in_a_folder_is_refused(tmp_path: Path) -> None:
+    first = start(tmp_path, seconds=0.2)
+    assert first.steps.acquire(timeout=60)
+    second = start(tmp_path)
+    assert second.exit_code() == 1
+    assert "another process is running in" in (tmp_path / "error").read_text()
+    first.process.kill()
+    assert first.exit_code() == -signal.SIGKILL
+    third = start(tmp_path, resume=True, max_epochs=3)  # the lock of a killed process is gone
+    assert third.exit_code() == 0
+
+
+class NanAt:
+    """The loss of pre-training, which is NaN at one iteration."""
+
+    def __init__(self, iteration: int) -> None:
+        self.loss, self.iteration, self.calls = PretrainingLoss(), iteration, 0
+
+    def __call__(self, *args: Any) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        terms = self.loss(*args)
+        return {**terms, "loss": terms["loss"] * (float("nan") if self.calls == self.iteration else 1.0)}
+
+
+@pytest.mark.parametrize("iteration", [1, 3, EPOCH_LENGTH + 1])
+def test_loss_that_is_not_finite_stops_and_names_the_files(
+    reference: tuple[Path, list[torch.Tensor]], tmp_path: Path, iteration: int
+) -> None:
+    run = ToyRun(tmp_path, interval=0, loss=NanAt(iteration))
+    with pytest.raises(engines.NonFiniteLossError) as error:
+        run.run()
+    drawn = [make_items()[index]["image"] for index, _ in run.loader.order.batch(iteration - 1)]
+    for words in (f"iteration {iteration}", "loss nan", *drawn, checkpoints_of(tmp_path)[-1].name):
+        assert words in str(error.value)
+    assert read_checkpoint(checkpoints_of(tmp_path)[-1])["trainer"]["iteration"] == iteration - 1
+    ToyRun(tmp_path, interval=0, resume=True).run()  # with a sound loss: as if nothing had happened
+    assert_equal_runs(tmp_path, reference)
+
+
+def test_full_disk_is_a_clear_error_and_the_old_checkpoint_is_intact(tmp_path: Path) -> None:
+    with pytest.raises(engines.NonFiniteLossError):
+        ToyRun(tmp_path, loss=NanAt(3)).run()
+    before = {path.name: path.read_bytes() for path in checkpoints_of(tmp_path)}
+    limit = min(map(len, before.values())) // 2
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    run = start(tmp_path, resume=True, in_child=small_files)
+    assert run.exit_code() == 1
+    assert {path.name: path.read_bytes() for path in checkpoints_of(tmp_path)} == before
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert (tmp_path / "error").read_text().startswith(f"OSError: [Errno 27] cannot write {tmp_path}/")
+    assert "File too large. Nothing that was there is lost" in (tmp_path / "error").read_text()
+
+
+def test_write_error_names_the_file_and_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.pt"
+    atomic.save_atomically({"a": torch.ones(3)}, path)
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write .*weights.pt \(.* MB\): No space left on device"):
+        atomic.save_atomically({"a": torch.zeros(3)}, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
+
+
+def test_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot write to the run's folder .*file/run"):
+        engines.lock_run_dir(tmp_path / "file" / "run")
