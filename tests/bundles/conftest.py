@@ -1,0 +1,135 @@
+"""Small data sets in the layouts of the bundles, and a way to run a workflow in the test's own process."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from monai.bundle import ConfigWorkflow
+
+#: A network and a region small enough for one step in under a second; one axis of 64 keeps instance norm defined.
+TINY: dict[str, Any] = {
+    "roi_size": [64, 32, 32],
+    "feature_size": 12,
+    "window_size": 4,
+    "use_checkpoint": False,
+    "num_workers": 0,
+    "max_epochs": 1,
+    "val_interval": 1,
+    "warmup_epochs": 1,
+    "batch_size": 2,
+    "views": 1,
+    "overlap": 0.0,
+    "device": "$torch.device('cpu')",
+}
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write an array (X, Y, Z[, C]) with its affine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def write_msd_task(
+    root: Path,
+    name: str,
+    channels: Sequence[str],
+    labels: Sequence[str],
+    *,
+    cases: int = 4,
+    shape: tuple[int, int, int] = (40, 36, 30),
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    seed: int = 0,
+) -> Path:
+    """A task in the Decathlon's layout whose structures are bright boxes, one for each label."""
+    generator = np.random.default_rng(seed)
+    folder = root / name
+    affine = np.diag([*spacing, 1.0])
+    training = []
+    for case in range(cases):
+        label = np.zeros(shape, np.uint8)
+        for value in range(1, len(labels) + 1):
+            start = [int(generator.integers(3, size - 14)) for size in shape]
+            label[start[0] : start[0] + 10, start[1] : start[1] + 10, start[2] : start[2] + 10] = value
+        base = generator.normal(0, 20, shape) + 100 * label
+        image = np.stack([base + 10 * number for number in range(len(channels))], axis=-1)
+        image = image[..., 0] if len(channels) == 1 else image
+        stem = f"case_{case:03d}.nii.gz"
+        write_nifti(folder / "imagesTr" / stem, image.astype(np.int16), affine)
+        write_nifti(folder / "labelsTr" / stem, label, affine)
+        training.append({"image": f"./imagesTr/{stem}", "label": f"./labelsTr/{stem}"})
+    content = {
+        "name": name.split("_")[-1],
+        "modality": {str(number): channel for number, channel in enumerate(channels)},
+        "labels": {"0": "background", **{str(number + 1): label for number, label in enumerate(labels)}},
+        "numTraining": cases,
+        "training": training,
+        "test": [],
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_brats(root: Path, *, cases: int = 2, shape: tuple[int, int, int] = (70, 60, 50), seed: int = 0) -> Path:
+    """Patients in BraTS21's layout: a brain of ones in empty space, and three nested boxes of tumour."""
+    generator = np.random.default_rng(seed)
+    for case in range(cases):
+        name = f"BraTS2021_{case:05d}"
+        label = np.zeros(shape, np.uint8)
+        start = [int(generator.integers(15, size - 32)) for size in shape]
+        for value, margin in ((2, 0), (1, 3), (4, 5)):
+            label[tuple(slice(first + margin, first + 18 - margin) for first in start)] = value
+        for number, sequence in enumerate(("flair", "t1ce", "t1", "t2")):
+            image = np.zeros(shape)
+            inside = tuple(slice(8, size - 8) for size in shape)
+            image[inside] = generator.normal(300, 20, label[inside].shape) + 50 * number * label[inside]
+            write_nifti(root / name / f"{name}_{sequence}.nii.gz", image.astype(np.int16), np.eye(4))
+        write_nifti(root / name / f"{name}_seg.nii.gz", label, np.eye(4))
+    return root
+
+
+@pytest.fixture
+def brats_dir(tmp_path: Path) -> Path:
+    return write_brats(tmp_path / "brats")
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    return dict(TINY)
+
+
+@pytest.fixture
+def make_msd_task(tmp_path: Path) -> Callable[..., Path]:
+    def make(name: str = "Task90_Toy", channels: Sequence[str] = ("MRI",), labels: Sequence[str] = ("box",), **options):
+        return write_msd_task(tmp_path, name, channels, labels, **options)
+
+    return make
+
+
+@pytest.fixture
+def run_bundle(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ConfigWorkflow]:
+    """Run `files` of `bundle` with overrides, from a working directory that is not the bundle's."""
+
+    def run(bundle: str, files: Sequence[str], run_id: str, **overrides: Any) -> ConfigWorkflow:
+        configs = repository / "bundles" / bundle / "configs"
+        monkeypatch.chdir(tmp_path)
+        workflow = ConfigWorkflow(
+            config_file=[str(configs / name) for name in files],
+            run_id=run_id,
+            logging_file=False,
+            workflow_type=None,
+            **overrides,
+        )
+        logging.getLogger("ignite").setLevel(logging.WARNING)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        return workflow
+
+    return run

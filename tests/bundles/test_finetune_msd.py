@@ -1,0 +1,316 @@
+"""finetune_msd from data set to segmentation, small."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import itk
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from swinfuse_components.finetuning import score_label_maps, write_description
+from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
+
+Run = Callable[..., ConfigWorkflow]
+
+DECATHLON = {
+    "Task01_BrainTumour": (("FLAIR", "T1w", "t1gd", "T2w"), ("edema", "non-enhancing tumor", "enhancing tumour")),
+    "Task02_Heart": (("MRI",), ("left atrium",)),
+    "Task03_Liver": (("CT",), ("liver", "cancer")),
+    "Task04_Hippocampus": (("MRI",), ("Anterior", "Posterior")),
+    "Task05_Prostate": (("T2", "ADC"), ("PZ", "TZ")),
+    "Task06_Lung": (("CT",), ("cancer",)),
+    "Task07_Pancreas": (("CT",), ("pancreas", "cancer")),
+    "Task08_HepaticVessel": (("CT",), ("Vessel", "Tumour")),
+    "Task09_Spleen": (("CT",), ("spleen",)),
+    "Task10_Colon": (("CT",), ("colon cancer primaries",)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(DECATHLON))
+def test_each_decathlon_task_takes_a_training_step(
+    name: str, run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    channels, labels = DECATHLON[name]
+    folder = make_msd_task(name, channels, labels, cases=2)
+    before = {**tiny, "val_interval": 2}  # one step, no validation
+    workflow = run_bundle(
+        "finetune_msd",
+        ["train.json", f"tasks/{name}.yaml"],
+        "training",
+        dataset_dir=str(folder),
+        run_dir=str(tmp_path / "run"),
+        num_folds=2,
+        **before,
+    )
+    network = (
+        workflow.network_def if hasattr(workflow, "network_def") else workflow.parser.get_parsed_content("network_def")
+    )
+    state = torch.load(tmp_path / "run" / "model_last.pt", weights_only=True)["model"]
+    assert state["out.conv.conv.weight"].shape[0] == len(labels) + 1
+    assert state["swinViT.patch_embed.proj.weight"].shape[1] == len(channels)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    with open(tmp_path / "run" / "losses.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 1 and np.isfinite(float(rows[0]["loss"]))
+    described = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert described["modality"] == ("ct" if channels == ("CT",) else "mr")
+    assert described["channels"] == list(channels) and list(described["labels"].values())[1:] == list(labels)
+    assert described["training_patients"] == ["case_000"] or described["training_patients"] == ["case_001"]
+
+
+def few_of(source: Path, target: Path, cases: list[int]) -> Path:
+    """A copy of some cases of an MSD task."""
+    content = json.loads((source / "dataset.json").read_text())
+    content["training"] = [content["training"][number] for number in cases]
+    for entry in content["training"]:
+        for key in ("image", "label"):
+            destination = target / entry[key]
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / entry[key], destination)
+    (target / "dataset.json").write_text(json.dumps(content))
+    return target
+
+
+def pretrained_checkpoint(path: Path, roi_size: list[int]) -> Path:
+    torch.manual_seed(7)
+    network = SwinFUSEPretrainer(1, roi_size=roi_size, feature_size=12, window_size=4)
+    torch.save({"model": network.state_dict()}, path)
+    return path
+
+
+def test_two_folds_of_the_hippocampus_and_their_ensemble(
+    run_bundle: Run, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """One fold from scratch, one from a pre-training checkpoint; both scored on their own fold, then together."""
+    source = swinfuse_data / "MSD_like" / "Task04_Hippocampus"
+    task = few_of(source, tmp_path / "train", [0, 1, 2, 3])
+    unseen = few_of(source, tmp_path / "test", [5])
+    checkpoint = pretrained_checkpoint(tmp_path / "pretrained.pt", tiny["roi_size"])
+    common = {"dataset_dir": str(task), "num_folds": 2, "pretrained_checkpoint": str(checkpoint)}
+    for fold, start in enumerate(("scratch", "pretrained")):
+        run_dir = str(tmp_path / f"runs/fold{fold}")
+        run_bundle("finetune_msd", ["train.json"], "run", fold=fold, start=start, run_dir=run_dir, **{**common, **tiny})
+        assert (tmp_path / f"runs/fold{fold}" / "losses.png").stat().st_size > 1000
+        evaluated = run_bundle(
+            "finetune_msd",
+            ["train.json", "evaluate.json"],
+            "evaluating",
+            fold=fold,
+            run_dir=run_dir,
+            overlap=0.0,
+            save_predictions=True,
+            **common,
+        )
+        record = json.loads((tmp_path / f"runs/fold{fold}" / "evaluation" / "evaluation.json").read_text())
+        assert not {case["patient"] for case in record["cases"]} & set(record["training_patients"])
+        # the training's own validation, on the same grid, saw the same Dice
+        engine = evaluated.parser.get_parsed_content("evaluator")
+        with open(tmp_path / f"runs/fold{fold}" / "validation.csv") as stream:
+            validated = float(list(csv.DictReader(stream))[-1]["val_mean_dice"])
+        assert engine.state.metrics["val_mean_dice"] == pytest.approx(validated, abs=1e-6)
+        # and so does a Dice computed from the files alone
+        case = record["cases"][0]
+        prediction = tmp_path / f"runs/fold{fold}/evaluation" / case["image"].replace(".nii.gz", "_seg.nii.gz")
+        scores = score_label_maps(prediction, task / "labelsTr" / case["image"], record["regions"])
+        assert scores["dice"] == pytest.approx({k: v for k, v in case["dice"].items()}, abs=1e-5, nan_ok=True)
+
+    files = ["train.json", "evaluate.json", "ensemble.yaml"]
+    models = {"folds": [0, 1], "run_dir": str(tmp_path / "runs"), "overlap": 0.0, "num_folds": 2}
+    with pytest.raises(Exception, match="ConfigExpression") as refused:
+        run_bundle("finetune_msd", files, "evaluating", dataset_dir=str(task), **models)
+    assert "were used in training" in str(refused.value.__cause__ or refused.getrepr())
+    shutil.copytree(unseen / "imagesTr", tmp_path / "images")
+    for vote in (False, True):
+        output = tmp_path / f"ensemble_{vote}"
+        run_bundle(
+            "finetune_msd",
+            ["inference.json", "ensemble.yaml"],
+            "inference",
+            dataset_dir=str(tmp_path / "images"),
+            output_dir=str(output),
+            vote=vote,
+            **models,
+        )
+        (image,) = (tmp_path / "images").iterdir()
+        assert_on_grid_of(output / image.name.replace(".nii.gz", "_seg.nii.gz"), image)
+
+
+def assert_on_grid_of(segmentation: Path, image: Path) -> np.ndarray:
+    found, expected = nibabel.load(segmentation), nibabel.load(image)
+    assert found.shape == expected.shape[:3]
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
+    return np.asarray(found.dataobj)
+
+
+@pytest.mark.parametrize("task", ["Task50_HeadNeckCT", "Task51_SarcomaCT"])
+def test_real_ct_tasks_train_from_their_dataset_json_alone(
+    task: str, run_bundle: Run, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = few_of(swinfuse_data / "MSD_like" / task, tmp_path / "task", [0, 1])
+    run_dir = tmp_path / "run"
+    run_bundle(
+        "finetune_msd",
+        ["train.json"],
+        "training",
+        dataset_dir=str(folder),
+        run_dir=str(run_dir),
+        num_folds=2,
+        # coarse, for the test's time; the CT window is measured
+        **{**tiny, "spacing": [6.0, 6.0, 6.0]},
+    )
+    described = json.loads((run_dir / "model.json").read_text())
+    low, high = described["ct_window"]
+    assert described["modality"] == "ct" and -400 < low < high < 2500
+    assert (run_dir / "model.pt").is_file()
+
+
+@pytest.fixture
+def random_model(tmp_path: Path) -> Path:
+    """A model folder with random weights whose network answers with every class somewhere."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = SwinFUSE(1, 3, roi_size=[64, 32, 32], feature_size=12, window_size=4)
+    torch.save({"model": network.state_dict()}, folder / "model.pt")
+    write_description(
+        folder / "model.json",
+        {
+            "name": "toy",
+            "modality": "mr",
+            "channels": ["MRI"],
+            "labels": {"0": "background", "1": "first", "2": "second"},
+            "spacing": [1.5, 1.5, 1.5],
+            "ct_window": [-1000, 1000],
+            "mr_nonzero": False,
+            "roi_size": [64, 32, 32],
+            "feature_size": 12,
+            "window_size": 4,
+            "dim": "swinfuse",
+            "dim_options": None,
+            "network_options": {"norm_name": "instance", "downsample": "merging"},
+        },
+    )
+    return folder
+
+
+def oblique() -> np.ndarray:
+    angle = np.deg2rad(20)
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    tilt = np.array([[1, 0, 0], [0, np.cos(0.2), -np.sin(0.2)], [0, np.sin(0.2), np.cos(0.2)]])
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ tilt @ np.diag([0.9, 1.1, 1.7])
+    affine[:3, 3] = [-31.5, 12.25, 7.75]
+    return affine
+
+
+AFFINES = {
+    "oblique": oblique(),
+    "other orientation": np.array([[0, 0, -1.2, 40], [-1.1, 0, 0, 30], [0, 1.0, 0, -20], [0, 0, 0, 1.0]]),
+    "anisotropic": np.diag([0.7, 0.8, 4.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("case", sorted(AFFINES))
+def test_segmentations_come_back_on_the_grid_of_the_input(
+    case: str, run_bundle: Run, random_model: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "images" / "volume.nii.gz"
+    image.parent.mkdir()
+    array = np.random.default_rng(1).normal(100, 30, (41, 37, 19)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(array, AFFINES[case]), image)
+    output = tmp_path / "out"
+    run_bundle(
+        "finetune_msd",
+        ["inference.json"],
+        "inference",
+        dataset_dir=str(image.parent if case == "oblique" else image),
+        run_dir=str(random_model),
+        output_dir=str(output),
+        overlap=0.0,
+        tta_axes=[0] if case == "anisotropic" else [],
+        device="$torch.device('cpu')",
+    )
+    labels = assert_on_grid_of(output / "volume_seg.nii.gz", image)
+    assert set(np.unique(labels)) <= {0, 1, 2} and labels.any()
+    with open(output / "volumes.csv") as stream:
+        (row,) = csv.DictReader(stream)
+    voxel = abs(np.linalg.det(AFFINES[case][:3, :3])) / 1000
+    for value, name in ((1, "first"), (2, "second")):
+        assert float(row[f"{name} (ml)"]) == pytest.approx((labels == value).sum() * voxel, abs=1e-3)
+
+
+def write_dicom_series(folder: Path, array: np.ndarray, spacing: tuple[float, float, float]) -> None:
+    """Slices as ITK writes them; ``array`` is (Z, Y, X)."""
+    folder.mkdir(parents=True)
+    image = itk.image_from_array(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin((-20.0, -30.0, 15.0))
+    slices = itk.Image[itk.SS, 2]
+    names = itk.NumericSeriesFileNames.New()
+    names.SetSeriesFormat(str(folder / "slice_%03d.dcm"))
+    names.SetStartIndex(0)
+    names.SetEndIndex(array.shape[0] - 1)
+    dictionaries = []
+    uid = "1.2.826.0.1.3680043.2.1125.1"
+    for number in range(array.shape[0]):
+        entries = itk.MetaDataDictionary()
+        for tag, value in {
+            "0008|0060": "MR",
+            "0020|000e": f"{uid}.2",
+            "0020|000d": f"{uid}.1",
+            "0020|0032": f"-20\\-30\\{15 + number * spacing[2]}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0020|0013": str(number + 1),
+        }.items():
+            entries[tag] = value
+        dictionaries.append(entries)
+    writer = itk.ImageSeriesWriter[type(image), slices].New(Input=image, ImageIO=itk.GDCMImageIO.New())
+    writer.GetImageIO().SetKeepOriginalUID(True)
+    writer.SetFileNames(names.GetFileNames())
+    writer.SetMetaDataDictionaryArray(dictionaries)
+    writer.Update()
+
+
+def test_a_dicom_series_is_segmented_on_its_own_grid(run_bundle: Run, random_model: Path, tmp_path: Path) -> None:
+    array = np.random.default_rng(2).integers(0, 400, (16, 34, 38)).astype(np.int16)
+    write_dicom_series(tmp_path / "study" / "series", array, (1.2, 1.2, 2.5))
+    output = tmp_path / "out"
+    run_bundle(
+        "finetune_msd",
+        ["inference.json"],
+        "inference",
+        dataset_dir=str(tmp_path / "study"),
+        run_dir=str(random_model),
+        output_dir=str(output),
+        overlap=0.0,
+        device="$torch.device('cpu')",
+    )
+    (segmentation,) = output.glob("*.nii.gz")
+    found = nibabel.load(segmentation)
+    assert found.shape == (38, 34, 16)
+    # DICOM counts towards left and posterior, NIfTI towards right and anterior
+    expected = np.diag([-1.2, -1.2, 2.5, 1.0])
+    expected[:3, 3] = [20.0, 30.0, 15.0]
+    np.testing.assert_allclose(found.affine, expected, atol=1e-4)
+
+
+def test_the_path_that_monai_label_adds_does_not_disturb(repository: Path, random_model: Path, tmp_path: Path) -> None:
+    image = tmp_path / "volume.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 20), np.float32), np.diag([2.0, 2.0, 2.0, 1.0])), image)
+    configs = repository / "bundles" / "finetune_msd" / "configs"
+    workflow = ConfigWorkflow(
+        config_file=str(configs / "inference.json"), workflow_type=None, logging_file=False, run_dir=str(random_model)
+    )
+    workflow.initialize()
+    item = workflow.parser.get_parsed_content("preprocessing")({"image": str(image), "image_path": str(image)})
+    assert item["image_path"] == str(image)
+    assert item["image"].pixdim.tolist() == pytest.approx([1.5, 1.5, 1.5])
