@@ -75,7 +75,8 @@ def load_pretrained(
 
     In a configuration::
 
-        "$swinfuse_components.checkpoints.load_pretrained(@network_def, @pretrained)"
+        "imports": ["$import swinfuse_components.checkpoints as checkpoints"],
+        "weights": "$checkpoints.load_pretrained(@network_def, @pretrained)"
     """
     if part not in PARTS:
         raise ValueError(f"part: found {part!r}, expected one of {PARTS}")
@@ -195,8 +196,8 @@ def _token_size(tensors: Mapping[str, Tensor]) -> int | None:
 
 def _region(token_size: int) -> str:
     edge = math.isqrt(token_size)
-    is_region = edge**2 == token_size and edge % 16 == 0
-    return f"{token_size} (planes of a region of {2 * edge} cubed)" if is_region else str(token_size)
+    is_plane = edge**2 == token_size and edge % 16 == 0
+    return f"{token_size} (planes of {edge} x {edge}: a region of {2 * edge} voxels)" if is_plane else str(token_size)
 
 
 def _refuse_forgotten_module(

@@ -26,6 +26,8 @@ _HARMLESS: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
 ]
+# how the restricted reader names what it refuses; a name that is none comes from a damaged file
+_FOREIGN = re.compile(r"(?:GLOBAL|unrecognized function|but got) (?:<\w+ ')?([A-Za-z_][\w.]*\.\w+)")
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
@@ -98,14 +100,13 @@ def _check_archive(path: Path, size: int) -> None:
 
 def _explain(path: Path, size: int, error: Exception) -> str:
     text = str(error)
-    foreign = re.search(r"Unsupported (?:global|class|operand|operation)[:,]?\s*(?:GLOBAL\s+)?(\S+)", text)
-    if foreign or "GLOBAL" in text:
-        name = foreign.group(1) if foreign else "unknown"
+    foreign = _FOREIGN.search(text)
+    if foreign:
         return (
-            f"{path} is refused: besides tensors it holds an object made by {name}; to rebuild such objects a file may "
-            "run any code on this machine. Only tensors, numbers, strings, lists and dictionaries are read. If you "
-            "trust where the file comes from, open it where it was written and save its weights alone: "
-            "torch.save(network.state_dict(), 'weights.pt')"
+            f"{path} is refused: besides tensors it holds an object made by {foreign.group(1)}; to rebuild such "
+            "objects a file may run any code on this machine. Only tensors, numbers, strings, lists and dictionaries "
+            "are read. If you trust where the file comes from, open it where it was written and save its weights "
+            "alone: torch.save(network.state_dict(), 'weights.pt')"
         )
     first_line = f"{type(error).__name__}: {text.strip().splitlines()[0]}" if text.strip() else type(error).__name__
     return f"{path} ({_megabytes(size)}) is truncated, damaged or not a PyTorch checkpoint: {first_line}"

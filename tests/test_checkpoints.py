@@ -1,0 +1,517 @@
+"""Weights of every known source go where they belong, or nowhere with an error that names them."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.networks.nets import SwinUNETR
+from monai.networks.nets.swin_unetr import SwinTransformer
+from torch import Tensor, nn
+
+from swinfuse_components.checkpoints import CheckpointError, LoadReport, identify_source, load_pretrained
+from swinfuse_components.networks import SwinFUSE, SwinFUSEEncoder, SwinFUSEPretrainer
+
+State = dict[str, Tensor]
+# plane tokens of 16 x 16
+SMALL: dict = {"feature_size": 12, "roi_size": (64, 32, 32)}
+RELEASED: dict = {"dim": "released", "dim_options": {"num_heads": 4}}
+
+
+def encoder_keys(stage_prefix: str, mlp: tuple[str, str], feature_size: int = 12, channels: int = 1) -> State:
+    """Random weights of a Swin encoder of window 7, written out from the architecture, under a source's own names.
+
+    ``stage_prefix`` holds ``{}`` for the number of the stage; the patch embedding stands where the stages stand.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    root = stage_prefix.partition("layers")[0]
+    state = {
+        f"{root}patch_embed.proj.weight": draw(feature_size, channels, 2, 2, 2),
+        f"{root}patch_embed.proj.bias": draw(feature_size),
+    }
+    index = SwinTransformer(1, 12, (7, 7, 7), (2, 2, 2), (1,), (3,)).layers1[0].blocks[0].attn.relative_position_index
+    for stage, heads in enumerate((3, 6, 12, 24)):
+        width = feature_size * 2**stage
+        prefix = stage_prefix.format(stage + 1)
+        for block in range(2):
+            at = f"{prefix}blocks.{block}."
+            state |= {
+                f"{at}norm1.weight": draw(width),
+                f"{at}norm1.bias": draw(width),
+                f"{at}attn.relative_position_bias_table": draw(13**3, heads),
+                f"{at}attn.relative_position_index": index.clone(),
+                f"{at}attn.qkv.weight": draw(3 * width, width),
+                f"{at}attn.qkv.bias": draw(3 * width),
+                f"{at}attn.proj.weight": draw(width, width),
+                f"{at}attn.proj.bias": draw(width),
+                f"{at}norm2.weight": draw(width),
+                f"{at}norm2.bias": draw(width),
+                f"{at}mlp.{mlp[0]}.weight": draw(4 * width, width),
+                f"{at}mlp.{mlp[0]}.bias": draw(4 * width),
+                f"{at}mlp.{mlp[1]}.weight": draw(width, 4 * width),
+                f"{at}mlp.{mlp[1]}.bias": draw(width),
+            }
+        state |= {
+            f"{prefix}downsample.reduction.weight": draw(2 * width, 8 * width),
+            f"{prefix}downsample.norm.weight": draw(8 * width),
+            f"{prefix}downsample.norm.bias": draw(8 * width),
+        }
+    return state
+
+
+def swin_unetr_ssl(**options: int) -> dict:
+    """model_swinvit.pt."""
+    return {"state_dict": encoder_keys("module.layers{}.0.", ("fc1", "fc2"), **options)}
+
+
+def monai_ssl(**options: int) -> dict:
+    """ssl_pretrained_weights.pth."""
+    state = encoder_keys("encoder.layers{}.0.0.", ("linear1", "linear2"), **options)
+    width = 16 * options.get("feature_size", 12)
+    state |= {"encoder.mask_token": torch.zeros(1, 1, 12), "encoder.norm.weight": torch.ones(width)}
+    state |= {"encoder.norm.bias": torch.zeros(width), "out.conv.conv.weight": torch.zeros(1, 12, 1, 1, 1)}
+    return {"model": state}
+
+
+def authors(token_size: int = 256, **options: int) -> dict:
+    """A checkpoint of the published pre-training under two processes."""
+    state = encoder_keys("module.swinViT.layers{}.0.", ("linear1", "linear2"), **options)
+    for attention in ("mh1", "mh2"):
+        at = f"module.swinViT.{attention}."
+        state |= {
+            f"{at}in_proj_weight": torch.rand(3 * token_size, token_size),
+            f"{at}in_proj_bias": torch.rand(3 * token_size),
+            f"{at}out_proj.weight": torch.rand(token_size, token_size),
+            f"{at}out_proj.bias": torch.rand(token_size),
+        }
+    width = 16 * options.get("feature_size", 12)
+    state |= {"module.rotation_head.weight": torch.rand(4, width), "module.rotation_head.bias": torch.rand(4)}
+    state |= {"module.contrastive_head.weight": torch.rand(512, width), "module.contrastive_head.bias": torch.rand(512)}
+    widths = [width, width // 2, width // 4, width // 8, width // 16, width // 16]
+    for block in range(5):
+        state |= {
+            f"module.conv.{4 * block}.weight": torch.rand(widths[block + 1], widths[block], 3, 3, 3),
+            f"module.conv.{4 * block}.bias": torch.rand(widths[block + 1]),
+        }
+    state |= {"module.conv.20.weight": torch.rand(1, width // 16, 1, 1, 1), "module.conv.20.bias": torch.rand(1)}
+    return {"global_step": 100, "state_dict": state, "optimizer": {"state": {}, "param_groups": [{"lr": 4e-4}]}}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[object], Path]:
+    def to_file(content: object) -> Path:
+        torch.save(content, tmp_path / "weights.pt")
+        return tmp_path / "weights.pt"
+
+    return to_file
+
+
+def same_encoder(network: nn.Module, state: State, names: Callable[[str], str]) -> int:
+    """Number of tensors of the Swin encoder that equal those of ``state``, whose name ``names`` tells."""
+    own = network.state_dict()
+    encoder = [key for key in own if key.startswith("swinViT.") and ".domain_invariance." not in key]
+    return sum(torch.equal(own[key], state[names(key.removeprefix("swinViT."))]) for key in encoder)
+
+
+def to_fc(name: str) -> str:
+    return name.replace("linear1", "fc1").replace("linear2", "fc2")
+
+
+NUMBER_OF_TENSORS = 2 + 4 * (2 * 14 + 3)
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "SwinUNETR": lambda: SwinUNETR(1, 2, feature_size=12),
+    "SwinFUSE": lambda: SwinFUSE(1, 2, **SMALL),
+    "SwinFUSEPretrainer": lambda: SwinFUSEPretrainer(**SMALL),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_swin_unetr_self_supervised_weights(name: str, write: Callable) -> None:
+    content, network = swin_unetr_ssl(), NETWORKS[name]()
+    report = load_pretrained(network, write(content), part="swin")
+    state = content["state_dict"]
+    assert same_encoder(network, state, lambda key: "module." + to_fc(key)) == NUMBER_OF_TENSORS == len(state)
+    assert len(report.loaded) == NUMBER_OF_TENSORS
+    assert "model_swinvit" in report.source and not report.left and not report.unfilled
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_monai_self_supervised_weights(name: str, write: Callable) -> None:
+    content, network = monai_ssl(), NETWORKS[name]()
+    report = load_pretrained(network, write(content), part="swin")
+
+    def original(key: str) -> str:
+        stage = key.split(".")[0]
+        return "encoder." + key.replace(f"{stage}.0.", f"{stage}.0.0.", 1)
+
+    assert same_encoder(network, content["model"], original) == NUMBER_OF_TENSORS
+    assert set(report.left) == {
+        "encoder.mask_token",
+        "encoder.norm.weight",
+        "encoder.norm.bias",
+        "out.conv.conv.weight",
+    }
+
+
+def test_monai_self_supervised_weights_as_monai_itself_loads_them(write: Callable) -> None:
+    from monai.networks.nets.swin_unetr import filter_swinunetr
+    from monai.networks.utils import copy_model_state
+
+    content = monai_ssl()
+    ours, theirs = SwinUNETR(1, 2, feature_size=12), SwinUNETR(1, 2, feature_size=12)
+    load_pretrained(ours, write(content))
+    copy_model_state(theirs, content["model"], filter_func=filter_swinunetr)
+    for key, value in theirs.swinViT.state_dict().items():
+        assert torch.equal(ours.swinViT.state_dict()[key], value), key
+
+
+def test_swin_unetr_weights_as_monai_itself_loads_them(write: Callable) -> None:
+    content = swin_unetr_ssl()
+    ours, theirs = SwinUNETR(1, 2, feature_size=12), SwinUNETR(1, 2, feature_size=12)
+    load_pretrained(ours, write(content))
+    theirs.load_from(content)
+    for key, value in theirs.swinViT.state_dict().items():
+        assert torch.equal(ours.swinViT.state_dict()[key], value), key
+
+
+def test_weights_at_full_size(write: Callable) -> None:
+    """The shapes of the published files: 48 features, 62 MiB of encoder weights and indices in float32."""
+    for content in (swin_unetr_ssl(feature_size=48), monai_ssl(feature_size=48)):
+        encoder = SwinFUSEEncoder(1, 48, dim="none", downsample="legacy")
+        report = load_pretrained(encoder, write(content))
+        assert len(report.loaded) == NUMBER_OF_TENSORS and not report.warnings
+        assert encoder.patch_embed.proj.weight.shape == (48, 1, 2, 2, 2)
+
+
+@pytest.mark.parametrize("network_class", [SwinFUSE, SwinFUSEPretrainer])
+def test_checkpoint_of_the_authors_code(network_class: type, write: Callable) -> None:
+    content = authors()
+    options = SMALL | RELEASED | ({"in_channels": 1, "out_channels": 2} if network_class is SwinFUSE else {})
+    network = network_class(**options)
+    report = load_pretrained(network, write(content))
+    state = content["state_dict"]
+    assert same_encoder(network, state, lambda key: "module.swinViT." + key) == NUMBER_OF_TENSORS
+    module = network.swinViT.domain_invariance.state_dict()
+    assert torch.equal(module["mh1.in_proj_weight"], state["module.swinViT.mh1.in_proj_weight"])
+    assert torch.equal(module["mh2.out_proj.bias"], state["module.swinViT.mh2.out_proj.bias"])
+    assert "authors" in report.source and any("dim='released'" in note for note in report.notes)
+    assert len(report.left) == 16 and all(key.startswith("module.") for key in report.left)
+
+
+def test_pre_training_of_the_authors_is_continued_with_its_heads(write: Callable) -> None:
+    content = authors()
+    network = SwinFUSEPretrainer(**SMALL, **RELEASED, downsample="legacy")
+    report = load_pretrained(network, write(content), part="all")
+    state = content["state_dict"]
+    own = network.state_dict()
+    assert torch.equal(own["rotation_head.2.weight"], state["module.rotation_head.weight"])
+    assert torch.equal(own["contrastive_head.2.bias"], state["module.contrastive_head.bias"])
+    for block in range(5):
+        assert torch.equal(own[f"decoder.blocks.{block}.0.weight"], state[f"module.conv.{4 * block}.weight"])
+    assert torch.equal(own["decoder.out.weight"], state["module.conv.20.weight"])
+    assert not report.left and not report.warnings
+
+
+def test_own_pre_training_to_segmentation_and_back_to_pre_training(write: Callable) -> None:
+    pretrainer = SwinFUSEPretrainer(**SMALL)
+    path = write({"model": pretrainer.state_dict(), "optimizer": {}, "trainer": {"iteration": 7}})
+    network = SwinFUSE(1, 3, **SMALL)
+    decoder = {k: v.clone() for k, v in network.state_dict().items() if not k.startswith("swinViT.")}
+    report = load_pretrained(network, path)
+    x = torch.rand(1, 1, 64, 32, 32)
+    with torch.no_grad():
+        for ours, theirs in zip(network.eval().swinViT(x), pretrainer.eval().swinViT(x), strict=True):
+            assert torch.equal(ours, theirs)
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in decoder.items())
+    assert {key.split(".")[0] for key in report.left} == {"rotation_head", "contrastive_head", "decoder"}
+
+    continued = SwinFUSEPretrainer(**SMALL)
+    assert not load_pretrained(continued, path, part="all").left
+    for key, value in pretrainer.state_dict().items():
+        assert torch.equal(continued.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", None])
+def test_swin_unetr_segmentation_network(wrapper: str | None, write: Callable) -> None:
+    source = SwinUNETR(1, 5, feature_size=12)
+    state = {"module." + key: value for key, value in source.state_dict().items()}
+    network = SwinFUSE(1, 3, **SMALL, dim="none")
+    report = load_pretrained(network, write({wrapper: state, "epoch": 3, "best_acc": 0.5} if wrapper else state))
+    assert same_encoder(network, source.state_dict(), lambda key: "swinViT." + key) == NUMBER_OF_TENSORS
+    assert "segmentation" in report.source
+    assert any(key.startswith("module.decoder1.") for key in report.left)
+    whole = SwinUNETR(1, 5, feature_size=12)
+    load_pretrained(whole, write(state), part="all")
+    assert all(torch.equal(whole.state_dict()[key], value) for key, value in source.state_dict().items())
+
+
+def test_bare_encoder_and_older_prefix(write: Callable) -> None:
+    encoder = SwinFUSEEncoder(1, 12, (64, 32, 32))
+    for prefix in ("", "swin_vit.", "module.swin_vit.", "_orig_mod.module.swinViT."):
+        path = write({prefix + key: value for key, value in encoder.state_dict().items()})
+        network = SwinFUSE(1, 2, **SMALL)
+        assert not load_pretrained(network, path).unfilled
+        assert all(torch.equal(network.swinViT.state_dict()[k], v) for k, v in encoder.state_dict().items())
+
+
+def test_wrapped_network_is_the_network(write: Callable) -> None:
+    source, target = SwinFUSEPretrainer(**SMALL), SwinFUSEPretrainer(**SMALL)
+    wrapped = torch.compile(nn.DataParallel(target))
+    assert isinstance(wrapped, nn.Module)
+    load_pretrained(wrapped, write({"model": source.state_dict()}), part="all")
+    assert all(torch.equal(target.state_dict()[key], value) for key, value in source.state_dict().items())
+
+
+# Input channels.
+
+
+def test_four_equal_channels_give_the_embedding_of_one(write: Callable) -> None:
+    pretrainer = SwinFUSEPretrainer(**SMALL)
+    path = write({"model": pretrainer.state_dict()})
+    network = SwinFUSE(4, 3, **SMALL)
+    report = load_pretrained(network, path)
+    x = torch.rand(1, 1, 64, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network.swinViT.embed(x.expand(-1, 4, -1, -1, -1)), pretrainer.swinViT.embed(x))
+        deepest = network.swinViT(x.expand(-1, 4, -1, -1, -1))[-1], pretrainer.swinViT(x)[-1]
+    torch.testing.assert_close(*deepest, atol=1e-4, rtol=1e-4)
+    assert report.adapted == ["swinViT.patch_embed.proj.weight"]
+
+
+def test_one_channel_from_four(write: Callable) -> None:
+    source, network = SwinFUSE(4, 3, **SMALL), SwinFUSE(1, 3, **SMALL)
+    report = load_pretrained(network, write({"model": source.state_dict()}), part="all")
+    x = torch.rand(1, 1, 64, 32, 32)
+    with torch.no_grad():
+        ours, theirs = network.eval()(x), source.eval()(x.expand(-1, 4, -1, -1, -1))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    weights = source.swinViT.patch_embed.proj.weight
+    torch.testing.assert_close(network.swinViT.patch_embed.proj.weight, 4 * weights.mean(1, keepdim=True))
+    assert len(report.adapted) == 3, "patch embedding and the two convolutions of the full-resolution skip"
+
+
+def test_there_and_back_again_is_the_identity(write: Callable) -> None:
+    one, four, again = (SwinFUSEEncoder(channels, 12, (64, 32, 32)) for channels in (1, 4, 1))
+    load_pretrained(four, write(one.state_dict()))
+    load_pretrained(again, write(four.state_dict()))
+    torch.testing.assert_close(again.patch_embed.proj.weight, one.patch_embed.proj.weight)
+
+
+def test_channels_without_a_plain_meaning_are_refused(write: Callable) -> None:
+    path = write({"model": SwinFUSE(4, 3, **SMALL).state_dict()})
+    with pytest.raises(CheckpointError, match=r"patch_embed\.proj\.weight: file \(12, 4, 2, 2, 2\), network \(12, 2"):
+        load_pretrained(SwinFUSE(2, 3, **SMALL), path)
+
+
+# What does not fit.
+
+
+def refused(network: nn.Module, path: Path, message: str, **options: Any) -> CheckpointError:
+    """Loading raises with this message and changes nothing."""
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_pretrained(network, path, **options)
+    assert str(path) in str(caught.value)
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
+    return caught.value
+
+
+def test_another_region_size(write: Callable) -> None:
+    path = write({"model": SwinFUSEPretrainer(**SMALL).state_dict()})
+    network = SwinFUSE(1, 3, feature_size=12, roi_size=96)
+    message = r"256 \(planes of 16 x 16: a region of 32 voxels\).*2304 \(planes of 48 x 48: a region of 96 voxels\)"
+    for allow_partial in (False, True):
+        refused(network, path, message, allow_partial=allow_partial)
+    assert load_pretrained(network, path, part="swin").left, "the encoder alone is asked for and fits"
+
+
+def test_another_region_size_in_the_authors_checkpoint(write: Callable) -> None:
+    network = SwinFUSE(1, 3, feature_size=12, roi_size=64, **RELEASED)
+    refused(network, write(authors(token_size=256)), r"a region of 32 voxels.*a region of 64 voxels")
+
+
+def test_window_tokens_fit_any_region(write: Callable) -> None:
+    options: dict = {"feature_size": 12, "dim_options": {"tokens": "windows"}}
+    path = write({"model": SwinFUSEPretrainer(roi_size=64, **options).state_dict()})
+    assert not load_pretrained(SwinFUSE(1, 3, roi_size=96, **options), path).unfilled
+
+
+def test_a_module_that_only_one_side_has(write: Callable) -> None:
+    with_module = write({"model": SwinFUSEPretrainer(**SMALL).state_dict()})
+    plain = SwinUNETR(1, 2, feature_size=12)
+    refused(plain, with_module, r"28 tensors of a domain invariance module that the network lacks.*part='swin'")
+    assert len(load_pretrained(plain, with_module, part="swin").left) == 28 + 16
+    without = write(swin_unetr_ssl())
+    refused(SwinFUSE(1, 2, **SMALL), without, r"only 126 of 154 tensors.*domain_invariance\.psi.*part='swin'")
+
+
+def test_other_settings_of_the_module(write: Callable) -> None:
+    path = write({"model": SwinFUSEPretrainer(**SMALL, dim="paper").state_dict()})
+    error = refused(SwinFUSE(1, 2, **SMALL), path, r"the network lacks \(swinViT\.domain_invariance\.psi\.1\.0")
+    assert isinstance(error.report, LoadReport)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feature_size": 24}, r"patch_embed\.proj\.weight: file \(12, 1, 2, 2, 2\), network \(24, 1"),
+        ({"window_size": 5}, r"relative_position_bias_table: file \(2197, 3\), network \(729, 3\)"),
+        ({"depths": (2, 4, 2, 2)}, r"layers2\.0\.blocks\.2\.norm1\.weight: file has none"),
+        ({"num_heads": (2, 6, 12, 24)}, r"relative_position_bias_table: file \(2197, 3\), network \(2197, 2\)"),
+    ],
+)
+def test_another_architecture(options: dict, message: str, write: Callable) -> None:
+    network = SwinUNETR(1, 2, **({"feature_size": 12} | options))
+    error = refused(network, write(swin_unetr_ssl()), message)
+    assert "allow_partial" in str(error)
+
+
+def test_whole_network_with_another_number_of_classes(write: Callable) -> None:
+    path = write(SwinUNETR(1, 5, feature_size=12).state_dict())
+    network = SwinUNETR(1, 3, feature_size=12)
+    refused(network, path, r"out\.conv\.conv\.weight: file \(5, 12, 1, 1, 1\), network \(3, 12", part="all")
+    before = network.out.conv.conv.weight.clone()
+    report = load_pretrained(network, path, part="all", allow_partial=True)
+    assert report.unfilled == ["out.conv.conv.weight", "out.conv.conv.bias"]
+    assert torch.equal(network.out.conv.conv.weight, before)
+
+
+def test_partial_still_needs_enough(write: Callable) -> None:
+    state = SwinUNETR(1, 2, feature_size=12).state_dict()
+    few = {key: value for key, value in state.items() if "patch_embed" in key or "layers1" in key}
+    network = SwinUNETR(1, 2, feature_size=12)
+    refused(network, write(few), r"only 33 of 120 tensors of the part 'encoder' fit", allow_partial=True)
+    assert len(load_pretrained(network, write(few), allow_partial=True, minimum=0.2).loaded) == 33
+    nothing = {key: torch.zeros(3, 3, 3) for key in state}
+    refused(network, write(nothing), "only 0 of", allow_partial=True, minimum=0)
+
+
+def test_missing_position_indices_follow_from_the_architecture(write: Callable) -> None:
+    state = {k: v for k, v in SwinUNETR(1, 2, feature_size=12).state_dict().items() if "position_index" not in k}
+    report = load_pretrained(SwinUNETR(1, 2, feature_size=12), write(state))
+    assert not report.unfilled and len(report.with_status("kept")) == 8
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite(value: float, write: Callable) -> None:
+    content = swin_unetr_ssl()
+    content["state_dict"]["module.layers2.0.blocks.1.attn.qkv.weight"][0, 0] = value
+    refused(
+        SwinUNETR(1, 2, feature_size=12), write(content), r"NaN or infinity: module\.layers2\.0\.blocks\.1\.attn\.qkv"
+    )
+
+
+def test_weights_of_another_type(write: Callable) -> None:
+    content = swin_unetr_ssl()
+    key = "module.patch_embed.proj.bias"
+    content["state_dict"][key] = content["state_dict"][key].to(torch.int64)
+    error = refused(SwinUNETR(1, 2, feature_size=12), write(content), r"patch_embed\.proj\.bias")
+    assert error.report is not None
+    assert error.report.with_status("mismatch")[0].reason == "is torch.int64, expected torch.float32"
+
+
+def test_half_precision_weights_are_raised_to_the_networks(write: Callable) -> None:
+    source = SwinUNETR(1, 2, feature_size=12)
+    path = write({k: v.half() if v.is_floating_point() else v for k, v in source.state_dict().items()})
+    network = SwinUNETR(1, 2, feature_size=12)
+    load_pretrained(network, path, part="all")
+    assert network.out.conv.conv.weight.dtype == torch.float32
+    torch.testing.assert_close(network.out.conv.conv.weight, source.out.conv.conv.weight, atol=1e-3, rtol=1e-3)
+
+
+def test_another_network_altogether(write: Callable) -> None:
+    path = write({"model": nn.Linear(2, 2).state_dict()})
+    refused(SwinUNETR(1, 2, feature_size=12), path, r"no Swin encoder among its 2 tensors: found weight, bias")
+    with pytest.raises(ValueError, match="found Linear, expected one with a Swin encoder"):
+        load_pretrained(nn.Linear(2, 2), write(swin_unetr_ssl()))
+
+
+@pytest.mark.parametrize("options", [{"part": "decoder"}, {"merging": "old"}])
+def test_unknown_options(options: dict, write: Callable) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: found"):
+        load_pretrained(SwinUNETR(1, 2, feature_size=12), write(swin_unetr_ssl()), **options)
+
+
+# The patch merging of older checkpoints.
+
+
+@pytest.mark.parametrize("content", [swin_unetr_ssl, monai_ssl, authors])
+def test_old_patch_merging_is_recognised_by_the_kind_of_file(content: Callable, write: Callable) -> None:
+    path, options = write(content()), SMALL | (RELEASED if content is authors else {"dim": "none"})
+    report = load_pretrained(SwinFUSE(1, 2, **options), path)
+    assert len(report.warnings) == 1 and "downsample='legacy'" in report.warnings[0]
+    assert not load_pretrained(SwinFUSE(1, 2, **options, downsample="legacy"), path).warnings
+    assert not load_pretrained(SwinFUSE(1, 2, **options), path, merging="current").warnings
+
+
+def test_stated_patch_merging_has_to_be_that_of_the_network(write: Callable) -> None:
+    path = write(SwinUNETR(1, 2, feature_size=12).state_dict())
+    current, legacy = SwinFUSE(1, 2, **SMALL, dim="none"), SwinFUSE(1, 2, **SMALL, dim="none", downsample="legacy")
+    refused(current, path, r"Build it with downsample='legacy'", merging="legacy")
+    refused(legacy, path, r"Build it with downsample='merging'", merging="current")
+    for network, stated in ((current, "current"), (legacy, "legacy"), (current, "auto")):
+        assert not load_pretrained(network, path, merging=stated).warnings
+
+
+# The report.
+
+
+def test_report_names_every_tensor_once_with_status_and_reason(write: Callable) -> None:
+    pretrainer, network = SwinFUSEPretrainer(**SMALL), SwinFUSE(4, 3, **SMALL)
+    report = load_pretrained(network, write({"model": pretrainer.state_dict()}))
+    lines = report.table().splitlines()[1:]
+    wanted = [key for key in network.state_dict() if key.startswith("swinViT.")]
+    assert [line.split()[1] for line in lines] == wanted + list(report.left)
+    assert lines[0].split()[0] == "adapted" and "1 input channel spread over 4" in lines[0]
+    assert "(12, 1, 2, 2, 2) -> (12, 4, 2, 2, 2)" in lines[0]
+    assert "no such tensor in the network" in lines[-1]
+    short = str(report)
+    assert "153 loaded, 1 adapted, 16 left" in short.splitlines()[0]
+    assert len(short.splitlines()) < 20
+
+
+def test_report_shows_the_name_in_the_file(write: Callable) -> None:
+    report = load_pretrained(SwinUNETR(1, 2, feature_size=12), write(swin_unetr_ssl()))
+    line = next(line for line in report.table().splitlines() if "layers1.0.blocks.0.mlp.linear1.weight" in line)
+    assert "file: module.layers1.0.blocks.0.mlp.fc1.weight" in line
+
+
+def test_report_is_logged_louder_where_something_can_be_wrong(
+    write: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="swinfuse_components.checkpoints")
+    load_pretrained(SwinFUSE(1, 2, **SMALL, dim="none"), write(swin_unetr_ssl()))
+    load_pretrained(SwinFUSE(1, 2, **SMALL, dim="none", downsample="legacy"), write(swin_unetr_ssl()))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+    assert "126 loaded" in caplog.messages[0] and "WARNING: weights of this kind" in caplog.messages[0]
+
+
+def test_from_a_configuration(write: Callable) -> None:
+    path = write({"model": SwinFUSEPretrainer(**SMALL).state_dict()})
+    parser = ConfigParser(
+        {
+            "imports": ["$import swinfuse_components.checkpoints as checkpoints"],
+            "pretrained": str(path),
+            "network_def": {
+                "_target_": "swinfuse_components.networks.SwinFUSE",
+                "in_channels": 1,
+                "out_channels": 2,
+                **SMALL,
+            },
+            "weights": "$checkpoints.load_pretrained(@network_def, @pretrained)",
+        }
+    )
+    assert len(parser.get_parsed_content("weights").loaded) == 154
+
+
+def test_identify_source_prefers_no_guess() -> None:
+    with pytest.raises(ValueError, match="found encoder.weight"):
+        identify_source({"encoder.weight": torch.zeros(1)})
