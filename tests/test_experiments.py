@@ -1,0 +1,179 @@
+"""The experiments' plan, their splits, and the page of results that must say what the stored scores say."""
+
+import csv
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+from scipy import stats
+
+from swinfuse_components.data import assign_folds, load_fold, load_folds
+
+
+@pytest.fixture
+def experiments(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    """Modules `run` and `report` of the folder `experiments`, with their results in a folder that can be changed."""
+    monkeypatch.syspath_prepend(str(repository / "experiments"))
+    run, report = importlib.import_module("run"), importlib.import_module("report")
+    yield run, report
+    for name in ("run", "report"):
+        importlib.sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def matrix(repository: Path) -> dict:
+    return yaml.safe_load((repository / "experiments" / "matrix.yaml").read_text())
+
+
+def _write(run, arm: str, seed: int, fold: int, dice: dict[tuple[str, str], float], view: str = "image") -> None:
+    cell = run.Cell("tumour", arm, seed, fold)
+    cell.result.parent.mkdir(parents=True, exist_ok=True)
+    with cell.result.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(run.COLUMNS)
+        for (modality, patient), value in dice.items():
+            writer.writerow([arm, seed, fold, "model", view, modality, patient, value, 0, 0, 0, 0, 0])
+
+
+def test_every_patient_is_tested_once_and_never_trained_on(repository: Path, matrix: dict) -> None:
+    path = repository / "experiments" / "splits" / "sarcoma.json"
+    items = load_folds(path)
+    assert len(items) == 41
+    tested = []
+    for fold in matrix["folds"]:
+        training = {item["patient"] for item in load_fold(path, fold, "training")}
+        testing = {item["patient"] for item in load_fold(path, fold, "validation")}
+        assert not training & testing and len(training | testing) == 41
+        tested += sorted(testing)
+    assert len(tested) == len(set(tested)) == 41
+    # the mean-mask baseline splits by seed, not by file: the two must agree
+    assert {item["patient"]: item["fold"] for item in items} == assign_folds([i["patient"] for i in items], 5, 0)
+
+
+def test_split_names_the_patients_of_the_data(repository: Path, swinfuse_data: Path) -> None:
+    items = json.loads((repository / "experiments" / "splits" / "sarcoma.json").read_text())["training"]
+    for task in ("Task51_SarcomaCT", "Task52_SarcomaMR"):
+        assert all((swinfuse_data / "MSD_like" / task / item["image"]).is_file() for item in items)
+    pairs = {p.name for p in (swinfuse_data / "SynthRAD_like" / "Task1" / "thigh").iterdir()}
+    assert pairs == {item["patient"] for item in items}
+
+
+def test_pretraining_leaves_out_the_tested_patients(experiments, tmp_path: Path, monkeypatch) -> None:
+    run, _ = experiments
+    runner = run.Runner(tmp_path, tmp_path / "work", 1)
+    steps = []
+    monkeypatch.setattr(runner, "step", lambda cell, kind, files, folder, **values: steps.append(values))
+    runner.pretrain(run.Cell("tumour", "swinfuse_pretrained", 0, 3), "swinfuse")
+    split = json.loads((run.HERE / "splits" / "sarcoma.json").read_text())["training"]
+    assert steps[0]["exclude_patients"] == sorted(i["patient"] for i in split if i["fold"] == 3)
+
+
+def test_cells_come_by_seed_then_arm_then_fold(experiments, matrix: dict) -> None:
+    run, _ = experiments
+    every = list(run.cells())
+    trained = [name for name, arm in matrix["arms"].items() if not arm.get("trivial")]
+    assert len(set(every)) == len(every) == len(trained) * 15 + 5
+    assert [c.seed for c in every] == sorted(c.seed for c in every)
+    assert [c.fold for c in every[:5]] == [0, 1, 2, 3, 4]
+    assert {c.arm for c in run.cells(arms="swinfuse,swin_unetr", seeds=0, folds=2)} == {"swinfuse", "swin_unetr"}
+    with pytest.raises(ValueError, match="unknown arms"):
+        list(run.cells(arms="nonsense"))
+
+
+def test_configurations_of_the_plan_fit_together(experiments, matrix: dict) -> None:
+    """Every overlay is there, merges into its bundle, and overrides no key that the bundle has not got."""
+    run, _ = experiments
+    plan = [("pretrain", names) for names in matrix["pretrainings"].values()]
+    plan += [("finetune", arm.get("overlays", [])) for arm in matrix["arms"].values() if not arm.get("trivial")]
+    plan += [("evaluate", ["experiments/configs/trivial_baselines.yaml"])]
+    for kind, names in plan:
+        files = run.overlays(matrix, kind, names)
+        parser = ConfigParser()
+        parser.read_config(files)
+        known = set(ConfigParser.load_config_files([files[0]])) | {"steps"}
+        assert set(parser.config) - known <= {"_meta_"}, files
+    transforms = ConfigParser.load_config_files([run.overlays(matrix, "pretrain")[0]])["train"]["preprocessing"]
+    assert transforms["transforms"][9]["_target_"].endswith("RandTwoViewsd")  # what two_contrasts.yaml changes
+
+
+def test_networks_of_the_arms_agree_with_their_pretraining(experiments, matrix: dict) -> None:
+    run, _ = experiments
+    for arm in matrix["arms"].values():
+        if "pretraining" in arm:
+            parser = ConfigParser()
+            parser.read_config(run.overlays(matrix, "pretrain", matrix["pretrainings"][arm["pretraining"]]))
+            assert parser["dim"] == arm["network"]
+
+
+def test_done_cells_and_steps_are_skipped_and_time_is_kept(experiments, tmp_path: Path, monkeypatch) -> None:
+    run, _ = experiments
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results")
+    asked = []
+    monkeypatch.setattr(run.Runner, "run", lambda self, cell: asked.append(cell))
+    _write(run, "swin_unetr", 0, 0, {("ct", "a"): 0.5})
+    message = run.run(str(tmp_path), str(tmp_path / "work"), arms="swin_unetr", seeds=0, niceness=0)
+    assert [cell.fold for cell in asked] == [1, 2, 3, 4] and message.startswith("nothing is left: 4")
+
+    runner = run.Runner(tmp_path, tmp_path / "work", minutes=0)
+    with pytest.raises(run.OutOfTimeError):
+        runner.step(run.Cell("tumour", "swin_unetr", 0, 0), "finetune", [], tmp_path / "work" / "x")
+    (tmp_path / "work" / "x").mkdir(parents=True)
+    (tmp_path / "work" / "x" / "done").touch()
+    runner.step(run.Cell("tumour", "swin_unetr", 0, 0), "finetune", [], tmp_path / "work" / "x")
+
+
+def test_patients_are_the_unit_and_seeds_are_averaged(experiments, tmp_path: Path, monkeypatch) -> None:
+    run, report = experiments
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    rng = np.random.default_rng(0)
+    patients = [f"p{i}" for i in range(12)]
+    values = {arm: rng.uniform(0.2, 0.8, (2, 12)) for arm in ("swin_unetr", "swinfuse")}
+    values["swinfuse"] += 0.1
+    for arm, table in values.items():
+        for seed in range(2):
+            _write(run, arm, seed, 0, {("mr", p): v for p, v in zip(patients, table[seed])})
+    scores = report.read_scores()
+    means = report.patient_means(scores["swinfuse", "mr"])
+    assert np.allclose([means[p] for p in patients], values["swinfuse"].mean(0))
+    test = report.compare(scores["swinfuse", "mr"], scores["swin_unetr", "mr"])
+    expected = values["swinfuse"].mean(0) - values["swin_unetr"].mean(0)
+    assert test.cases == 12 and test.difference == pytest.approx(expected.mean())
+    reference = stats.permutation_test(
+        (expected, np.zeros(12)), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf
+    )
+    assert test.p_value == pytest.approx(reference.pvalue, abs=0.01)
+    assert f"{expected.mean():+.2f}" in report.contrasts()
+
+
+def test_a_direction_is_claimed_only_where_interval_and_test_agree(experiments) -> None:
+    _, report = experiments
+    result = report.PairedTest(0.1, 0.05, 0.15, 0.001, 41, "permutation")
+    assert report.verdict(result, 0.01, (0.02, 0.18)) == "**higher**"
+    assert report.verdict(result, 0.2, (0.02, 0.18)) == "not resolved"
+    assert report.verdict(result, 0.01, (-0.02, 0.22)) == "not resolved"
+    assert report.verdict(result._replace(low=-0.01), 0.01, (0.02, 0.18)) == "not resolved"
+    nothing = float("nan")
+    assert report.verdict(result, 0.01, (nothing, nothing)) == "not resolved"
+    assert report.verdict(result._replace(low=-0.15, high=-0.05), 0.01, (-0.18, -0.02)) == "**lower**"
+    assert report.verdict(result._replace(cases=0), nothing, (nothing, nothing)) == "not measured"
+
+
+def test_interval_over_folds_is_a_t_interval_of_their_means(experiments) -> None:
+    _, report = experiments
+    first = {f"p{i}": {(0, i % 3): 0.5 + 0.01 * i} for i in range(9)}
+    second = {f"p{i}": {(0, i % 3): 0.4 + 0.02 * (i % 3)} for i in range(9)}
+    means = [np.mean([0.5 + 0.01 * i - 0.4 - 0.02 * k for i in range(k, 9, 3)]) for k in range(3)]
+    half = stats.t.ppf(0.975, 2) * np.std(means, ddof=1) / np.sqrt(3)
+    assert report.fold_interval(first, second) == pytest.approx((np.mean(means) - half, np.mean(means) + half))
+
+
+def test_page_of_results_says_what_the_stored_scores_say(experiments) -> None:
+    _, report = experiments
+    page = report.PAGE.read_text(encoding="utf-8")
+    assert report.render(page) == page, "docs/results.md is not up to date: python experiments/report.py write"
+    with pytest.raises(ValueError, match="no_such_table"):
+        report.render("<!-- table: no_such_table --> <!-- end -->")
