@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swinfuse_components.checkpoints import load_pretrained
+from swinfuse_components.checkpoints import find_state_dict, read_checkpoint
 
 from .description import read_description
 from .task import patients_of
@@ -61,7 +61,7 @@ def load_ensemble(
     networks = []
     for path in checkpoints:
         member = copy.deepcopy(network)
-        load_pretrained(member, path, part="all")
+        member.load_state_dict(find_state_dict(read_checkpoint(path), path), strict=True)
         networks.append(member.to(device).eval())
     return networks
 

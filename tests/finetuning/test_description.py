@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from swinfuse_components.finetuning import (
+    GENERIC_DESCRIPTION,
+    mirror_axes,
+    patients_of,
+    read_description,
+    regions_of,
+    write_description,
+)
+
+TASK = {
+    "name": "Toy",
+    "modality": {"0": "T2", "1": "ADC"},
+    "labels": {"0": "background", "1": "PZ", "2": "TZ"},
+    "training": [],
+}
+
+
+def test_a_written_description_is_read_back(tmp_path: Path) -> None:
+    described = {**GENERIC_DESCRIPTION, "name": "liver", "spacing": [1.0, 1.0, 2.5], "extra": 3}
+    write_description(tmp_path / "a" / "model.json", described)
+    assert read_description([tmp_path / "missing.json", tmp_path / "a" / "model.json"]) == described
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["model.json"], "no temporary file is left"
+
+
+def test_dataset_json_gives_channels_classes_and_modality_but_no_spacing(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps(TASK))
+    described = read_description([tmp_path / "model.json", tmp_path / "dataset.json"])
+    assert described["channels"] == ["T2", "ADC"] and described["modality"] == "mr"
+    assert described["labels"] == {"0": "background", "1": "PZ", "2": "TZ"}
+    assert described["spacing"] is None and described["feature_size"] == 48
+
+
+def test_without_a_file_the_log_says_what_is_assumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_description([tmp_path / "model.json"]) == GENERIC_DESCRIPTION
+    assert "no description of the model" in caplog.text and "model.json" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "not valid JSON"), ("[]", "holds a list"), ('{"name": "x"}', "missing")]
+)
+def test_a_damaged_description_is_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_description([path])
+    assert str(path) in str(error.value)
+
+
+def test_regions_are_the_classes_unless_told_otherwise() -> None:
+    labels = {"0": "background", "1": "liver", "2": "cancer"}
+    assert regions_of({"labels": labels}) == {"liver": [1], "cancer": [2]}
+    assert regions_of({"labels": labels, "regions": {"liver": [1, 2]}}) == {"liver": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("names", "axes"),
+    [
+        (["tumour"], [0, 1, 2]),
+        (["RightParotid", "LeftParotid"], [1, 2]),
+        (["Anterior", "Posterior"], [0, 2]),
+        (["upper lobe left"], [1]),
+    ],
+)
+def test_an_axis_that_a_class_is_named_for_is_not_mirrored(names: list[str], axes: list[int]) -> None:
+    assert mirror_axes({"labels": {str(number): name for number, name in enumerate(["background", *names])}}) == axes
+
+
+def test_patients_are_known_by_their_file_where_a_list_does_not_say() -> None:
+    items = [{"image": "/a/b.nii.gz"}, {"image": ["/x/c_flair.nii", "/x/c_t1.nii"]}, {"image": "i", "patient": "p"}]
+    assert patients_of(items) == ["b.nii.gz", "c_flair.nii", "p"]
