@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections import Counter
@@ -170,6 +171,7 @@ class OutOfDistributionMatrix:
                 if todo:
                     logger.info("%s: case %d of %d, %s", target.name, number, len(target.items), case_name(item))
                     self._case(target, item, todo, table)
+        self._write_index()
         fields = Failure._fields
         write_csv(self.output_dir / "failures.csv", [dict(zip(fields, f)) for f in self.failures])
         rows = [row for row in table.rows if row.key in wanted]
@@ -177,6 +179,22 @@ class OutOfDistributionMatrix:
             reason = self.failures[0].reason if self.failures else "every patient was trained on"
             raise RuntimeError(f"not one case could be scored, see {self.output_dir / 'failures.csv'}: {reason}")
         return rows
+
+    def _write_index(self) -> None:
+        """Write where the volumes of every column lie, for whoever draws them later."""
+        columns = {
+            column: {
+                "modality": target.modality,
+                "classes": target.classes,
+                "channel": channel,
+                "cases": {case_name(item): {"image": item["image"], "label": item["label"]} for item in target.items},
+            }
+            for target in self.targets
+            for column, channel in target.views.items()
+        }
+        models = [{"model": s.name, "trained_on": s.trained_on, "classes": s.classes} for s in self.sources]
+        index = {"class_mapping": self.class_mapping, "models": models, "targets": columns}
+        (self.output_dir / "cases.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
     def _plan(self, target: Target, item: Mapping[str, Any]) -> list[tuple[Source, str, str]]:
         """What one case is to be scored by: source, column and view; no source that was trained on its patient."""
