@@ -1,4 +1,4 @@
-"""The density divergence against a slow float64 reference, its properties, and the notes' table of measurements."""
+"""The density divergence against a slow float64 reference, its properties, and the table of docs/method.md."""
 
 import math
 
@@ -75,7 +75,7 @@ def test_gradient_is_that_of_finite_differences(rule: str) -> None:
     assert torch.autograd.gradcheck(loss, (x.requires_grad_(), y.requires_grad_()))
 
 
-# Measurements of the method's notes, quoted in docs/method.md: unit normal clouds of 512 points, shifted by delta in
+# The measurements quoted in docs/method.md: unit normal clouds of 512 points, shifted by delta in
 # every dimension. (dimensions, delta, true divergence, paper's bandwidth, spread bandwidth)
 TABLE = [
     (48, 0.0, 0.0, 0.000, 0.000),
