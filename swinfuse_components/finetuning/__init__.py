@@ -7,6 +7,7 @@ from .inference import FlipAveragingInferer, VolumeTable, list_images
 from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetres
 from .optimization import EncoderFreezer, layerwise_parameter_groups
 from .results import EvaluationRecord, score_label_maps, write_evaluation
+from .saving import LastModelSaver
 from .starting_points import load_starting_point
 from .task import mirror_axes, patients_of, regions_of
 
@@ -16,6 +17,7 @@ __all__ = [
     "EvaluationRecord",
     "FlipAveragingInferer",
     "HausdorffDistanceInMillimetres",
+    "LastModelSaver",
     "SurfaceDistanceInMillimetres",
     "VolumeTable",
     "common_description",

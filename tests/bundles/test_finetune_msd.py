@@ -273,8 +273,9 @@ def write_dicom_series(folder: Path, array: np.ndarray, spacing: tuple[float, fl
         }.items():
             entries[tag] = value
         dictionaries.append(entries)
-    writer = itk.ImageSeriesWriter[type(image), slices].New(Input=image, ImageIO=itk.GDCMImageIO.New())
-    writer.GetImageIO().SetKeepOriginalUID(True)
+    dicom = itk.GDCMImageIO.New()
+    dicom.SetKeepOriginalUID(True)
+    writer = itk.ImageSeriesWriter[type(image), slices].New(Input=image, ImageIO=dicom)
     writer.SetFileNames(names.GetFileNames())
     writer.SetMetaDataDictionaryArray(dictionaries)
     writer.Update()

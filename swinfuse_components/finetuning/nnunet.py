@@ -1,0 +1,134 @@
+"""nnU-Net as a baseline: the same cases, the same folds, the same metric, through MONAI's ``nnUNetV2Runner``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .results import score_label_maps, write_evaluation
+from .task import patients_of
+
+__all__ = ["nnunet_splits", "run_nnunet_fold", "write_nnunet_datalist"]
+
+logger = logging.getLogger(__name__)
+
+
+def write_nnunet_datalist(items: Sequence[Mapping[str, Any]], dataset_dir: str | os.PathLike[str], path: Path) -> Path:
+    """Write the data list that ``nnUNetV2Runner`` converts: images and labels relative to ``dataset_dir``."""
+    relative = [
+        {key: os.path.relpath(item[key], dataset_dir) for key in ("image", "label")} | {"fold": item["fold"]}
+        for item in items
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"training": relative}, indent=1), encoding="utf-8")
+    return path
+
+
+def nnunet_splits(items: Sequence[Mapping[str, Any]]) -> list[dict[str, list[str]]]:
+    """``splits_final.json`` of nnU-Net for items with ``fold``; the runner names cases by their place in the list."""
+    names = {number: f"case_{number}" for number in range(len(items))}
+    return [
+        {
+            "train": [names[number] for number, item in enumerate(items) if item["fold"] != fold],
+            "val": [names[number] for number, item in enumerate(items) if item["fold"] == fold],
+        }
+        for fold in sorted({item["fold"] for item in items})
+    ]
+
+
+def run_nnunet_fold(
+    items: Sequence[Mapping[str, Any]],
+    fold: int,
+    description: Mapping[str, Any],
+    dataset_dir: str | os.PathLike[str],
+    work_dir: str | os.PathLike[str],
+    *,
+    dataset_id: int = 900,
+    configuration: str = "3d_fullres",
+    trainer: str = "nnUNetTrainer",
+    device: str = "cuda",
+    processes: int = 2,
+) -> dict[str, Any]:
+    """Convert, plan, train one fold, and score its held-out cases.
+
+    Args:
+        items: the whole data list, each with ``image``, ``label``, ``fold`` (see
+            :func:`~swinfuse_components.data.split_folds`).
+        fold: the fold that is held out.
+        description: of the task (``name``, ``channels``, ``regions``).
+        dataset_dir: folder that holds the data.
+        work_dir: where nnU-Net keeps its data, plans and models; a second call continues there.
+        dataset_id: nnU-Net's number for the data set.
+        configuration: nnU-Net's configuration, ``"2d"`` or ``"3d_fullres"``.
+        trainer: nnU-Net's trainer class; ``"nnUNetTrainer_5epochs"`` for a trial.
+        device: ``"cuda"`` or ``"cpu"``.
+        processes: worker processes of preprocessing.
+
+    Returns:
+        the record of the evaluation, also written to ``<work_dir>/fold<k>/evaluation/evaluation.json``.
+
+    Raises:
+        ImportError: if nnU-Net is not installed; the message says how.
+        RuntimeError: if a step left no result.
+    """
+    try:
+        import nnunetv2  # noqa: F401
+    except ImportError as error:
+        raise ImportError("nnU-Net is not installed: pip install 'swinfuse-components[nnunet]'") from error
+    from monai.apps.nnunet import nnUNetV2Runner
+
+    work = Path(work_dir).resolve()
+    datalist = write_nnunet_datalist(items, dataset_dir, work / "datalist.json")
+    folders = {f"nnunet_{name}": str(work / f"nnUNet_{name}") for name in ("raw", "preprocessed", "results")}
+    runner = nnUNetV2Runner(
+        {
+            "modality": list(description["channels"]),
+            "datalist": str(datalist),
+            "dataroot": str(dataset_dir),
+            "dataset_name_or_id": dataset_id,
+            **folders,
+        },
+        trainer_class_name=trainer,
+        work_dir=str(work),
+        export_validation_probabilities=False,
+    )
+    runner.convert_dataset()
+    (raw,) = sorted(Path(folders["nnunet_raw"]).glob(f"Dataset{dataset_id:03d}_*")) or [None]
+    if raw is None or not (raw / "datalist.json").is_file():
+        raise RuntimeError(f"nnU-Net's conversion of {dataset_dir} left no data set in {folders['nnunet_raw']}")
+    preprocessed = Path(folders["nnunet_preprocessed"]) / raw.name
+    if not (preprocessed / "nnUNetPlans.json").is_file():
+        runner.plan_and_process(npfp=processes, c=(configuration,), n_proc=(processes,))
+    splits = nnunet_splits(items)
+    (preprocessed / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+
+    results = Path(folders["nnunet_results"]) / raw.name / f"{trainer}__nnUNetPlans__{configuration}"
+    validation = results / f"fold_{fold}" / "validation"
+    if not list(validation.glob("*.nii.gz")):
+        command, environment = runner.train_single_model_command(configuration, fold, 0, {})
+        # the runner has no option for the device, nnU-Net has
+        subprocess.run([*command, "-device", device], env={**environment, "nnUNet_compile": "f"}, check=True)
+    cases = []
+    for name, item in ((f"case_{number}", item) for number, item in enumerate(items) if item["fold"] == fold):
+        prediction = validation / f"{name}.nii.gz"
+        if not prediction.is_file():
+            raise RuntimeError(f"nnU-Net left no prediction {prediction} for {item['image']}")
+        scores = score_label_maps(prediction, item["label"], description["regions"])
+        cases.append({"patient": patients_of([item])[0], "image": item["image"], **scores})
+    training = patients_of(item for item in items if item["fold"] != fold)
+    return write_evaluation(
+        work / f"fold{fold}" / "evaluation" / "evaluation.json",
+        {
+            **description,
+            "model_name": "nnU-Net" if trainer == "nnUNetTrainer" else f"nnU-Net ({trainer})",
+            "training_patients": training,
+        },
+        cases,
+        fold=fold,
+        section="validation",
+    )
