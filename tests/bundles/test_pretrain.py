@@ -1,0 +1,283 @@
+"""The pre-training bundle end to end, on volumes of a few voxels made here."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import run as run_bundle
+
+from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+
+# as small as the network allows, whose last normalisation needs two voxels
+SMALL: dict[str, Any] = {
+    "roi_size": [32, 32, 64],
+    "feature_size": 12,
+    "window_size": 4,
+    "spacing": [4, 4, 4],
+    "batch_size": 2,
+    "num_workers": 0,
+    "warmup_iterations": 2,
+    "max_epochs": 1,
+    "epoch_length": 3,
+    "val_interval": 1,
+    "log_interval": 1000,
+}
+NO_VALIDATION = {"val_interval": 1000}
+# what each overlay is there to change, as found in the parsed configuration
+OVERLAYS: dict[str, dict[str, Any]] = {
+    "paper": {"dim": "paper", "density_weight": -1.0, "density_options": {"bandwidth": "paper"}},
+    "only_inpainting": {"rotation_weight": 0.0, "contrastive_weight": 0.0, "density_weight": 0.0},
+    "only_rotation": {"inpainting_weight": 0.0, "contrastive_weight": 0.0, "density_weight": 0.0},
+    "only_contrastive": {"inpainting_weight": 0.0, "rotation_weight": 0.0, "density_weight": 0.0},
+    "density_minus": {"density_weight": -1.0},
+    "density_zero": {"density_weight": 0.0},
+    "density_plus": {"density_weight": 1.0},
+    "dim_paper": {"dim": "paper"},
+    "dim_released": {"dim": "released"},
+    "dim_none": {"dim": "none"},
+    "dim_windows": {"dim_options": {"tokens": "windows"}},
+    "gate_product": {"dim_options": {"gate": "product"}},
+    "gate_residual": {"dim_options": {"gate": "residual"}},
+    "separate_streams": {"dim_options": {"shared": False}},
+    "pairs": {"items": "@patients", "image_keys": ["ct", "mr"]},
+    "self": {"mode": "self"},
+    "ct_only": {"modalities": ["ct"]},
+    "mr_only": {"modalities": ["mr"]},
+}
+
+
+@pytest.fixture(scope="module")
+def synthrad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four patients in SynthRAD's layout: a CT in Hounsfield units and an MRI of the same ellipsoids."""
+    root = tmp_path_factory.mktemp("synthrad")
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (24, 24, 48)], indexing="ij"))
+    for number in range(4):
+        folder = root / "Task1" / "pelvis" / f"1PA{number:03d}"
+        folder.mkdir(parents=True)
+        body = (grid**2).sum(0) < 1
+        bone = ((grid - rng.uniform(-0.4, 0.4, (3, 1, 1, 1))) ** 2).sum(0) < 0.1
+        ct = np.where(bone, 700, np.where(body, 40, -1000)) + rng.normal(0, 10, body.shape)
+        mr = np.where(bone, 50, np.where(body, 400, 0)) + rng.normal(0, 10, body.shape)
+        for name, volume in (("ct", ct), ("mr", mr), ("mask", body)):
+            image = nib.Nifti1Image(volume.astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
+            nib.save(image, folder / f"{name}.nii.gz")
+    return root
+
+
+def configuration(repository: Path, *names: str) -> list[str]:
+    return [str(repository / "bundles" / "pretrain" / "configs" / name) for name in names]
+
+
+def train(repository: Path, synthrad: Path, run_dir: Path, *overlays: str, **options: Any) -> Path:
+    run_bundle(
+        run_id="training",
+        config_file=configuration(repository, "train.json", *overlays),
+        logging_file=False,
+        dataset_dir=str(synthrad),
+        run_dir=str(run_dir),
+        **{**SMALL, **options},
+    )
+    return run_dir
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_overlay_is_tested(repository: Path) -> None:
+    found = {path.stem for path in (repository / "bundles" / "pretrain" / "configs").glob("*.yaml")}
+    assert found == {*OVERLAYS, "small"}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_is_thin_explained_and_runs_three_steps(
+    repository: Path, synthrad: Path, tmp_path: Path, name: str
+) -> None:
+    (path,) = configuration(repository, f"{name}.yaml")
+    text = Path(path).read_text()
+    assert len(text.splitlines()) < 20 and text.startswith("# ")
+    parser = ConfigParser()
+    parser.read_config(configuration(repository, "train.json", f"{name}.yaml"))
+    assert {key: parser[key] for key in OVERLAYS[name]} == OVERLAYS[name]
+    base = ConfigParser.load_config_file(configuration(repository, "train.json")[0])
+    assert set(yaml.safe_load(text)) <= set(base)  # an overlay with a misspelt key would change nothing
+
+    # three heads of the released module divide the planes of 96 cubed, not those of 64
+    size = {"roi_size": [32, 32, 96]} if name == "dim_released" else {}
+    train(repository, synthrad, tmp_path, f"{name}.yaml", **NO_VALIDATION, **size)
+    table = rows(tmp_path / "losses.csv")
+    assert [row["iteration"] for row in table] == ["1", "2", "3"]
+    for row in table:
+        assert all(np.isfinite(float(value)) for value in row.values())
+        weights = {term: parser[f"{term}_weight"] for term in ("inpainting", "rotation", "contrastive", "density")}
+        weighted = {term: float(row[f"{term}_weighted"]) for term in weights}
+        assert weighted == pytest.approx({term: weights[term] * float(row[term]) for term in weights})
+        assert float(row["loss"]) == pytest.approx(sum(weighted.values()), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained(repository: Path, synthrad: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(repository, synthrad, tmp_path_factory.mktemp("trained"), max_epochs=2)
+
+
+def test_what_a_run_leaves_behind(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert {"model.pt", "losses.csv", "losses.png", "validation.csv", "configuration.json", "tensorboard"} <= names
+    assert [path.name for path in checkpoints_of(trained)] == [
+        "checkpoint_iteration=00000003.pt",
+        "checkpoint_iteration=00000006.pt",
+    ]
+    assert len(rows(trained / "validation.csv")) == 2
+    assert set(torch.load(trained / "model.pt", weights_only=True)) == {"model"}
+    rates = [float(row["lr"]) for row in rows(trained / "losses.csv")]
+    assert rates[0] == pytest.approx(4e-4 / 2) and max(rates) == pytest.approx(4e-4) and rates[-1] < 1e-4
+
+
+def test_tensorboard_holds_every_term_and_the_slices(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "tensorboard"))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    for term in ("inpainting", "rotation", "contrastive", "density"):
+        assert {term, f"{term}_weighted", f"val_{term}"} <= scalars
+    assert {"density_of_bound", "contrastive_of_bound", "loss", "val_loss"} <= scalars
+    assert len(events.Tags()["images"]) == 3  # view, target, reconstruction
+
+
+def test_configuration_of_a_run_runs_by_itself(repository: Path, trained: Path, tmp_path: Path) -> None:
+    run_bundle(config_file=str(trained / "configuration.json"), logging_file=False, run_dir=str(tmp_path), max_epochs=1)
+    first = rows(tmp_path / "losses.csv")
+    assert first[0]["loss"] == rows(trained / "losses.csv")[0]["loss"]
+
+
+def test_held_out_patients_are_never_trained_on(repository: Path, synthrad: Path, tmp_path: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(configuration(repository, "train.json"))
+    parser.update({"dataset_dir": str(synthrad)})
+    train_patients, val_patients = (
+        {item["patient"] for item in parser.get_parsed_content(name)} for name in ("train_items", "val_items")
+    )
+    assert train_patients and val_patients and not train_patients & val_patients
+    assert len(train_patients | val_patients) == 4
+
+
+def test_evaluation_repeats_the_validation_of_the_best_model(
+    repository: Path, synthrad: Path, trained: Path, tmp_path: Path
+) -> None:
+    run_bundle(
+        run_id="evaluating",
+        config_file=configuration(repository, "train.json", "evaluate.json"),
+        logging_file=False,
+        dataset_dir=str(synthrad),
+        run_dir=str(trained),
+        output_dir=str(tmp_path),
+        **SMALL,
+    )
+    (header, values) = (line.split() for line in (tmp_path / "metrics.csv").read_text().splitlines()[:2])
+    del header, values
+    best = min(float(row["val_loss"]) for row in rows(trained / "validation.csv"))
+    found = dict(line.split("\t") for line in (tmp_path / "metrics.csv").read_text().splitlines())
+    assert float(found["val_loss"]) == pytest.approx(best, rel=1e-6)
+
+
+def test_inference_writes_reconstructions_on_the_grid_of_the_images(
+    repository: Path, synthrad: Path, trained: Path, tmp_path: Path
+) -> None:
+    run_bundle(
+        run_id="inference",
+        config_file=configuration(repository, "inference.json"),
+        logging_file=False,
+        dataset_dir=str(synthrad),
+        run_dir=str(trained),
+        output_dir=str(tmp_path),
+        modalities=["ct"],
+        **{key: SMALL[key] for key in ("roi_size", "feature_size", "window_size", "spacing", "num_workers")},
+    )
+    written = sorted(tmp_path.rglob("*.nii.gz"))
+    assert len(written) == 4
+    image = nib.load(next(iter(sorted(synthrad.rglob("ct.nii.gz")))))
+    reconstruction = nib.load(written[0])
+    assert reconstruction.shape == image.shape
+    assert np.allclose(reconstruction.affine, image.affine)
+
+
+def test_training_and_inference_share_network_and_deterministic_preprocessing(repository: Path) -> None:
+    training, inference = (
+        json.loads(Path(path).read_text()) for path in configuration(repository, "train.json", "inference.json")
+    )
+    assert training["network_def"] == inference["network_def"]
+    shared = ["roi_size", "feature_size", "window_size", "dim", "dim_options", "mode", "spacing", "ct_window"]
+    for key in [*shared, "mr_percentiles", "use_checkpoint"]:
+        assert training[key] == inference[key], key
+
+    def settings(transform: dict[str, Any]) -> dict[str, Any]:
+        # training also loads the mask, with a key list and an interpolation for it
+        return {key: value for key, value in transform.items() if key not in ("keys", "mode", "modality")}
+
+    theirs = [settings(t) for t in inference["preprocessing"]["transforms"][:4]]
+    ours = [settings(t) for t in training["train"]["preprocessing"]["transforms"][:4]]
+    assert ours == theirs
+
+
+def test_properties_are_complete(repository: Path, synthrad: Path) -> None:
+    for name, kind in (("train.json", "train"), ("inference.json", "infer")):
+        workflow = ConfigWorkflow(
+            config_file=configuration(repository, name)[0],
+            workflow_type=kind,
+            logging_file=False,
+            dataset_dir=str(synthrad),
+            run_dir="/nowhere",
+            init_id="none",
+            **{key: value for key, value in SMALL.items() if key in ("roi_size", "feature_size", "window_size")},
+        )
+        workflow.initialize()
+        if kind == "train":  # resolves to objects without running
+            workflow.parser["summary_writer"] = None
+        assert workflow.check_properties() == []
+
+
+def test_resume_from_the_command_line_configuration(repository: Path, synthrad: Path, tmp_path: Path) -> None:
+    whole = train(repository, synthrad, tmp_path / "whole", max_epochs=2, num_workers=1)
+    with pytest.raises(FileExistsError, match="--resume True"):
+        train(repository, synthrad, whole, max_epochs=2)
+    halves = tmp_path / "halves"
+    train(repository, synthrad, halves, max_epochs=1)
+    train(repository, synthrad, halves, max_epochs=2, resume=True, extend=True)
+    assert len(rows(halves / "losses.csv")) == 6
+    assert read_checkpoint(checkpoints_of(halves)[-1])["trainer"]["iteration"] == 6
+    assert [path.name for path in halves.glob("configuration*.json")] and len(list(halves.glob("configuration*"))) == 2
+
+
+@pytest.mark.parametrize("run_id", [[], ["training"]], ids=["default", "training"])
+def test_from_any_working_directory_as_users_type_it(
+    repository: Path, synthrad: Path, tmp_path: Path, run_id: list[str]
+) -> None:
+    """A bundle copied somewhere else, called from elsewhere, writes below its own folder."""
+    bundle = tmp_path / "somewhere" / "pretrain"
+    (bundle / "configs").mkdir(parents=True)
+    for path in (repository / "bundles" / "pretrain" / "configs").iterdir():
+        (bundle / "configs" / path.name).write_bytes(path.read_bytes())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    options = [word for key, value in {**SMALL, "epoch_length": 1}.items() for word in (f"--{key}", str(value))]
+    relative = os.path.relpath(bundle / "configs" / "train.json", elsewhere)
+    command = [sys.executable, "-m", "monai.bundle", "run", *run_id, "--config_file", relative]
+    done = subprocess.run(
+        [*command, "--dataset_dir", str(synthrad), *options], cwd=elsewhere, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (bundle / "models" / "model.pt").is_file()
+    assert not list(elsewhere.iterdir())
