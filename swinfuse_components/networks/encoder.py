@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .domain_invariance import DomainInvarianceOutput
 from .merging import resolve_downsample
+from .stage import use_efficient_stages
 from .variants import build_domain_invariance
 
 
@@ -41,6 +42,8 @@ class SwinFUSEEncoder(SwinTransformer):
         dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.
         dim_options: further arguments of the module.
         downsample: patch merging, MONAI's choices or ``"legacy"`` for weights trained with MONAI before 1.5.
+        attention: how the window attention is computed, the same numbers every way: ``"auto"`` chooses by device,
+            ``"plain"`` is MONAI's, see :class:`EfficientWindowAttention`.
         kwargs: the other arguments of MONAI's ``SwinTransformer``.
 
     Raises:
@@ -60,6 +63,7 @@ class SwinFUSEEncoder(SwinTransformer):
         dim: str = "swinfuse",
         dim_options: Mapping[str, Any] | None = None,
         downsample: str | type[nn.Module] = "merging",
+        attention: str = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -72,6 +76,7 @@ class SwinFUSEEncoder(SwinTransformer):
             downsample=resolve_downsample(downsample),
             **kwargs,
         )
+        use_efficient_stages(self, attention)
         self.in_channels = in_chans
         self.roi_size = check_roi_size(roi_size, patch_size)
         embedding_size = tuple(s // patch_size for s in self.roi_size)

@@ -29,6 +29,7 @@ class SwinFUSE(SwinUNETR):
         dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.
         dim_options: further arguments of the module.
         downsample: patch merging, MONAI's choices or ``"legacy"`` for weights trained with MONAI before 1.5.
+        attention: how the window attention is computed, see :class:`SwinFUSEEncoder`.
         kwargs: the other arguments of MONAI's ``SwinUNETR``.
 
     Raises:
@@ -60,6 +61,7 @@ class SwinFUSE(SwinUNETR):
         normalize: bool = True,
         norm_name: tuple | str = "instance",
         spatial_dims: int = 3,
+        attention: str = "auto",
         **kwargs: Any,
     ) -> None:
         if spatial_dims != 3:
@@ -88,6 +90,7 @@ class SwinFUSE(SwinUNETR):
             drop_path_rate=dropout_path_rate,
             dim=dim,
             dim_options=dim_options,
+            attention=attention,
             **shared,
         )
         # MONAI's own draw of the weights, so that one seed gives one network with and without the module.
