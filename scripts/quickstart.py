@@ -11,16 +11,21 @@ import fire
 import nibabel as nib
 import numpy as np
 
-from swinfuse_components.data import MSDTask, msd_datalist, read_msd_task
+from swinfuse_components.data import MSDTask, make_demo_cohort, msd_datalist, read_msd_task
 from swinfuse_components.evaluation.matrix import prediction_path
 from swinfuse_components.evaluation.records import CaseTable, Row
 from swinfuse_components.evaluation.tables import paper_cells
 from swinfuse_components.evaluation.targets import case_name
-from swinfuse_components.visualization.style import blank_axes, class_colour, new_figure, save_figure
+from swinfuse_components.visualization.segmentations import CasePicture, side_by_side
 
 NOT_EVIDENCE = """**This is a demonstration, not evidence.** A small network, minutes of training and a handful of
 test cases cannot show what pre-training or the domain invariance module is worth. Read every Dice against the mean
 training mask, which has never seen an image."""
+
+
+def cohort(output: str) -> None:
+    """Make the demonstration cohort; one that is there and finished is kept."""
+    make_demo_cohort(output)
 
 
 def locate(data: str, ct: str = "", mr: str = "") -> None:
@@ -81,41 +86,31 @@ def report(output: str) -> None:
 
 
 def _picture(rows: list[Row], root: Path, path: Path) -> Path:
-    """Middle slice of the target: image, truth, and what each network says, for the first case of each modality."""
+    """Image, truth, and what each network says, for the first case of each modality."""
     networks = list(dict.fromkeys((row.model, row.trained_on, row.view) for row in rows if row.trained_on != "-"))
     cases = {row.target: row for row in reversed(rows) if row.trained_on != "-"}
-    figure, axes = new_figure(len(cases), 2 + len(networks))
-    for line, row in zip(axes, cases.values()):
-        item = _item(root, row)
-        image, truth = (np.asarray(nib.load(item[key]).dataobj) for key in ("image", "label"))
-        image = image if image.ndim == 3 else image[..., 0]
-        level = int(np.argmax((truth > 0).sum((0, 1))))
-        maps = {"truth": truth}
+    items = _items(root)
+    pictures, classes = [], {}
+    for target, row in cases.items():
+        task, item = items[target, row.case]
+        classes = {name: value for value, name in task.labels.items() if value}
+        image, truth = nib.load(item["image"]), nib.load(item["label"])
+        predictions, dice = {}, {}
         for network in networks:
-            file = prediction_path(root / "evaluation", *network, row.target, row.case)
-            maps[network[0]] = np.asarray(nib.load(file).dataobj) if file.is_file() else np.zeros_like(truth)
-        shown: dict[str, np.ndarray] = {row.target: np.zeros_like(truth), **maps}
-        for ax, (title, labels) in zip(line, shown.items()):
-            dark, bright = np.percentile(image, (1, 99))
-            ax.imshow(np.rot90(image[:, :, level]), cmap="gray", vmin=dark, vmax=bright)
-            for value in range(1, int(truth.max()) + 1):
-                shape = np.rot90(labels[:, :, level] == value)
-                if shape.any():
-                    ax.contour(shape, levels=[0.5], colors=[class_colour(value)], linewidths=1)
-            dice = [r.dice for r in rows if (r.model, r.target, r.case) == (title, row.target, row.case)]
-            ax.set_title(title + (f"\nDice {np.nanmean(dice):.2f}" if dice else ""), fontsize=8)
-        blank_axes(line)
-    return save_figure(figure, path)
+            file = prediction_path(root / "evaluation", *network, target, row.case)
+            predictions[network[0]] = np.asarray(nib.load(file).dataobj)
+            scores = [r.dice for r in rows if (r.model, r.target, r.case) == (network[0], target, row.case)]
+            dice[network[0]] = float(np.nanmean(scores))
+        voxels = (np.asarray(image.dataobj), image.affine, np.asarray(truth.dataobj))
+        pictures.append(CasePicture(f"{target}\n{row.case}", *voxels, predictions, dice))
+    return side_by_side(pictures, path, classes=classes)
 
 
-def _item(root: Path, row: Row) -> dict:
-    tasks = (root / "logs" / "tasks").read_text().splitlines()[1:]
-    for folder in tasks:
-        for item in msd_datalist(folder):
-            if case_name(item) == row.case and row.target.startswith(read_msd_task(folder).name):
-                return item
-    raise FileNotFoundError(f"case {row.case} of {row.target}: found in none of {tasks}")
+def _items(root: Path) -> dict[tuple[str, str], tuple[MSDTask, dict]]:
+    """Every case of the two tasks, by the names that the table of scores gives them."""
+    tasks = [read_msd_task(folder) for folder in (root / "logs" / "tasks").read_text().splitlines()[1:]]
+    return {(task.name, case_name(item)): (task, item) for task in tasks for item in msd_datalist(task.dataset_dir)}
 
 
 if __name__ == "__main__":
-    fire.Fire({"locate": locate, "progress": progress, "report": report})
+    fire.Fire({"cohort": cohort, "locate": locate, "progress": progress, "report": report})

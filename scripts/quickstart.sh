@@ -38,17 +38,21 @@ prepare_environment "demo,report"
 [ -z "$fresh" ] || rm -rf "$output"/{cohort,pretrain,swinfuse,swin_unetr,evaluation,report,logs}
 mkdir -p "$output/logs"
 SECONDS=0
+rerun=""
 
 # step NAME TITLE COMMAND…: run once; the marker holds the command, so that other settings run again
 step() {
   local name="$1" title="$2" marker="$output/logs/$1.finished" begun=$SECONDS
   shift 2
+  # what follows a step that ran anew runs anew
+  if [ -n "$rerun" ]; then rm -f "$marker"; fi
   if [ -f "$marker" ] && [ "$(cat "$marker")" = "$*" ]; then
     say "$title: finished earlier, kept (--fresh starts over)"
     return
   fi
   say "$title"
   rm -f "$marker"
+  rerun=yes
   if ! "$@" 2>&1 | tee "$output/logs/$name.log" | "$PYTHON_BIN" scripts/quickstart.py progress; then
     tail -n 25 "$output/logs/$name.log" >&2
     die "$title failed; the whole output is in $output/logs/$name.log"
@@ -67,7 +71,7 @@ bundle() { # bundle NAME ID FILES OVERRIDES…: as MONAI users type it
 if [ -z "$data" ]; then
   data="$output/cohort"
   step cohort "1/6 making the demonstration cohort: 16 heads, CT and MRI" \
-    "$PYTHON_BIN" scripts/make_demo_cohort.py "$data"
+    "$PYTHON_BIN" scripts/quickstart.py cohort "$data"
 else
   say "1/6 using $data"
 fi
@@ -75,17 +79,27 @@ fi
 { read -r pairs; read -r ct_task; read -r mr_task; } <"$output/logs/tasks"
 printf '   pre-training: %s\n   fine-tuning on CT: %s\n   testing on MRI: %s\n' "$pairs" "$ct_task" "$mr_task"
 
-step pretrain "2/6 pre-training on CT and MRI" bundle pretrain training train.json,small.yaml \
-  --dataset_dir "$pairs" --run_dir "$output/pretrain" --max_epochs "${pretrain_epochs:-6}" --val_interval 2
+# a run folder that holds a training cut short is cleared: its checkpoints belong to a run that the marker does not know
+train() { # train RUN_DIR BUNDLE FILES OVERRIDES…
+  local run_dir="$1" name="$2" files="$3"
+  shift 3
+  rm -rf "$run_dir"
+  bundle "$name" training "$files" --run_dir "$run_dir" "$@"
+}
+
+pretrain_epochs="${pretrain_epochs:-6}" epochs="${epochs:-10}"
+step pretrain "2/6 pre-training on CT and MRI" \
+  train "$output/pretrain" pretrain train.json,small.yaml \
+  --dataset_dir "$pairs" --max_epochs "$pretrain_epochs" --val_interval "$pretrain_epochs"
 step swinfuse "3/6 fine-tuning SwinFUSE on CT, from the pre-trained checkpoint" \
-  bundle finetune_msd training train.json,small.yaml --dataset_dir "$ct_task" --run_dir "$output/swinfuse" \
-  --fold 0 --start pretrained --pretrained_checkpoint "$output/pretrain/model.pt" --max_epochs "${epochs:-12}" --val_interval 3
+  train "$output/swinfuse" finetune_msd train.json,small.yaml --dataset_dir "$ct_task" --fold 0 \
+  --start pretrained --pretrained_checkpoint "$output/pretrain/model.pt" --max_epochs "$epochs" --val_interval "$epochs"
 step swin_unetr "4/6 training Swin UNETR on CT, from scratch" \
-  bundle finetune_msd training train.json,small.yaml,swin_unetr.yaml --dataset_dir "$ct_task" \
-  --run_dir "$output/swin_unetr" --fold 0 --max_epochs "${epochs:-12}" --val_interval 3
-step evaluation "5/6 testing both on CT and MRI of patients not trained on" bundle ood_eval evaluating evaluate.json \
-  --models "['$output/swinfuse','$output/swin_unetr']" --datasets "['$ct_task','$mr_task']" \
-  --mean_mask_datasets "['$ct_task']" --fold 0 --output_dir "$output/evaluation"
+  train "$output/swin_unetr" finetune_msd train.json,small.yaml,swin_unetr.yaml --dataset_dir "$ct_task" --fold 0 \
+  --max_epochs "$epochs" --val_interval "$epochs"
+step evaluation "5/6 testing both on CT and MRI of patients not trained on" bundle ood_eval evaluating evaluate.json,small.yaml \
+  --models "{'SwinFUSE': ['$output/swinfuse'], 'Swin UNETR': ['$output/swin_unetr']}" \
+  --datasets "['$ct_task','$mr_task']" --mean_mask_datasets "['$ct_task']" --fold 0 --output_dir "$output/evaluation"
 step report "6/6 table and pictures" "$PYTHON_BIN" scripts/quickstart.py report "$output"
 
 cat "$output/report/summary.md"

@@ -13,7 +13,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
-from swinfuse_components.distribution.vendoring import vendor_library
+from swinfuse_components.distribution.vendoring import required_packages, vendor_library
 
 DESCRIPTION = "model.json"
 LARGE_FILE_BYTES = 25 * 1024 * 1024
@@ -67,7 +67,8 @@ def build_package(
         _bake(folder / "configs", overlays, settings or {})
         version = _update_metadata(folder / "configs" / "metadata.json", metadata or {})
         if vendor:
-            vendor_library(folder)
+            packages = required_packages(vendor_library(folder))
+            _update_metadata(folder / "configs" / "metadata.json", {"+required_packages_version": packages})
         (folder / "models").mkdir()
         if weights is not None:
             save_weights(weights, folder / "models" / "model.pt")
@@ -135,8 +136,7 @@ def _merge(content: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
-    content = json.loads(path.read_text())
-    content.update(changes)
+    content = _merge(json.loads(path.read_text()), changes)
     path.write_text(json.dumps(content, indent=4) + "\n")
     return str(content["version"])
 

@@ -6,9 +6,12 @@ another relatively, so that they work under any name.
 """
 
 import ast
+import importlib.metadata
 import importlib.util
 import re
 import shutil
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 LIBRARY = "swinfuse_components"
@@ -81,6 +84,36 @@ def vendor_library(bundle: Path) -> list[str]:
     for path, text in texts.items():
         path.write_text(re.sub(rf"\b{LIBRARY}\b", VENDORED, text))
     return sorted(modules)
+
+
+def required_packages(modules: Iterable[str]) -> dict[str, str]:
+    """Distributions that these modules of the library import, with the versions installed here.
+
+    Left out: what Python brings, MONAI, PyTorch and NumPy, which the metadata names apart, and imports inside ``try``,
+    which are optional by their form.
+    """
+    owners = importlib.metadata.packages_distributions()
+    found = {}
+    for module in modules:
+        source = _source_of(module)
+        assert source is not None, module
+        for name in _foreign_imports(ast.parse(source.read_text())):
+            for distribution in owners.get(name, [])[:1]:
+                found[distribution] = importlib.metadata.version(distribution)
+    return dict(sorted(found.items()))
+
+
+def _foreign_imports(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Try):
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.split(".")[0])
+        names |= _foreign_imports(node)
+    return names - set(sys.stdlib_module_names) - {LIBRARY, "monai", "torch", "numpy"}
 
 
 def _source_of(module: str) -> Path | None:

@@ -1,0 +1,90 @@
+"""A trained network as TorchScript, as ONNX or as a ``torch.export`` program, and back again as a function of a tensor.
+
+All three hold one region size, the one that the network was built for: the tokens of the domain invariance module tie
+its weights to it. Larger volumes go through sliding windows, one at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FORMATS = {".ts": "TorchScript, traced", ".onnx": "ONNX", ".pt2": "torch.export"}
+
+
+def export_network(network: nn.Module, path: str | Path, *, in_channels: int, roi_size: Sequence[int]) -> Path:
+    """Write a network in the format that the file's suffix names: ``.ts``, ``.onnx`` or ``.pt2``.
+
+    Args:
+        network: takes (1, in_channels, D, H, W), gives one tensor; it is put into evaluation mode.
+        path: file to write.
+        in_channels: channels of the input.
+        roi_size: D, H, W of the input.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: another suffix.
+        ModuleNotFoundError: ONNX asked for without ``onnx`` and ``onnxscript``.
+
+    Example:
+        >>> network = nn.Conv3d(1, 2, 1)
+        >>> export_network(network, tmp_path / "network.ts", in_channels=1, roi_size=(8, 8, 8)).name
+        'network.ts'
+    """
+    target = Path(path)
+    suffix = _suffix(target)
+    network.eval()
+    example = torch.zeros(1, in_channels, *roi_size, device=next(network.parameters()).device)
+    with torch.no_grad():
+        if suffix == ".ts":
+            torch.jit.trace(network, example, check_trace=False).save(str(target))
+        elif suffix == ".onnx":
+            torch.onnx.export(
+                network, (example,), str(target), input_names=["image"], output_names=["pred"], dynamo=True
+            )
+        else:
+            torch.export.save(torch.export.export(network, (example,)), str(target))
+    return target
+
+
+def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
+    """Read an exported network as a function from (1, C, D, H, W) to logits, as ``SlidingWindowInferer`` calls it.
+
+    Raises:
+        ValueError: a suffix that :func:`export_network` does not write.
+        FileNotFoundError: no such file.
+        ModuleNotFoundError: an ONNX file without ``onnxruntime``.
+    """
+    source = Path(path)
+    suffix = _suffix(source)
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: found no such file, expected an exported network")
+    if suffix == ".ts":
+        return torch.jit.load(str(source), map_location="cpu").eval()
+    if suffix == ".onnx":
+        return _onnx_session(source)
+    return torch.export.load(str(source)).module()
+
+
+def _suffix(path: Path) -> str:
+    if path.suffix not in FORMATS:
+        known = ", ".join(f"{suffix} ({name})" for suffix, name in FORMATS.items())
+        raise ValueError(f"{path}: found the suffix {path.suffix!r}, expected one of {known}")
+    return path.suffix
+
+
+def _onnx_session(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(str(path))
+
+    def run(image: Tensor) -> Tensor:
+        # a MetaTensor would carry its affine into numpy's protocol; the plain array is what the runtime takes
+        array = torch.as_tensor(image).cpu().numpy()
+        return torch.from_numpy(session.run(["pred"], {"image": array})[0]).to(image.device)
+
+    return run

@@ -1,0 +1,86 @@
+"""Small weights for each bundle, and the packages built from them."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swinfuse_components.distribution import build_package
+from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
+
+BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
+ROI = [64, 64, 64]
+SIZE: dict[str, Any] = {"roi_size": ROI, "feature_size": 12, "window_size": 4, "dim": "swinfuse", "dim_options": None}
+
+# as fine-tuning writes it beside its weights
+MODEL: dict[str, Any] = {
+    "name": "Hippocampus",
+    "model_name": "SwinFUSE",
+    "modality": "mr",
+    "channels": ["MRI"],
+    "labels": {"0": "background", "1": "anterior", "2": "posterior"},
+    "regions": {"anterior": [1], "posterior": [2]},
+    "spacing": [1.0, 1.0, 1.0],
+    "ct_window": [-1000, 1000],
+    "mr_nonzero": False,
+    **SIZE,
+    "network_options": {"norm_name": "instance", "downsample": "merging"},
+    "sigmoid": False,
+    "start": "scratch",
+    "training_patients": [],
+}
+BRATS = MODEL | {
+    "name": "BraTS21",
+    "channels": ["FLAIR", "T1ce", "T1", "T2"],
+    "labels": {"0": "background", "1": "necrotic tumour core", "2": "peritumoral oedema", "4": "enhancing tumour"},
+    "regions": {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]},
+    "mr_nonzero": True,
+    "sigmoid": True,
+}
+
+
+def make_weights(bundle: str, folder: Path) -> Path:
+    """A checkpoint as training leaves it, with random weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    network: torch.nn.Module
+    if bundle == "pretrain":
+        network = SwinFUSEPretrainer(1, roi_size=ROI, feature_size=12, window_size=4)
+    else:
+        model = BRATS if bundle == "finetune_brats" else MODEL
+        out_channels = len(model["regions"]) if model["sigmoid"] else len(model["labels"])
+        network = SwinFUSE(len(model["channels"]), out_channels, roi_size=ROI, feature_size=12, window_size=4)
+        (folder / "model.json").write_text(json.dumps(model))
+    torch.save({"model": network.state_dict()}, folder / "model.pt")
+    return folder / "model.pt"
+
+
+def make_package(repository: Path, bundle: str, folder: Path, **options: Any) -> Path:
+    """Build a small package of a bundle; the path of its zip."""
+    if bundle == "pretrain":
+        size = {"roi_size": 64, "feature_size": 12, "window_size": 4}
+        data_format = {
+            f"network_data_format::{side}::{name}::spatial_shape": ROI
+            for side, name in (("inputs", "image"), ("outputs", "pred"))
+        }
+        options = {"settings": size, "metadata": data_format, **options}
+    weights = make_weights(bundle, folder / "weights" / bundle)
+    return build_package(repository / "bundles" / bundle, folder / "packages", weights=weights, **options)
+
+
+@pytest.fixture(scope="session")
+def package(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Zip of a bundle's small package, each built once a session; the unpacked folder lies beside it."""
+    folder = tmp_path_factory.mktemp("distribution")
+    return cache(lambda bundle: make_package(repository, bundle, folder))
+
+
+@pytest.fixture(scope="session")
+def installed_package(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a small package that leans on the installed library instead of carrying its code."""
+    folder = tmp_path_factory.mktemp("installed")
+    return cache(lambda bundle: make_package(repository, bundle, folder, vendor=False).parent / bundle)

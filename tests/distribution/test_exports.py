@@ -1,0 +1,60 @@
+"""A network that leaves PyTorch must still say the same, on a real volume."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, EnsureType, LoadImage, ResizeWithPadOrCrop, ScaleIntensityRangePercentiles
+
+from swinfuse_components.distribution import export_network, load_exported
+from swinfuse_components.networks import SwinFUSE
+
+ROI = (64, 64, 64)
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def network() -> SwinFUSE:
+    torch.manual_seed(0)
+    # one block a stage: the writers of ONNX and torch.export take their time by the number of operators
+    return SwinFUSE(1, 3, roi_size=ROI, feature_size=12, window_size=4, depths=(1, 1, 1, 1)).eval()
+
+
+@pytest.fixture(scope="module")
+def volume(swinfuse_data: Path) -> torch.Tensor:
+    """The middle of a real MRI, larger than the region on one axis, so that two windows are needed."""
+    image = sorted((swinfuse_data / "MSD_like/Task52_SarcomaMR/imagesTr").glob("*.nii.gz"))[0]
+    load = Compose(
+        [
+            LoadImage(ensure_channel_first=True),
+            ScaleIntensityRangePercentiles(0.5, 99.5, 0, 1, clip=True),
+            ResizeWithPadOrCrop((80, 64, 64)),
+            EnsureType(track_meta=False),
+        ]
+    )
+    return load(image)[None]
+
+
+@pytest.mark.parametrize(("suffix", "packages"), [(".ts", ()), (".pt2", ()), (".onnx", ("onnxscript", "onnxruntime"))])
+def test_exports_agree_with_eager(
+    network: SwinFUSE, volume: torch.Tensor, suffix: str, packages: tuple[str, ...], tmp_path: Path
+) -> None:
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install swinfuse-components[export]")
+    path = export_network(network, tmp_path / f"network{suffix}", in_channels=1, roi_size=ROI)
+    exported = load_exported(path)
+    inferer = SlidingWindowInferer(ROI, sw_batch_size=1, overlap=0.25, mode="gaussian")
+    with torch.no_grad():
+        expected = inferer(volume, network)
+        answer = inferer(volume, exported)
+    assert expected.shape == (1, 3, *volume.shape[2:])
+    assert expected.std() > 100 * TOLERANCE, "the logits say nothing: any export would agree"
+    torch.testing.assert_close(answer, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_unknown_suffix_is_named(network: SwinFUSE, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'\.tflite', expected one of \.ts"):
+        export_network(network, tmp_path / "network.tflite", in_channels=1, roi_size=ROI)
+    with pytest.raises(FileNotFoundError, match="missing.ts"):
+        load_exported(tmp_path / "missing.ts")

@@ -1,0 +1,164 @@
+"""A package holds all that the Model Zoo asks for, and runs where this library is not installed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from swinfuse_components.distribution import build_package, check_network, check_package, save_weights
+from swinfuse_components.distribution.checks import HEADINGS, REQUIRED_FILES, REQUIRED_KEYS
+
+BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
+# run first thing in the interpreter, it makes the installed library invisible, as on a machine that has none
+NOT_INSTALLED = """
+import sys
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "swinfuse_components":
+            raise ModuleNotFoundError(f"{name} is hidden by the test", name=name)
+sys.meta_path.insert(0, NotInstalled())
+"""
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_package_has_all_that_the_zoo_asks_for(package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(package(bundle)) as archive:
+        archive.extractall(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [bundle]
+    assert check_package(tmp_path / bundle) == []
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_network_gives_the_one_tensor_that_the_metadata_promises(package: Callable[[str], Path], bundle: str) -> None:
+    check_network(package(bundle).parent / bundle)
+
+
+@pytest.fixture
+def folder(package: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A package to spoil."""
+    return Path(shutil.copytree(package("finetune_msd").parent / "finetune_msd", tmp_path / "finetune_msd"))
+
+
+@pytest.mark.parametrize("name", REQUIRED_FILES)
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert f"{name}: missing" in check_package(folder)
+
+
+@pytest.mark.parametrize("key", REQUIRED_KEYS)
+def test_a_missing_key_is_named(folder: Path, key: str) -> None:
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata[key]
+    path.write_text(json.dumps(metadata))
+    assert f"metadata.json: {key} is missing" in check_package(folder)
+
+
+def test_an_inexact_version_and_an_unlisted_change_are_named(folder: Path) -> None:
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata |= {"version": "9.9.9", "pytorch_version": ">=2.6"}
+    path.write_text(json.dumps(metadata))
+    problems = check_package(folder)
+    assert "metadata.json: version 9.9.9 is not in the changelog" in problems
+    assert "metadata.json: pytorch_version is '>=2.6', expected one exact version" in problems
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_a_missing_heading_is_named(folder: Path, heading: str) -> None:
+    page = folder / "docs" / "README.md"
+    lines = [line for line in page.read_text().splitlines() if heading not in line.lower() or line[:1] != "#"]
+    page.write_text("\n".join(lines))
+    assert f"docs/README.md: no heading {heading!r}" in check_package(folder)
+
+
+def test_weights_of_another_network_are_named(folder: Path) -> None:
+    torch.save({"out.conv.conv.weight": torch.zeros(7)}, folder / "models" / "model.pt")
+    (problem,) = check_package(folder)
+    assert problem.startswith("models/model.pt: ") and "do not fit the network of inference.json" in problem
+
+
+def test_large_files_are_listed_with_their_hash(folder: Path) -> None:
+    large = folder / "models" / "large.pt"
+    large.write_bytes(bytes(26 * 1024 * 1024))
+    assert "models/large.pt: over 25 MB, expected an entry in large_files.yml" in check_package(folder)
+    entry = "- {path: models/large.pt, url: '', hash_val: '00', hash_type: sha256}"
+    (folder / "large_files.yml").write_text(f"large_files:\n{entry}\n")
+    assert "models/large.pt: its sha256 is not the one in large_files.yml" in check_package(folder)
+
+
+def test_the_same_content_gives_the_same_zip(package: Callable[[str], Path], repository: Path, tmp_path: Path) -> None:
+    weights = package("finetune_msd").parents[1] / "weights" / "finetune_msd" / "model.pt"
+    again = build_package(repository / "bundles" / "finetune_msd", tmp_path, weights=weights)
+    assert again.read_bytes() == package("finetune_msd").read_bytes()
+
+
+def test_wrong_arguments_are_named(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected a bundle's folder"):
+        build_package(tmp_path, tmp_path / "out")
+    with pytest.raises(KeyError, match="no_such_key"):
+        build_package(repository / "bundles" / "finetune_msd", tmp_path / "out", settings={"no_such_key": 1})
+    with pytest.raises(FileNotFoundError, match=r"missing\.pt: found no such file"):
+        save_weights(tmp_path / "missing.pt", tmp_path / "model.pt")
+    torch.save({"epoch": 3}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match="found the entries epoch, expected a state dict"):
+        save_weights(tmp_path / "odd.pt", tmp_path / "model.pt")
+
+
+def run_without_library(folder: Path, *arguments: str) -> None:
+    """`python -m monai.bundle run …` in the package's own folder, with the installed library hidden."""
+    code = NOT_INSTALLED + "import runpy; runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+def write_volume(path: Path, seed: int, shape: tuple[int, int, int] = (64, 64, 64)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).normal(100, 30, shape).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([1.0, 1.0, 1.0, 1.0])), path)
+
+
+@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats", "ood_eval"])
+def test_zip_infers_without_the_library(package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(package(bundle)) as archive:
+        archive.extractall(tmp_path)
+    data = tmp_path / "data"
+    if bundle == "finetune_brats":
+        for number, channel in enumerate(("flair", "t1", "t1ce", "t2")):
+            write_volume(data / "case_1" / f"case_1_{channel}.nii.gz", number)
+    else:
+        write_volume(data / "case_1.nii.gz", 0)
+    answer = ["inference", "--config_file", "configs/inference.json", "--dataset_dir", str(data)]
+    run_without_library(tmp_path / bundle, *answer, "--output_dir", str(tmp_path / "answer"))
+    (prediction,) = (tmp_path / "answer").rglob("*seg*.nii.gz")
+    assert nib.load(prediction).shape == (64, 64, 64)
+
+
+def test_zip_pre_trains_without_the_library(package: Callable[[str], Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(package("pretrain")) as archive:
+        archive.extractall(tmp_path)
+    for patient in range(3):
+        for number, name in enumerate(("ct", "mr")):
+            write_volume(tmp_path / f"data/Task1/brain/{patient}/{name}.nii.gz", 10 * patient + number)
+        mask = nib.Nifti1Image(np.ones((64, 64, 64), np.uint8), np.eye(4))
+        nib.save(mask, tmp_path / f"data/Task1/brain/{patient}/mask.nii.gz")
+    run_without_library(
+        tmp_path / "pretrain",
+        *("training", "--config_file", "configs/train.json", "--dataset_dir", str(tmp_path / "data")),
+        *("--run_dir", str(tmp_path / "run"), "--epoch_length", "3", "--max_epochs", "1", "--num_workers", "0"),
+        *("--spacing", "[1,1,1]", "--batch_size", "1"),
+    )
+    assert (tmp_path / "run" / "model.pt").is_file()
