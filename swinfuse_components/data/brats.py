@@ -18,7 +18,11 @@ BRATS_LABELS = {0: "background", 1: "necrotic tumour core", 2: "peritumoral oede
 
 
 def brats_datalist(
-    dataset_dir: str | os.PathLike, *, channels: Sequence[str] = BRATS_CHANNELS, labelled: bool = True
+    dataset_dir: str | os.PathLike,
+    *,
+    channels: Sequence[str] = BRATS_CHANNELS,
+    labelled: bool = True,
+    check_files: bool = True,
 ) -> list[dict]:
     """List the patients of a BraTS21 folder, in a fixed order.
 
@@ -26,6 +30,7 @@ def brats_datalist(
         dataset_dir: the folder that holds the patients' folders.
         channels: the sequences to load and their order; FLAIR, T1ce, T1, T2 by default.
         labelled: whether the label map is required and listed.
+        check_files: False lists missing files as if they were there, for :func:`check_datalist` to find.
 
     Returns:
         One dictionary a patient: ``image`` (a list of absolute paths in channel order), ``label``, ``modality``
@@ -42,12 +47,15 @@ def brats_datalist(
         if not any(folder.glob(f"{folder.name}_*.nii*")):
             continue  # not a patient's folder
         files = {name: find_volume(folder, f"{folder.name}_{name}") for name in wanted}
-        missing += [str(folder / f"{folder.name}_{name}.nii.gz") for name, path in files.items() if path is None]
+        for name in wanted:
+            if files[name] is None:
+                files[name] = folder / f"{folder.name}_{name}.nii.gz"
+                missing.append(str(files[name]))
         item: dict = {"image": [str(files[name]) for name in channels], "modality": "mr", "patient": folder.name}
         if labelled:
             item["label"] = str(files["seg"])
         items.append(item)
-    if missing:
+    if missing and check_files:
         raise FileNotFoundError(f"{len(missing)} file(s) of the BraTS21 layout are missing: {', '.join(missing)}")
     if not items:
         raise ValueError(f"no BraTS21 patient under '{root}': expected <id>/<id>_{{{','.join(wanted)}}}.nii.gz")

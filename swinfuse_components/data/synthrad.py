@@ -44,6 +44,7 @@ def synthrad_datalist(
     tasks: Sequence[str] | str | None = None,
     regions: Sequence[str] | str | None = None,
     require: Sequence[str] = ("ct", "mr", "mask"),
+    check_files: bool = True,
 ) -> list[dict]:
     """List the patients below a SynthRAD folder, in a fixed order.
 
@@ -53,6 +54,7 @@ def synthrad_datalist(
         regions: names of the regions to use, e.g. ``["brain", "pelvis"]``; all by default.
         require: files every patient must have, out of ``ct``, ``mr``, ``mask``, ``cbct``. Patients that have a
             cone-beam CT in place of a required ``mr`` (Task2) are left out; any other gap is an error.
+        check_files: False lists missing files as if they were there, for :func:`check_datalist` to find.
 
     Returns:
         One dictionary a patient: absolute paths under ``ct``, ``mr``, ``mask`` (those that exist), and ``patient``,
@@ -78,10 +80,13 @@ def synthrad_datalist(
         files = {name: find_volume(folder, name) for name in _FILES}
         if files["cbct"] is not None and files["mr"] is None and "mr" in require:
             continue
-        missing += [str(folder / f"{name}.nii.gz") for name in require if files[name] is None]
+        for name in require:
+            if files[name] is None:
+                files[name] = folder / f"{name}.nii.gz"
+                missing.append(str(files[name]))
         found = {name: str(path) for name, path in files.items() if path is not None}
         items.append({**found, "patient": folder.name, "region": region})
-    if missing:
+    if missing and check_files:
         raise FileNotFoundError(f"{len(missing)} file(s) of the SynthRAD layout are missing: {', '.join(missing)}")
     if not items:
         raise ValueError(
