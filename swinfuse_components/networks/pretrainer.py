@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .domain_invariance import DomainInvarianceOutput
 from .encoder import SwinFUSEEncoder
 from .heads import ContrastiveHead, InpaintingDecoder, RotationHead
+from .scripting import FixedSizeModule
 
 MODES = ("cross", "self")
 
@@ -126,6 +127,10 @@ class SwinFUSEPretrainer(nn.Module):
             return self.swinViT.fuse(p_i, p_j)
         stream_i, stream_j = self.swinViT.fuse(p_i, p_i).fused, self.swinViT.fuse(p_j, p_j).fused
         return DomainInvarianceOutput((stream_i + stream_j) / 2, stream_i, stream_j)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """``torch.jit.script`` gets the trace for one view, since MONAI's ``SwinTransformer`` cannot be scripted."""
+        return FixedSizeModule(self, self.swinViT.in_channels, self.roi_size)
 
     def _check(self, view: Tensor) -> None:
         if not torch.jit.is_tracing() and tuple(view.shape[2:]) != self.roi_size:

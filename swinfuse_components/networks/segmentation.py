@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .encoder import SwinFUSEEncoder
 from .merging import resolve_downsample
+from .scripting import FixedSizeModule
 
 
 class SwinFUSE(SwinUNETR):
@@ -106,6 +107,10 @@ class SwinFUSE(SwinUNETR):
         if not torch.jit.is_tracing():
             self._check_input(x_in)
         return super().forward(x_in)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """``torch.jit.script`` gets the trace at ``roi_size``, since MONAI's ``SwinUNETR`` cannot be scripted."""
+        return FixedSizeModule(self, self.in_channels, self.roi_size)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != 5 or x.shape[1] != self.in_channels:
