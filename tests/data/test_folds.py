@@ -1,0 +1,193 @@
+"""Splits by patient, fold files, and how often a modality is drawn."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swinfuse_components.data import (
+    UnsafePathError,
+    load_fold,
+    load_folds,
+    modality_weights,
+    msd_datalist,
+    save_folds,
+    select_patients,
+    split_folds,
+    split_patients,
+    write_folds,
+)
+
+
+def made_items(images_of_patient: list[int]) -> list[dict]:
+    """A data list in which patient k has so many images."""
+    return [
+        {"image": f"/data/p{patient}_{number}.nii.gz", "patient": f"p{patient}"}
+        for patient, count in enumerate(images_of_patient)
+        for number in range(count)
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 4), min_size=5, max_size=30),
+    seed=st.integers(0, 2**31),
+    num_folds=st.integers(2, 5),
+)
+def test_folds_partition_the_patients(counts, seed, num_folds):
+    items = made_items(counts)
+    folds = split_folds(items, num_folds, seed)
+    sizes = Counter()
+    for fold in range(num_folds):
+        training, validation = (load_fold(folds, fold, section) for section in ("training", "validation"))
+        assert len(training) + len(validation) == len(items)
+        assert not {i["patient"] for i in training} & {i["patient"] for i in validation}
+        sizes[fold] = len({i["patient"] for i in validation})
+    assert sum(sizes.values()) == len(counts) and max(sizes.values()) - min(sizes.values()) <= 1
+    assert split_folds(items, num_folds, seed) == folds
+
+
+def test_order_of_the_list_does_not_matter_but_the_seed_does():
+    items = made_items([1] * 20)
+    by_patient = {i["patient"]: i["fold"] for i in split_folds(items, seed=1)}
+    assert {i["patient"]: i["fold"] for i in split_folds(items[::-1], seed=1)} == by_patient
+    assert {i["patient"]: i["fold"] for i in split_folds(items, seed=2)} != by_patient
+    assert "fold" not in items[0]
+
+
+def test_fold_file_round_trip_and_relative_paths(msd_folder, tmp_path):
+    root = msd_folder(6)
+    folds = split_folds(msd_datalist(root), 3)
+    path = save_folds(folds, tmp_path / "out" / "folds.json", root)
+    written = json.loads(path.read_text())["training"]
+    assert written[0]["image"] == "imagesTr/case_00.nii.gz"
+    assert load_folds(path, root=root) == folds
+    assert load_fold(path, 1, "validation", root=root) == load_fold(folds, 1, "validation")
+
+
+def test_a_users_own_fold_file(tmp_path):
+    entries = [{"image": [f"a{k}.nii.gz", f"b{k}.nii.gz"], "label": f"l{k}.nii.gz", "fold": k % 2} for k in range(4)]
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"training": entries, "testing": [{"image": "t.nii.gz"}]}))
+    items = load_fold(path, 0, "validation", modality="mr")
+    assert [i["image"] for i in items] == [[str(tmp_path / f"{c}{k}.nii.gz") for c in "ab"] for k in (0, 2)]
+    assert items[0]["patient"] == "a0" and items[0]["modality"] == "mr"
+    assert load_folds(path, section="testing")[0]["image"] == str(tmp_path / "t.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "no list 'training'"),
+        ('{"training": {}}', "no list 'training'"),
+        ('{"training": []}', "no list 'training'"),
+        ('{"training": [3]}', "not an entry"),
+        ('{"training": [{"patient": "x", "fold": 0}]}', "not an entry"),
+        ('{"training": [{"image": "../x.nii.gz", "fold": 0}]}', "refused"),
+        ('{"training": [{"image": ["a", "/etc/passwd"], "fold": 0}]}', "refused"),
+        ('{"training": [{"image": 7, "fold": 0}]}', "found int"),
+        ('{"training": [{"image": "a"}, {"image": "b", "fold": 1}]}', "no integer 'fold'"),
+        ('{"training": [{"image": "a", "fold": "0"}, {"image": "b", "fold": 1}]}', "no integer 'fold'"),
+        ('{"training": [{"image": "a", "fold": true}, {"image": "b", "fold": 1}]}', "no integer 'fold'"),
+        ('{"training": [{"image": "a", "fold": 1}, {"image": "b", "fold": 2}]}', r"folds \[1, 2\]"),
+        ('{"training": [{"image": "a", "fold": 0}]}', r"folds \[0\]"),
+        (
+            '{"training": [{"image": "a", "fold": 0, "patient": "p"}, {"image": "b", "fold": 1, "patient": "p"}]}',
+            r"\['p'\] would be on both sides",
+        ),
+    ],
+)
+def test_faulty_fold_files_are_named(content, message, tmp_path):
+    path = tmp_path / "folds.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_fold(path, 0)
+
+
+def test_errors_of_the_splits(tmp_path):
+    items = made_items([1, 1, 1])
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_fold(tmp_path / "none.json", 0)
+    with pytest.raises(ValueError, match="5 folds of 3"):
+        split_folds(items, 5)
+    with pytest.raises(ValueError, match="cannot group by 'site'"):
+        split_folds(items, 2, group_key="site")
+    with pytest.raises(ValueError, match="no fold is assigned"):
+        split_folds(items, assignment={"p0": 0})
+    with pytest.raises(ValueError, match="section"):
+        load_fold(split_folds(items, 3), 0, "test")
+    with pytest.raises(ValueError, match="validation_fraction"):
+        split_patients(items, validation_fraction=1.0)
+    with pytest.raises(ValueError, match="section"):
+        split_patients(items, "test")
+    with pytest.raises(ValueError, match="at least two"):
+        split_patients(items[:1])
+    with pytest.raises(ValueError, match="no item is left"):
+        select_patients(items, include=["p9"])
+    with pytest.raises(UnsafePathError):
+        save_folds(split_folds(items, 3), tmp_path / "f.json", tmp_path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 3), min_size=2, max_size=30),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**31),
+)
+def test_split_of_pretraining_keeps_patients_together(counts, fraction, seed):
+    items = made_items(counts)
+    sides = [split_patients(items, s, validation_fraction=fraction, seed=seed) for s in ("training", "validation")]
+    patients = [{i["patient"] for i in side} for side in sides]
+    assert all(patients) and not patients[0] & patients[1]
+    assert sorted(i["image"] for side in sides for i in side) == sorted(i["image"] for i in items)
+    assert abs(len(patients[1]) - fraction * len(counts)) <= 1
+
+
+def test_select_patients():
+    items = made_items([2, 1, 1])
+    assert [i["patient"] for i in select_patients(items, exclude=["p0"])] == ["p1", "p2"]
+    assert len(select_patients(items, include=["p0", "p2"], exclude=["p2"])) == 2
+
+
+def test_data_sets_that_share_patients_share_folds(msd_folder, tmp_path):
+    first = msd_folder(6)
+    second = first.rename(tmp_path / "Task98_Other")
+    content = json.loads((second / "dataset.json").read_text())
+    content["training"] = content["training"][2:]
+    (second / "dataset.json").write_text(json.dumps(content))
+    first = msd_folder(6)
+    paths = write_folds(tmp_path / "out", str(first), str(second), num_folds=3)
+    one, two = ({i["patient"]: i["fold"] for i in load_folds(p, root=r)} for p, r in zip(paths, (first, second)))
+    assert len(one) == 6 and len(two) == 4 and all(one[patient] == fold for patient, fold in two.items())
+    with pytest.raises(FileExistsError, match="not replaced"):
+        write_folds(tmp_path / "out", str(first))
+    with pytest.raises(ValueError, match="layout"):
+        write_folds(tmp_path / "out", str(first), layout="tar")
+
+
+@pytest.mark.parametrize("ratio", [{"ct": 1, "mr": 1}, {"ct": 3, "mr": 1}, {"ct": 0, "mr": 1}, None])
+def test_modality_ratio_of_what_is_drawn(ratio):
+    items = [{"modality": "ct"}] * 30 + [{"modality": "mr"}] * 5
+    weights = modality_weights(items, ratio)
+    assert sum(weights) == pytest.approx(1)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.utils.data.WeightedRandomSampler(weights, 4000, generator=generator)
+    share = sum(index < 30 for index in drawn) / 4000
+    wanted = ratio or {"ct": 1, "mr": 1}
+    # four standard deviations of a share of 4000 draws
+    assert share == pytest.approx(wanted["ct"] / sum(wanted.values()), abs=0.032)
+
+
+def test_modality_ratio_errors():
+    items = [{"modality": "ct"}, {"modality": "mr"}]
+    for ratio in [{"ct": 1}, {"ct": -1, "mr": 1}, {"ct": float("nan"), "mr": 1}]:
+        with pytest.raises(ValueError, match="expected a number >= 0"):
+            modality_weights(items, ratio)
+    with pytest.raises(ValueError, match="nothing is left"):
+        modality_weights(items, {"ct": 0, "mr": 0})
+    with pytest.raises(ValueError, match="have no 'modality'"):
+        modality_weights([{}])
