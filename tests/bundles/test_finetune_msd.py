@@ -107,6 +107,7 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
             fold=fold,
             run_dir=run_dir,
             overlap=0.0,
+            num_workers=0,
             save_predictions=True,
             **common,
         )
@@ -124,7 +125,7 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
         assert scores["dice"] == pytest.approx({k: v for k, v in case["dice"].items()}, abs=1e-5, nan_ok=True)
 
     files = ["train.json", "evaluate.json", "ensemble.yaml"]
-    models = {"folds": [0, 1], "run_dir": str(tmp_path / "runs"), "overlap": 0.0, "num_folds": 2}
+    models = {"folds": [0, 1], "run_dir": str(tmp_path / "runs"), "overlap": 0.0, "num_folds": 2, "num_workers": 0}
     with pytest.raises(Exception, match="ConfigExpression") as refused:
         run_bundle("finetune_msd", files, "evaluating", dataset_dir=str(task), **models)
     assert "were used in training" in str(refused.value.__cause__ or refused.getrepr())
@@ -249,36 +250,27 @@ def test_segmentations_come_back_on_the_grid_of_the_input(
 
 
 def write_dicom_series(folder: Path, array: np.ndarray, spacing: tuple[float, float, float]) -> None:
-    """Slices as ITK writes them; ``array`` is (Z, Y, X)."""
+    """One file a slice; ``array`` is (Z, Y, X)."""
     folder.mkdir(parents=True)
-    image = itk.image_from_array(array)
-    image.SetSpacing(spacing)
-    image.SetOrigin((-20.0, -30.0, 15.0))
-    slices = itk.Image[itk.SS, 2]
-    names = itk.NumericSeriesFileNames.New()
-    names.SetSeriesFormat(str(folder / "slice_%03d.dcm"))
-    names.SetStartIndex(0)
-    names.SetEndIndex(array.shape[0] - 1)
-    dictionaries = []
-    uid = "1.2.826.0.1.3680043.2.1125.1"
-    for number in range(array.shape[0]):
-        entries = itk.MetaDataDictionary()
+    root = "1.2.826.0.1.3680043.2.1125.1"
+    for number, plane in enumerate(array):
+        position = (-20.0, -30.0, 15.0 + number * spacing[2])
+        image = itk.image_from_array(plane[None])
+        image.SetSpacing(spacing)
+        image.SetOrigin(position)
         for tag, value in {
+            "0008|0018": f"{root}.3.{number + 1}",
             "0008|0060": "MR",
-            "0020|000e": f"{uid}.2",
-            "0020|000d": f"{uid}.1",
-            "0020|0032": f"-20\\-30\\{15 + number * spacing[2]}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0020|000d": f"{root}.1",
+            "0020|000e": f"{root}.2",
             "0020|0013": str(number + 1),
+            "0020|0032": "\\".join(map(str, position)),
+            "0020|0037": "1\\0\\0\\0\\1\\0",
         }.items():
-            entries[tag] = value
-        dictionaries.append(entries)
-    dicom = itk.GDCMImageIO.New()
-    dicom.SetKeepOriginalUID(True)
-    writer = itk.ImageSeriesWriter[type(image), slices].New(Input=image, ImageIO=dicom)
-    writer.SetFileNames(names.GetFileNames())
-    writer.SetMetaDataDictionaryArray(dictionaries)
-    writer.Update()
+            image[tag] = value
+        dicom = itk.GDCMImageIO.New()
+        dicom.SetKeepOriginalUID(True)
+        itk.imwrite(image, str(folder / f"IM{number:04d}.dcm"), imageio=dicom)
 
 
 def test_a_dicom_series_is_segmented_on_its_own_grid(run_bundle: Run, random_model: Path, tmp_path: Path) -> None:

@@ -186,10 +186,8 @@ def test_evaluation_repeats_the_validation_of_the_best_model(
         output_dir=str(tmp_path),
         **SMALL,
     )
-    (header, values) = (line.split() for line in (tmp_path / "metrics.csv").read_text().splitlines()[:2])
-    del header, values
     best = min(float(row["val_loss"]) for row in rows(trained / "validation.csv"))
-    found = dict(line.split("\t") for line in (tmp_path / "metrics.csv").read_text().splitlines())
+    found = dict(line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines())
     assert float(found["val_loss"]) == pytest.approx(best, rel=1e-6)
 
 
