@@ -1,5 +1,6 @@
 """Weights of every known source go where they belong, or nowhere with an error that names them."""
 
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -357,6 +358,33 @@ def test_other_settings_of_the_module(write: Callable) -> None:
     path = write({"model": SwinFUSEPretrainer(**SMALL, dim="paper").state_dict()})
     error = refused(SwinFUSE(1, 2, **SMALL), path, r"the network lacks \(swinViT\.domain_invariance\.psi\.1\.0")
     assert isinstance(error.report, LoadReport)
+
+
+@pytest.mark.parametrize("record", ["configuration.json", "model.json"])
+@pytest.mark.parametrize(
+    ("trained", "built", "message"),
+    [
+        ({"gate": "product"}, {}, "gate='product' in its record, 'sigmoid' in the network"),
+        ({}, {"residual": False}, "residual=True in its record, False in the network"),
+        ({"num_heads": [6, 12, 24, 48], "head_dim": 8}, {}, r"num_heads=\[6, 12, 24, 48\].*head_dim=8"),
+    ],
+)
+def test_settings_that_no_tensor_shows(record: str, trained: dict, built: dict, message: str, write: Callable) -> None:
+    """Such modules fit tensor by tensor and compute something else; the record beside the weights tells."""
+    path = write({"model": SwinFUSEPretrainer(**SMALL, dim_options=trained).state_dict()})
+    network = SwinFUSE(1, 2, **SMALL, dim_options=built)
+    assert not load_pretrained(network, path).unfilled, "without a record nothing can be known"
+    path.with_name(record).write_text(json.dumps({"dim": "swinfuse", "dim_options": trained}))
+    refused(network, path, message)
+    assert load_pretrained(network, path, part="swin").left
+    assert not load_pretrained(SwinFUSE(1, 2, **SMALL, dim_options=trained), path).unfilled
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"dim": "$@x"}', '{"dim": "swinfuse", "dim_options": "@options"}', "{"])
+def test_records_that_do_not_tell_are_no_hindrance(text: str, write: Callable) -> None:
+    path = write({"model": SwinFUSEPretrainer(**SMALL).state_dict()})
+    path.with_name("configuration.json").write_text(text)
+    assert not load_pretrained(SwinFUSE(1, 2, **SMALL), path).unfilled
 
 
 @pytest.mark.parametrize(

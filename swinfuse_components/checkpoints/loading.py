@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -18,6 +19,7 @@ from .errors import CheckpointError
 from .names import DIM, ENCODER, SourceWeights, identify_source
 from .reading import find_state_dict, read_checkpoint
 from .report import ADAPTED, KEPT, LEFT, LOADED, MISMATCH, MISSING, LoadReport, TensorRecord
+from .settings import differing_settings
 
 PARTS = ("encoder", "swin", "all")
 MERGINGS = ("auto", "legacy", "current")
@@ -93,6 +95,7 @@ def load_pretrained(
     values = _match(targets, source, part, report)
     _refuse_other_region(targets, source, part, report)
     _refuse_forgotten_module(targets, source, part, report, allow_partial)
+    _refuse_other_module(network, source, part, report)
     _refuse_gaps(report, allow_partial, minimum)
     _check_values(values, source, report)
     _check_merging(network, source, merging, report)
@@ -209,6 +212,19 @@ def _refuse_forgotten_module(
         raise CheckpointError(
             f"{report.path}: the file has {len(left)} tensors of a domain invariance module that the network lacks "
             f"({_some(left)}). Build the network with the same dim and dim_options, or leave them with part='swin'",
+            report,
+        )
+
+
+def _refuse_other_module(network: nn.Module, source: SourceWeights, part: str, report: LoadReport) -> None:
+    if part == "swin" or not any(name.startswith(DIM) for name in source.tensors):
+        return
+    differing = differing_settings(Path(report.path), network)
+    if differing:
+        raise CheckpointError(
+            f"{report.path}: its domain invariance module has tensors of the same shapes but other settings: "
+            f"{'; '.join(differing)}. Build the network with the same dim and dim_options, or leave the module's "
+            "weights with part='swin'",
             report,
         )
 

@@ -1,0 +1,80 @@
+"""Settings of the domain invariance module that its tensors do not show, from the files a training leaves behind."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from swinfuse_components.networks import DomainInvarianceModule
+from swinfuse_components.networks.domain_invariance import CoAttentionLayer
+from swinfuse_components.networks.variants import PAPER_OPTIONS
+
+# written beside the weights: by pre-training the whole configuration, by fine-tuning the model's description
+RECORDS = ("configuration.json", "model.json")
+_INVISIBLE = ("gate", "residual", "num_heads", "head_dim")
+_LARGEST_RECORD = 2**20
+
+
+def differing_settings(path: Path, network: nn.Module) -> list[str]:
+    """How the module of the network differs from the one that the record beside a checkpoint describes.
+
+    A module with another gate, other residuals, or other heads of the same total width has tensors of the same names
+    and shapes; it loads without a word and computes something else.
+
+    Args:
+        path: the checkpoint; ``configuration.json`` or ``model.json`` in its folder are read as data.
+        network: the network it is loaded into.
+
+    Returns:
+        one text for each setting, empty if all agree or nothing is recorded.
+    """
+    module = next((each for each in network.modules() if isinstance(each, DomainInvarianceModule)), None)
+    recorded = _recorded_settings(path)
+    if module is None or recorded is None:
+        return []
+    layers = [cast(CoAttentionLayer, layer).attention for layer in cast(nn.ModuleList, module.psi[0])]
+    present = {
+        "gate": module.gate,
+        "residual": module.residual,
+        "num_heads": [layer.num_heads for layer in layers],
+        "head_dim": layers[0].to_q.out_features // layers[0].num_heads,
+    }
+    return [
+        f"{name}={recorded[name]!r} in its record, {present[name]!r} in the network"
+        for name in _INVISIBLE
+        if recorded[name] != present[name]
+    ]
+
+
+def _recorded_settings(path: Path) -> dict[str, Any] | None:
+    """The invisible settings by name; None if no record gives them plainly."""
+    for name in RECORDS:
+        record = path.with_name(name)
+        try:
+            if record.stat().st_size > _LARGEST_RECORD:
+                continue
+            content = json.loads(record.read_text())
+        except (OSError, ValueError):
+            continue
+        if not isinstance(content, Mapping) or content.get("dim") not in ("swinfuse", "paper"):
+            continue
+        options = content.get("dim_options") or {}
+        if not isinstance(options, Mapping) or any(_is_expression(value) for value in options.values()):
+            continue
+        defaults = {
+            key: parameter.default for key, parameter in inspect.signature(DomainInvarianceModule).parameters.items()
+        }
+        variant = PAPER_OPTIONS if content["dim"] == "paper" else {}
+        settings = {**defaults, **variant, **options}
+        return {key: list(settings[key]) if key == "num_heads" else settings[key] for key in _INVISIBLE}
+    return None
+
+
+def _is_expression(value: object) -> bool:
+    """A reference or expression of MONAI's configurations, which is not evaluated here."""
+    return isinstance(value, str) and value.startswith(("@", "$", "%"))
