@@ -121,7 +121,9 @@ class _ItemCheck:
             expected = list(self.required) or f"one of {list(_IMAGE_KEYS)}"
             return [], [_found("malformed_item", f"keys {[str(key) for key in item]}, expected {expected}")]
         for key in (*_IMAGE_KEYS, *_LABEL_KEYS):
-            entries = item.get(key, [])
+            entries = item.get(key, ())
+            if isinstance(entries, list) and not entries:
+                findings.append(_found("malformed_item", f"'{key}' is an empty list, expected a path"))
             for path in entries if isinstance(entries, (list, tuple)) else [entries]:
                 if not isinstance(path, (str, os.PathLike)) or not os.fspath(path) or "\0" in str(path):
                     findings.append(_found("malformed_item", f"'{key}' is {path!r}, expected a path"))

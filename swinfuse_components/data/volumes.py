@@ -15,6 +15,7 @@ from monai.transforms import LoadImage
 MAX_VOXELS = 2**31
 """A header that announces more is not believed (2048 x 1024 x 1024; a whole-body CT has a tenth of it)."""
 
+_MAX_TRAILING = 2**24  # bytes; header extensions and padding are far smaller
 _DEFLATE_LIMIT = 1040  # deflate packs at most 1032 bytes into one
 
 
@@ -67,7 +68,15 @@ def _open_nifti(path: str) -> Volume:
         raise VolumeError("unreadable", f"truncated: its header announces {announced} bytes, it cannot hold them")
 
     def read() -> np.ndarray:
-        return np.asanyarray(image.dataobj)
+        if not path.endswith(".gz"):
+            return np.asanyarray(image.dataobj)
+        with gzip.open(path) as stream:
+            values = np.asanyarray(type(image).from_stream(stream).dataobj)
+            # the checksum stands at the end of the stream, and nibabel never reads that far
+            while stream.read(2**16):
+                if stream.tell() > announced + _MAX_TRAILING:
+                    raise ValueError(f"more than {_MAX_TRAILING} bytes follow the voxels")
+        return values
 
     return Volume(shape, affine, any(codes) or not codes, read)
 
