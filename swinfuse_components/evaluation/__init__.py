@@ -1,7 +1,7 @@
 """Evaluation out of distribution: scores, statistics, baselines, the matrix of models and data sets."""
 
 from .baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold, blank, inverted, silhouette
-from .folders import mean_masks, model_source, model_sources, read_target, read_targets
+from .folders import mean_masks, model_source, model_sources, read_target, read_targets, unseen
 from .matrix import OutOfDistributionMatrix, prediction_path
 from .results import matrix_cells, write_results
 from .scores import CaseScores, score_case, score_masks
@@ -35,5 +35,6 @@ __all__ = [
     "score_masks",
     "silhouette",
     "summarize",
+    "unseen",
     "write_results",
 ]

@@ -245,3 +245,16 @@ def mean_masks(
         )
         for folder in datasets
     ]
+
+
+def unseen(items: Iterable[Mapping[str, Any]], models: Mapping[str, str | Path]) -> list[Mapping[str, Any]]:
+    """Items of patients that none of the models was trained on.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    trained = {str(p) for folder in models.values() for p in read_model(folder)[1].get("training_patients", ())}
+    left = [item for item in items if str(item["patient"]) not in trained]
+    if not left:
+        raise ValueError(f"every patient of the data set was trained on by one of {sorted(models)}")
+    return left

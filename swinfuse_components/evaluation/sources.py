@@ -124,7 +124,7 @@ class NetworkSource:
         self.classes = None if classes is None else {str(k): int(v) for k, v in classes.items()}
         self.in_channels = in_channels
         self.training_patients = patients_of(training_patients)
-        self._invert = Invertd("pred", self.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
+        self.inverter = Invertd("pred", self.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
         self._loaded = False
 
     def load(self) -> None:
@@ -182,7 +182,7 @@ class NetworkSource:
         logits = self.inferer(torch.as_tensor(shown)[None].to(self.device), self.network)[0].float().cpu()
         probabilities = torch.sigmoid(logits) if self.sigmoid else torch.softmax(logits, 0)
         item["pred"] = MetaTensor(torch.as_tensor(probabilities), meta=item["image"].meta)
-        restored = self._invert(item)["pred"]
+        restored = self.inverter(item)["pred"]
         if self.sigmoid:
             labels = torch.zeros(restored.shape[1:], dtype=torch.int16)
             for number, channel in enumerate(restored, start=1):

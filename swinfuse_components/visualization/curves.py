@@ -7,7 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.ticker import MaxNLocator
+
 from .style import CLASS_COLOURS, FONT_SIZE, new_figure, save_figure
+
+# yellow is hard to see as a line on white
+LINE_COLOURS = tuple(colour for colour in CLASS_COLOURS if colour != "#F0E442")
 
 
 def read_columns(path: str | Path) -> dict[str, list[float]]:
@@ -61,8 +66,8 @@ def curves(
     figure, [[ax]] = new_figure(1, 1, width=5.2, height=3.2)
     for number, (name, (x, y)) in enumerate(series.items()):
         points = [(a, b) for a, b in zip(x, y) if not (math.isnan(a) or math.isnan(b))]
-        colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
-        line = "-" if number < len(CLASS_COLOURS) else "--"
+        colour = LINE_COLOURS[number % len(LINE_COLOURS)]
+        line = "-" if number < len(LINE_COLOURS) else "--"
         marker = "o" if len(points) < 30 else None
         ax.plot(*zip(*points), line, color=colour, label=name, linewidth=1.3, marker=marker, markersize=3)
     for name, value in (bounds or {}).items():
@@ -72,6 +77,8 @@ def curves(
     ax.set_ylabel(ylabel, fontsize=FONT_SIZE)
     ax.tick_params(labelsize=FONT_SIZE - 1)
     ax.grid(alpha=0.3)
+    if all(float(a).is_integer() for x, _ in series.values() for a in x):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=FONT_SIZE - 1, frameon=False)
     if title:
         ax.set_title(title, fontsize=FONT_SIZE + 1)

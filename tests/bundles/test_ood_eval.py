@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,31 @@ def test_inference_writes_a_label_map_on_the_grid_of_the_image(
     run(run_id="run", config_file=config, overlap=0.0, **options)
     written = nib.load(next(tmp_path.glob("*.nii.gz")))
     assert written.shape == SHAPE and np.allclose(written.affine, nib.load(image).affine, atol=1e-4)
+
+
+def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_path: Path) -> None:
+    config = str(repository / "bundles/ood_eval/configs/pictures.json")
+    datasets = [str(workplace / "Task01_BoxCT"), str(workplace / "Task02_BoxMR")]
+    common = {"model_dir": str(workplace / "swinfuse"), "output_dir": str(tmp_path), "config_file": config}
+    run(run_id="attention", datasets=datasets, overlap=0.0, **common)
+    with (tmp_path / "attention.csv").open() as file:
+        volumes = [record["volume"] for record in csv.DictReader(file)]
+    unseen = sorted(set(PATIENTS) - set(TRAINED))[0]
+    assert volumes == [f"{unseen}, CT", f"{unseen}, MR"]
+
+    pairs = []
+    for name in PATIENTS:
+        folder = workplace / "pairs" / "Task1" / "box" / name
+        folder.mkdir(parents=True)
+        for key, task in (("ct", "Task01_BoxCT/imagesTr"), ("mr", "Task02_BoxMR/imagesTr")):
+            shutil.copy(workplace / task / f"{name}.nii.gz", folder / f"{key}.nii.gz")
+        shutil.copy(workplace / "Task01_BoxCT/labelsTr" / f"{name}.nii.gz", folder / "mask.nii.gz")
+        pairs.append(folder)
+    models = {"SwinFUSE": str(workplace / "swinfuse"), "Swin UNETR": str(workplace / "swin_unetr")}
+    run(run_id="features", models=models, pairs_dir=str(workplace / "pairs"), **common)
+    written = {path.name for path in tmp_path.iterdir()}
+    for name in ("cka", "tsne_SwinFUSE", "tsne_Swin_UNETR", "attention_difference_SwinFUSE"):
+        assert {f"{name}.png", f"{name}.csv"} <= written
+    with (tmp_path / "cka.csv").open() as file:
+        ways = {(r["model"], r["encoder"]) for r in csv.DictReader(file)}
+    assert ways == {("SwinFUSE", "with DIM"), ("SwinFUSE", "without DIM"), ("Swin UNETR", "no DIM")}

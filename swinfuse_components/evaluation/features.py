@@ -1,0 +1,279 @@
+"""What an encoder makes of CT and of MRI at the same place: features, the module's gates and attention, densities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd, SpatialPadd
+from torch.nn import functional
+
+from swinfuse_components.losses import DensityDivergenceLoss
+from swinfuse_components.networks import DomainInvarianceModule, SwinFUSEEncoder
+from swinfuse_components.transforms import ModalityIntensityd
+
+from .similarity import linear_cka
+
+MODALITIES = ("ct", "mr")
+
+
+@dataclass
+class PairedCrops:
+    """Sub-volumes of CT and MRI at the same places of the same patients.
+
+    Attributes:
+        ct: (N, 1, D, H, W), scaled to [0, 1].
+        mr: the same places on MRI.
+        patients: patient of each.
+    """
+
+    ct: torch.Tensor
+    mr: torch.Tensor
+    patients: list[str]
+
+
+def paired_crops(
+    pairs: Iterable[Mapping[str, Any]],
+    *,
+    roi_size: Sequence[int],
+    spacing: Sequence[float],
+    ct_window: Sequence[float] = (-1000.0, 1000.0),
+    crops: int = 2,
+    seed: int = 0,
+) -> PairedCrops:
+    """Cut sub-volumes at random places inside the body mask, the same for CT and MRI.
+
+    Args:
+        pairs: items with ``ct``, ``mr`` and ``mask`` on one grid and ``patient``, as SynthRAD's.
+        roi_size: size of a sub-volume.
+        spacing: in mm.
+        ct_window: in Hounsfield units.
+        crops: sub-volumes of each patient.
+        seed: of the places.
+
+    Raises:
+        ValueError: if there are no pairs.
+    """
+    keys = ("ct", "mr", "mask")
+    prepare = Compose(
+        [
+            LoadImaged(keys, image_only=True, ensure_channel_first=True),
+            Orientationd(keys, "RAS", labels=None),
+            Spacingd(keys, list(spacing), mode=("bilinear", "bilinear", "nearest")),
+            ModalityIntensityd(MODALITIES, modality=MODALITIES, ct_window=ct_window),
+            SpatialPadd(keys, list(roi_size)),
+        ]
+    )
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[torch.Tensor]] = {"ct": [], "mr": []}
+    patients = []
+    for pair in pairs:
+        item = dict(prepare({key: pair[key] for key in keys}))
+        inside = np.argwhere(np.asarray(item["mask"][0]) > 0)
+        for centre in inside[rng.integers(len(inside), size=crops)]:
+            limits = [n - r for n, r in zip(item["mask"].shape[1:], roi_size)]
+            start = [int(np.clip(c - r // 2, 0, limit)) for c, r, limit in zip(centre, roi_size, limits)]
+            window = tuple(slice(s, s + r) for s, r in zip(start, roi_size))
+            for key in MODALITIES:
+                found[key].append(torch.as_tensor(np.asarray(item[key])[(slice(None), *window)]).float())
+            patients.append(str(pair["patient"]))
+    if not patients:
+        raise ValueError("no pairs of CT and MRI: expected at least one")
+    return PairedCrops(torch.stack(found["ct"]), torch.stack(found["mr"]), patients)
+
+
+@torch.no_grad()
+def pooled_features(encoder: SwinFUSEEncoder, images: torch.Tensor, *, use_dim: bool = True) -> list[torch.Tensor]:
+    """Mean over space of the feature map of each stage.
+
+    Args:
+        encoder: in evaluation mode.
+        images: (N, 1, D, H, W).
+        use_dim: pass the patch embedding through the domain invariance module; False goes around it.
+
+    Returns:
+        for the patch embedding and each of the four stages a tensor (N, C_k).
+    """
+    stages: list[list[torch.Tensor]] = []
+    for image in images:
+        embedding = encoder.embed(image[None])
+        embedding = encoder.fuse(embedding, embedding).fused if use_dim else embedding
+        stages.append([stage.mean(dim=(2, 3, 4))[0] for stage in encoder.encode(embedding)])
+    return [torch.stack(stage) for stage in zip(*stages)]
+
+
+def cka_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, shuffles: int = 20, seed: int = 0) -> list[dict]:
+    """Linear CKA between CT and MRI features of the same places, per stage, with and without the module.
+
+    ``unrelated`` is the mean CKA after shuffling the places of one side, ``unrelated_95`` its 95th percentile: what
+    similarity without correspondence looks like for so many samples and features.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    ways = {"with DIM": True, "without DIM": False} if encoder.domain_invariance is not None else {"no DIM": False}
+    records = []
+    for name, use_dim in ways.items():
+        ct, mr = (pooled_features(encoder, getattr(crops, m), use_dim=use_dim) for m in MODALITIES)
+        for stage, (x, y) in enumerate(zip(ct, mr)):
+            orders = [torch.randperm(len(y), generator=generator) for _ in range(shuffles)]
+            chance = [linear_cka(x, y[order]) for order in orders]
+            records.append(
+                {
+                    "encoder": name,
+                    "stage": stage,
+                    "cka": linear_cka(x, y),
+                    "unrelated": float(np.mean(chance)),
+                    "unrelated_95": float(np.percentile(chance, 95)),
+                    "samples": len(x),
+                    "features": x.shape[1],
+                }
+            )
+    return records
+
+
+def tsne_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, stage: int = -1, seed: int = 0) -> list[dict]:
+    """Pooled features of one stage in two dimensions by scikit-learn's t-SNE, CT and MRI together.
+
+    With the coordinates, ``same_modality`` says which share of the five nearest neighbours in the full feature space
+    has the same modality: 1 for modalities apart, about 0.5 for mixed ones.
+    """
+    from sklearn.manifold import TSNE
+    from sklearn.neighbors import NearestNeighbors
+    from sklearn.preprocessing import StandardScaler
+
+    features = np.concatenate([pooled_features(encoder, getattr(crops, m))[stage].numpy() for m in MODALITIES])
+    features = StandardScaler().fit_transform(features)
+    modality = np.repeat(MODALITIES, len(crops.patients))
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    points = TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(features)
+    nearest = NearestNeighbors(n_neighbors=min(5, len(features) - 1)).fit(features)
+    neighbours = nearest.kneighbors(return_distance=False)  # without itself
+    return [
+        {
+            "patient": patient,
+            "modality": str(kind),
+            "x": float(x),
+            "y": float(y),
+            "same_modality": float(np.mean(modality[near] == kind)),
+        }
+        for patient, kind, (x, y), near in zip([*crops.patients] * 2, modality, points, neighbours)
+    ]
+
+
+@torch.no_grad()
+def density_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, points: int = 512, seed: int = 0) -> list[dict]:
+    """Density divergence (Eq. 2 and 3, in nats, at most ln 2) between CT and MRI embeddings of the same places.
+
+    Voxels of the embedding are the points. ``embedding`` is before the module, ``streams`` the two terms of Eq. 1 with
+    CT as one view and MRI as the other, ``self`` the module on each alone. Both bandwidth rules.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kinds: dict[str, tuple[list, list]] = {"embedding": ([], [])}
+    if encoder.domain_invariance is not None:
+        kinds |= {"streams": ([], []), "self": ([], [])}
+    for ct, mr in zip(crops.ct, crops.mr):
+        p_ct, p_mr = encoder.embed(ct[None]), encoder.embed(mr[None])
+        values = {"embedding": (p_ct, p_mr)}
+        if encoder.domain_invariance is not None:
+            both = encoder.fuse(p_ct, p_mr)
+            values |= {
+                "streams": (both.stream_i, both.stream_j),
+                "self": (encoder.fuse(p_ct, p_ct).fused, encoder.fuse(p_mr, p_mr).fused),
+            }
+        count = p_ct[0, 0].numel()
+        places = torch.randperm(count, generator=generator)[: math.ceil(points / len(crops.ct))]
+        for kind, tensors in values.items():
+            for store, tensor in zip(kinds[kind], tensors):
+                store.append(tensor[0].flatten(1)[:, places].T)
+    return [
+        {
+            "between": kind,
+            "bandwidth": rule,
+            "divergence": float(DensityDivergenceLoss(rule)(torch.cat(x), torch.cat(y))),
+            "bound": math.log(2),
+            "points": sum(len(part) for part in x),
+        }
+        for kind, (x, y) in kinds.items()
+        for rule in ("spread", "paper")
+    ]
+
+
+def _module(encoder: SwinFUSEEncoder) -> DomainInvarianceModule:
+    module = encoder.domain_invariance
+    if not isinstance(module, DomainInvarianceModule):
+        raise ValueError(
+            "this encoder has no attention to look at: expected a domain invariance module, "
+            f"found {type(module).__name__}"
+        )
+    return module
+
+
+def _jensen_shannon(p: torch.Tensor, q: torch.Tensor) -> float:
+    """Mean over rows of the Jensen-Shannon divergence of two attention maps, in nats."""
+    m = ((p + q) / 2).clamp_min(1e-12).log()
+    kl = [functional.kl_div(m, t, reduction="none").sum(-1).mean() for t in (p, q)]
+    return float(sum(kl) / 2)
+
+
+@torch.no_grad()
+def attention_records(encoder: SwinFUSEEncoder, crops: PairedCrops) -> list[dict]:
+    """Whether the module's attention differs between modalities: divergence of the attention maps, layer by layer.
+
+    ``same_place`` compares CT with MRI of one place; ``other_ct`` and ``other_mr`` compare one place with the next one
+    of the same modality. If modality matters more than content, the first is larger than the others.
+
+    Raises:
+        ValueError: if the encoder has no domain invariance module, or there are fewer than two crops.
+    """
+    module = _module(encoder)
+    if len(crops.ct) < 2:
+        raise ValueError(f"attention of {len(crops.ct)} place(s): expected at least two")
+
+    def maps(image: torch.Tensor) -> list[torch.Tensor]:
+        embedding = encoder.embed(image[None])
+        return [first for first, _ in module.attention_maps(embedding, embedding)]
+
+    records: list[dict] = []
+    previous: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+    for place, (ct, mr) in enumerate(zip(crops.ct, crops.mr)):
+        now = maps(ct), maps(mr)
+        for layer in range(len(now[0])):
+            comparisons = {"same_place": (now[0][layer], now[1][layer])}
+            if previous is not None:
+                comparisons |= {f"other_{m}": (previous[i][layer], now[i][layer]) for i, m in enumerate(MODALITIES)}
+            for kind, (p, q) in comparisons.items():
+                records.append(
+                    {"place": place, "layer": layer + 1, "between": kind, "divergence": _jensen_shannon(p, q)}
+                )
+        previous = now
+    return records
+
+
+@torch.no_grad()
+def gate_volume(encoder: SwinFUSEEncoder, image: torch.Tensor, *, overlap: float = 0.5) -> torch.Tensor:
+    """The module's gate over a whole volume: what Eq. 1 multiplies the embedding by, mean magnitude over the channels.
+
+    Args:
+        encoder: with a module, in evaluation mode.
+        image: (1, D, H, W), prepared as for the network.
+        overlap: of the windows, whose averages hide their borders.
+
+    Returns:
+        (D, H, W), on the grid of the image. 1 leaves the embedding as it is.
+
+    Raises:
+        ValueError: if the encoder has no module with gates.
+    """
+    module = _module(encoder)
+
+    def gate(windows: torch.Tensor) -> torch.Tensor:
+        embedding = encoder.embed(windows)
+        magnitude = module.gates(embedding, embedding)[0].abs().mean(1, keepdim=True)
+        return functional.interpolate(magnitude, size=windows.shape[2:], mode="trilinear")
+
+    inferer = SlidingWindowInferer(encoder.roi_size, sw_batch_size=1, overlap=overlap, mode="gaussian")
+    return torch.as_tensor(inferer(torch.as_tensor(image)[None], gate))[0, 0]
