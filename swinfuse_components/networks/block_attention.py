@@ -64,7 +64,7 @@ class BlockAttention(torch.autograd.Function):
         at_a_time = max(1, ELEMENTS_AT_A_TIME // (heads * n * n))
         order, back, steps = order_by_kind(kinds, windows, at_a_time, qkv.device)
         q, k, v = _sorted_qkv(qkv, order, scale)
-        out, total = torch.empty_like(q), q.new_empty(windows, heads, n)
+        out, total = torch.empty_like(q), q.new_empty((windows, heads, n))
         # By Cauchy and Schwarz no score is larger than this; if it is small, nothing need be taken off before exp.
         largest = (q.norm(dim=-1).amax(-1) * k.norm(dim=-1).amax(-1)).max() + bias.abs().max()
         top = None if largest < SAFE_SCORE else torch.empty_like(total)
@@ -99,7 +99,7 @@ class BlockAttention(torch.autograd.Function):
         g = torch.cat([grad, -inner], -1).index_select(0, order).transpose(1, 2) / total.unsqueeze(-1)
         v = torch.cat([v, v.new_ones(()).expand(*v.shape[:-1], 1)], -1)
         g_only = g[..., :-1].contiguous()
-        grads, grad_bias = qkv.new_empty(3, windows, heads, n, d), torch.zeros_like(bias[0])
+        grads, grad_bias = qkv.new_empty((3, windows, heads, n, d)), torch.zeros_like(bias[0])
         for kind, first, last in steps:
             weights = _scores(q[first:last], k[first:last], bias[kind])
             if top is not None:
