@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Serve a bundle in MONAI Label: it segments and trains on a folder of images, for 3D Slicer, OHIF or REST clients.
 #
-#   scripts/label_server.sh BUNDLE IMAGES [--port 8000] [--host 127.0.0.1] [--app DIR]
+#   scripts/label_server.sh BUNDLE IMAGES [--pretrained CHECKPOINT] [--port 8000] [--host 127.0.0.1] [--app DIR] [--fresh]
 #
 #   BUNDLE   a package built by scripts/package.py (or an installed bundle's folder with models/model.pt)
 #   IMAGES   a folder of .nii.gz volumes; labels that users submit are kept in IMAGES/labels
+#   --pretrained CHECKPOINT   of the bundle `pretrain`: training sessions start from it; nothing is segmented before one
 #   --app    where the server keeps its working copy of the bundle, ./.label-app unless given. Training in the server
-#            replaces the copy's models/model.pt, never the one in BUNDLE.
+#            replaces the copy's models/model.pt, never the one in BUNDLE. The copy is kept from call to call.
+#   --fresh  throw that copy away and begin with BUNDLE again
 #
 # The environment, ./.venv-label or $VENV, is made on the first call: about two minutes and 3 GB.
 set -euo pipefail
@@ -24,20 +26,23 @@ die() {
 bundle="$(cd "$1" 2>/dev/null && pwd)" || die "$1 is no folder; expected a bundle"
 images="$(cd "$2" 2>/dev/null && pwd)" || die "$2 is no folder; expected images"
 shift 2
-host=127.0.0.1 port=8000 app="$repository/.label-app"
+host=127.0.0.1 port=8000 app="$repository/.label-app" pretrained="" fresh=""
 while [ $# -gt 0 ]; do
   case "$1" in
+    --fresh) fresh=yes; shift; continue ;;
     --host) host="$2" ;;
     --port) port="$2" ;;
     --app) app="$2" ;;
-    *) die "$1 is no option; expected --host, --port or --app" ;;
+    --pretrained) pretrained="$2" ;;
+    *) die "$1 is no option; expected --pretrained, --host, --port or --app" ;;
   esac
   shift 2
 done
 for file in configs/inference.json configs/train.json configs/metadata.json; do
   [ -f "$bundle/$file" ] || die "$bundle/$file: missing; the server reads it"
 done
-[ -f "$bundle/models/model.pt" ] || echo "note: $bundle/models/model.pt is missing: the server can train, not segment"
+[ -n "$pretrained" ] || [ -f "$bundle/models/model.pt" ] ||
+  echo "note: $bundle/models/model.pt is missing: the server can train, not segment"
 
 if [ ! -f "$venv/label-installed" ]; then
   echo "making $venv (about two minutes)"
@@ -57,8 +62,14 @@ if [ ! -d "$app/lib" ]; then
   mkdir -p "$app"
   cp -r "$("$venv/bin/python" -c 'import sys; print(sys.prefix)')/monailabel/sample-apps/monaibundle/." "$app"
 fi
-mkdir -p "$model"
-cp -r "$bundle/." "$model"
+[ -z "$fresh" ] || rm -rf "$model"
+if [ ! -d "$model" ]; then
+  mkdir -p "$model/models"
+  cp -r "$bundle/." "$model"
+  "$venv/bin/python" "$here/label_server/prepare.py" "$model" ${pretrained:+"$pretrained"}
+else
+  echo "going on with $model (--fresh begins again with $bundle)"
+fi
 
 export MALLOC_MMAP_MAX_="${MALLOC_MMAP_MAX_:-0}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
 export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-268435456}" PYTHONUNBUFFERED=1

@@ -1,0 +1,31 @@
+"""Fit the server's working copy of a bundle to what MONAI Label does with it; run by label_server.sh.
+
+    python prepare.py MODEL_FOLDER [CHECKPOINT]
+
+Every training session keeps its full state in a folder of its own, since the server trains again and again in one
+place, and a second training must not be taken for the continuation of the first. With a pre-training checkpoint,
+sessions start from it: the copy loses models/model.pt, which the server would otherwise load over it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(folder: str, checkpoint: str = "") -> None:
+    path = Path(folder) / "configs" / "train.json"
+    config = json.loads(path.read_text())
+    if "checkpoint_dir" in config:
+        config["imports"] = [*config.get("imports", []), "$import time"]
+        config["checkpoint_dir"] = "$@run_dir + '/session_' + time.strftime('%Y%m%d_%H%M%S')"
+    if checkpoint:
+        if not Path(checkpoint).is_file():
+            sys.exit(f"error: {checkpoint}: found no such file, expected a pre-training checkpoint")
+        config["start"] = "pretrained"
+        config["pretrained_checkpoint"] = str(Path(checkpoint).resolve())
+        (Path(folder) / "models" / "model.pt").unlink(missing_ok=True)
+    path.write_text(json.dumps(config, indent=4) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,89 @@
+"""The bundles through MONAI's Python interface: load, workflows, export of a checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load
+
+BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
+CHANNELS = {"finetune_brats": 4}
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "models" / "model.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_load_gives_the_network_with_every_weight(installed_package: Callable[[str], Path], bundle: str) -> None:
+    folder = installed_package(bundle)
+    # by default MONAI reads train.json and initializes it, which asks for the training data
+    network = load(bundle, bundle_dir=str(folder.parent), workflow_type="inference", device="cpu")
+    state, expected = network.state_dict(), weights_of(folder)
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_config_workflow_has_every_property(
+    installed_package: Callable[[str], Path], bundle: str, tmp_path: Path
+) -> None:
+    folder = installed_package(bundle)
+    data = tmp_path / "data"
+    data.mkdir()
+    config = str(folder / "configs" / "inference.json")
+    workflow = ConfigWorkflow(
+        config_file=config,
+        workflow_type="inference",
+        logging_file=False,
+        dataset_dir=str(data),
+        bundle_root=str(folder),
+        dataset={"_target_": "Dataset", "data": [], "transform": "@preprocessing"},
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert workflow.version == "0.1.0"
+    assert set(workflow.network_def.state_dict()) == set(weights_of(folder))
+    workflow.finalize()
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_create_workflow_takes_overrides(installed_package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
+    config = str(installed_package(bundle) / "configs" / "inference.json")
+    workflow = create_workflow(
+        config_file=config, workflow_type="inference", logging_file=False, output_dir=str(tmp_path / "elsewhere")
+    )
+    assert workflow.parser.get_parsed_content("output_dir") == str(tmp_path / "elsewhere")
+    assert Path(workflow.bundle_root) == installed_package(bundle)
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        "pretrain",
+        "finetune_msd",
+        pytest.param("finetune_brats", marks=pytest.mark.slow),
+        pytest.param("ood_eval", marks=pytest.mark.slow),
+    ],
+)
+def test_ckpt_export_traces_what_eager_computes(
+    installed_package: Callable[[str], Path], bundle: str, tmp_path: Path
+) -> None:
+    folder = installed_package(bundle)
+    shape = [1, CHANNELS.get(bundle, 1), 64, 64, 64]
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(folder / "models" / "model.pt"),
+        meta_file=str(folder / "configs" / "metadata.json"),
+        config_file=str(folder / "configs" / "inference.json"),
+        bundle_root=str(folder),
+        use_trace=True,
+        input_shape=shape,
+    )
+    network = load(bundle, bundle_dir=str(folder.parent), workflow_type="inference", device="cpu").eval()
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, answer = network(image), torch.jit.load(tmp_path / "model.ts")(image)
+    torch.testing.assert_close(answer, expected, rtol=0, atol=1e-4)

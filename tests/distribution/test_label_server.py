@@ -1,0 +1,189 @@
+"""A real MONAI Label server, asked over REST, must answer what `monai.bundle run` answers.
+
+Slow: its environment (about 3 GB) is made on the first run, by the script that users call; `scripts/test.sh --all` runs
+it. SWINFUSE_LABEL_VENV names an environment to use or to make instead of ./.venv-label.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+# making the environment takes minutes; a server that has one is up in seconds
+START_SECONDS = 1500
+UNLOADED = "Checkpoint keys don't match"
+
+
+class Server:
+    def __init__(self, port: int, log: Path) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+        self.log = log
+
+    def ask(self, path: str, body: dict | None = None, method: str = "POST") -> bytes:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=1500) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{path}: {error.code}\n{self.log.read_text()[-4000:]}") from error
+
+    def segment(self, bundle: str, image: str, path: Path) -> nib.Nifti1Image:
+        path.write_bytes(self.ask(f"/infer/{bundle}?image={image}&output=image"))
+        return nib.load(path)
+
+    def check_weights(self) -> None:
+        text = self.log.read_text()
+        assert UNLOADED not in text, "the server answers from weights that were not all loaded"
+        assert "model.pt" in text, "the log names no weights"
+
+
+@contextmanager
+def serve(repository: Path, bundle: Path, images: Path, scratch: Path, *options: str) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = scratch / f"server_{port}.log"
+    environment = os.environ | {"HOME": str(scratch)}
+    environment.pop("VENV", None)
+    if "SWINFUSE_LABEL_VENV" in os.environ:
+        environment["VENV"] = os.environ["SWINFUSE_LABEL_VENV"]
+    command = [str(repository / "scripts" / "label_server.sh"), str(bundle), str(images), "--port", str(port)]
+    command += ["--app", str(scratch / f"app_{port}"), *options]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    try:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/info/", timeout=10).close()
+                break
+            except (urllib.error.URLError, OSError):
+                assert process.poll() is None, f"the server stopped:\n{log.read_text()[-4000:]}"
+                assert time.monotonic() < end, f"no answer:\n{log.read_text()[-4000:]}"
+                time.sleep(1)
+        yield Server(port, log)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def run_bundle(folder: Path, data: Path, output: Path) -> nib.Nifti1Image:
+    """The reference: the same package on the same file, from the command line."""
+    command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.json"]
+    command += ["--dataset_dir", str(data), "--output_dir", str(output)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (file,) = output.rglob("*seg*.nii.gz")
+    return nib.load(file)
+
+
+@pytest.fixture
+def studies(swinfuse_data: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Real images for the server: an MRI of the hippocampus, or four channels of a brain tumour in one file."""
+
+    def make(bundle: str) -> Path:
+        folder = tmp_path / f"studies_{bundle}"
+        labels = folder / "labels" / "final"
+        labels.mkdir(parents=True)
+        if bundle == "finetune_msd":
+            source = swinfuse_data / "MSD_like" / "Task04_Hippocampus"
+            for number, image in enumerate(sorted((source / "imagesTr").glob("hippocampus_*.nii.gz"))[:3]):
+                shutil.copy(image, folder / f"case_{number}.nii.gz")
+                shutil.copy(source / "labelsTr" / image.name, labels / f"case_{number}.nii.gz")
+        else:
+            cases = sorted((swinfuse_data / "BraTS21_like").glob("BraTS2021_*"))
+            for number, case in enumerate(cases):
+                parts = [nib.load(case / f"{case.name}_{name}.nii.gz") for name in ("flair", "t1ce", "t1", "t2")]
+                middle = tuple(slice(size // 2 - 32, size // 2 + 32) for size in parts[0].shape)
+                values = np.stack([np.asarray(part.dataobj)[middle] for part in parts], -1)
+                nib.save(nib.Nifti1Image(values, parts[0].affine), folder / f"case_{number}.nii.gz")
+                truth = nib.load(case / f"{case.name}_seg.nii.gz")
+                mask = nib.Nifti1Image(np.asarray(truth.dataobj)[middle], truth.affine)
+                nib.save(mask, labels / f"case_{number}.nii.gz")
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["vendored", "installed"])
+@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
+def test_server_segments_as_the_command_line_does_and_trains(
+    repository: Path,
+    package: Callable[[str], Path],
+    installed_package: Callable[[str], Path],
+    studies: Callable[[str], Path],
+    bundle: str,
+    kind: str,
+    tmp_path: Path,
+) -> None:
+    folder = package(bundle).parent / bundle if kind == "vendored" else installed_package(bundle)
+    images = studies(bundle)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(images / "case_0.nii.gz", alone)
+    expected = run_bundle(folder, alone, tmp_path / "command_line")
+    with serve(repository, folder, images, tmp_path) as server:
+        answer = server.segment(bundle, "case_0", tmp_path / "answer.nii.gz")
+        server.check_weights()
+        image = nib.load(images / "case_0.nii.gz")
+        assert answer.shape == image.shape[:3]
+        np.testing.assert_allclose(answer.affine, image.affine, atol=1e-4)
+        np.testing.assert_array_equal(np.asarray(answer.dataobj), np.asarray(expected.dataobj))
+        assert len(np.unique(np.asarray(answer.dataobj))) > 1, "one label everywhere: any weights would agree"
+
+        request = {"pretrained": True, "device": "cpu", "max_epochs": 1, "val_split": 0.34, "multi_gpu": False}
+        weights = next((tmp_path).glob(f"app_*/model/{bundle}/models/model.pt"))
+        before = weights.read_bytes()
+        server.ask(f"/train/{bundle}?run_sync=true", request)
+        assert "Training Finished" in server.log.read_text()
+        server.check_weights()
+        assert weights.read_bytes() != before, "training left no new weights"
+    assert (folder / "models" / "model.pt").read_bytes() == (
+        package(bundle).parent / bundle / "models" / "model.pt"
+    ).read_bytes(), "training in the server changed the package"
+
+
+def test_wrong_weights_are_noticed(
+    repository: Path, package: Callable[[str], Path], studies: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(package("finetune_msd").parent / "finetune_msd", tmp_path / "finetune_msd"))
+    state = torch.load(folder / "models" / "model.pt", weights_only=True)
+    torch.save({f"module.{name}": value for name, value in state.items()}, folder / "models" / "model.pt")
+    with serve(repository, folder, studies("finetune_msd"), tmp_path) as server:
+        server.segment("finetune_msd", "case_0", tmp_path / "answer.nii.gz")  # the server itself sees nothing amiss
+        with pytest.raises(AssertionError, match="not all loaded"):
+            server.check_weights()
+
+
+def test_training_in_the_server_starts_from_a_pre_training_checkpoint(
+    repository: Path,
+    package: Callable[[str], Path],
+    studies: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    checkpoint = package("pretrain").parents[1] / "weights" / "pretrain" / "model.pt"
+    images = studies("finetune_msd")
+    folder = package("finetune_msd").parent / "finetune_msd"
+    with serve(repository, folder, images, tmp_path, "--pretrained", str(checkpoint)) as server:
+        request = {"pretrained": True, "device": "cpu", "max_epochs": 1, "val_split": 0.34, "multi_gpu": False}
+        server.ask("/train/finetune_msd?run_sync=true", request)
+        log = server.log.read_text()
+        assert "Training Finished" in log
+        assert str(checkpoint) in log, "the log does not name the checkpoint that training starts from"
+        server.segment("finetune_msd", "case_0", tmp_path / "answer.nii.gz")
+        server.check_weights()
