@@ -87,15 +87,19 @@ class DensityDivergenceLoss(nn.Module):
         _check_samples(x, y)
         with torch.autocast(x.device.type, enabled=False):
             x, y = _at_least_float32(x), _at_least_float32(y)
+            pooled_mean = 0.5 * (x.mean(0) + y.mean(0))
+            x, y = x - pooled_mean, y - pooled_mean
+            # Beyond one, the unit is the farthest coordinate: squares of large numbers would leave float32.
+            unit = torch.maximum(x.detach().abs().max(), y.detach().abs().max()).clamp_min(1.0)
+            x, y = x / unit, y / unit
+            across = _squared_distances(x, y)
             # Distances within a sample are taken around its own mean: around the pooled mean they would drown in
             # rounding as soon as the two samples are far apart.
-            mean_x, mean_y = x.mean(0), y.mean(0)
-            pooled_mean = 0.5 * (mean_x + mean_y)
-            within_x = _squared_distances(x - mean_x, x - mean_x)
-            within_y = _squared_distances(y - mean_y, y - mean_y)
-            across = _squared_distances(x - pooled_mean, y - pooled_mean)
+            x, y = x - x.mean(0), y - y.mean(0)
+            within_x, within_y = _squared_distances(x, x), _squared_distances(y, y)
 
-            exponent = 2.0 * self._squared_bandwidth(within_x.detach(), within_y.detach())
+            squared_bandwidth = self._squared_bandwidth(within_x.detach(), within_y.detach())
+            exponent = 2.0 * torch.maximum(squared_bandwidth, (self.min_bandwidth / unit).square().clamp_min(1e-30))
             own_x, own_y = _log_density(within_x / exponent), _log_density(within_y / exponent)
             other_x, other_y = _log_density(across / exponent), _log_density(across.T / exponent)
             return own_x - other_x, other_y - own_y
@@ -104,11 +108,9 @@ class DensityDivergenceLoss(nn.Module):
         """The shared h^2 of the two samples, from their squared distances (N, N) and (M, M)."""
         if self.bandwidth == "paper":
             nearest = [_without_diagonal(d).min(dim=1).values.sqrt().mean() for d in (within_x, within_y)]
-            squared = (0.5 * (nearest[0] + nearest[1])).square()
-        else:
-            spread = [_without_diagonal(d).std(correction=0) for d in (within_x, within_y)]
-            squared = 0.25 * (spread[0] + spread[1])
-        return squared.clamp_min(self.min_bandwidth**2)
+            return (0.5 * (nearest[0] + nearest[1])).square()
+        spread = [_without_diagonal(d).std(correction=0) for d in (within_x, within_y)]
+        return 0.25 * (spread[0] + spread[1])
 
 
 def sample_tokens(

@@ -152,6 +152,7 @@ def degenerate_samples(kind: str, x: Tensor) -> tuple[Tensor, Tensor]:
         "near-equal": (x, x + 1e-6 * x.flip(0)),
         "duplicated": (x[:2].repeat(len(x) // 2, 1), x[1:3].repeat(len(x) // 2, 1)),
         "far": (x, x.flip(0) + 1e6),
+        "very far": (x, x.flip(0) * 1e12 + 1e25),
         "constant": (torch.ones_like(x), torch.ones_like(x)),
         "constant and apart": (torch.zeros_like(x), torch.full_like(x, 1e4)),
         "constant and spread": (torch.zeros_like(x), x),
@@ -160,8 +161,18 @@ def degenerate_samples(kind: str, x: Tensor) -> tuple[Tensor, Tensor]:
     }[kind]
 
 
-KINDS = ("equal", "near-equal", "duplicated", "far", "constant", "constant and apart", "constant and spread",
-         "one outlier", "tiny")  # fmt: skip
+KINDS = (
+    "equal",
+    "near-equal",
+    "duplicated",
+    "far",
+    "very far",
+    "constant",
+    "constant and apart",
+    "constant and spread",
+    "one outlier",
+    "tiny",
+)
 
 
 @settings(max_examples=60, deadline=None)
