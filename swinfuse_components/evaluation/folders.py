@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose, CropForegroundd, EnsureTyped, Orientationd, Spacingd
+from monai.transforms import Compose, CropForegroundd, EnsureTyped, Lambdad, Orientationd, Spacingd
 
 from swinfuse_components.data import (
     BRATS_CHANNELS,
@@ -24,7 +24,7 @@ from swinfuse_components.data import (
 from swinfuse_components.networks import SwinFUSE
 from swinfuse_components.transforms import ModalityIntensityd
 
-from .baselines import MeanTrainingMask
+from .baselines import VIEWS, MeanTrainingMask
 from .sources import NetworkSource, PredictionFiles
 from .targets import Target
 
@@ -62,8 +62,15 @@ def target_preprocessing(description: Mapping[str, Any]) -> Compose:
     """Deterministic transforms of ``image`` for a fine-tuned model: its grid, with intensities by the item's modality.
 
     Args:
-        description: with ``spacing`` in mm, and where it says so ``ct_window`` in HU and ``mr_nonzero``.
+        description: with ``spacing`` in mm, and where it says so ``ct_window`` in HU, ``mr_nonzero``, and ``input``: a
+            baseline trained on ``blank`` images or on the ``silhouette`` is tested on the same.
+
+    Raises:
+        ValueError: if there is no such ``input``.
     """
+    shown = description.get("input", "image")
+    if shown not in VIEWS:
+        raise ValueError(f"the model's description asks for input {shown!r}: expected one of {sorted(VIEWS)}")
     return Compose(
         [
             EnsureTyped("image", dtype=torch.float32, track_meta=True),
@@ -75,6 +82,7 @@ def target_preprocessing(description: Mapping[str, Any]) -> Compose:
                 mr_nonzero=bool(description.get("mr_nonzero", False)),
             ),
             CropForegroundd("image", source_key="image", allow_smaller=True),
+            *([Lambdad("image", VIEWS[shown])] if shown != "image" else []),
         ]
     )
 
@@ -92,7 +100,8 @@ def model_source(
 
     Args:
         folder: see :func:`read_model`.
-        name: the model's name in the table; by default SwinFUSE, or Swin UNETR where the description has ``dim: none``.
+        name: the model's name in the table; by default its description's ``model_name``, else SwinFUSE, or Swin UNETR
+            where the description has ``dim: none``.
         overlap: of the sliding windows.
         sw_batch_size: windows to run at once.
         random_weights: leave out the checkpoint, for a control.
@@ -118,11 +127,8 @@ def model_source(
         dim_options=description.get("dim_options"),
         **description.get("network_options", {}),
     )
-    shown = description.get("input")  # a baseline trained on blank images or silhouettes is tested on the same
-    if shown:
-        source_options["views"] = (shown,)
     return NetworkSource(
-        name or description.get("model") or ("Swin UNETR" if dim == "none" else "SwinFUSE"),
+        name or description.get("model_name") or ("Swin UNETR" if dim == "none" else "SwinFUSE"),
         str(description["name"]),
         network,
         None if random_weights else checkpoint,
