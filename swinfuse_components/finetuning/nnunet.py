@@ -25,7 +25,9 @@ def write_nnunet_datalist(items: Sequence[Mapping[str, Any]], dataset_dir: str |
         for item in items
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"training": relative}, indent=1), encoding="utf-8")
+    # the runner (MONAI 1.6.1) cannot convert a list without test images; nothing reads this one
+    content = {"training": relative, "testing": [{"image": relative[0]["image"]}]}
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return path
 
 
@@ -99,8 +101,11 @@ def run_nnunet_fold(
     )
     runner.convert_dataset()
     (raw,) = sorted(Path(folders["nnunet_raw"]).glob(f"Dataset{dataset_id:03d}_*")) or [None]
-    if raw is None or not (raw / "datalist.json").is_file():
-        raise RuntimeError(f"nnU-Net's conversion of {dataset_dir} left no data set in {folders['nnunet_raw']}")
+    converted = len(list((raw / "labelsTr").glob("*.nii.gz"))) if raw is not None else 0
+    if raw is None or converted != len(items):
+        raise RuntimeError(
+            f"nnU-Net's conversion of {dataset_dir} left {converted} of {len(items)} cases in {folders['nnunet_raw']}"
+        )
     preprocessed = Path(folders["nnunet_preprocessed"]) / raw.name
     if not (preprocessed / "nnUNetPlans.json").is_file():
         runner.plan_and_process(npfp=processes, c=(configuration,), n_proc=(processes,))

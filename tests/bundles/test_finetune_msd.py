@@ -307,3 +307,35 @@ def test_the_path_that_monai_label_adds_does_not_disturb(repository: Path, rando
     item = workflow.parser.get_parsed_content("preprocessing")({"image": str(image), "image_path": str(image)})
     assert item["image_path"] == str(image)
     assert item["image"].pixdim.tolist() == pytest.approx([1.5, 1.5, 1.5])
+
+
+@pytest.mark.parametrize(
+    "overlay", ["strong_intensity", "frozen_random_encoder", "swin_unetr", "blank", "silhouette", "cache_on_disk"]
+)
+def test_overlays_train_as_they_say(
+    overlay: str, run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = make_msd_task(cases=2, spacing=(2.0, 2.0, 2.0))
+    workflow = run_bundle(
+        "finetune_msd",
+        ["train.json", f"{overlay}.yaml"],
+        "training",
+        dataset_dir=str(folder),
+        run_dir=str(tmp_path / "run"),
+        num_folds=2,
+        **{**tiny, "val_interval": 2},
+    )
+    described = json.loads((tmp_path / "run" / "model.json").read_text())
+    state = torch.load(tmp_path / "run" / "model_last.pt", weights_only=True)["model"]
+    image = workflow.parser.get_parsed_content("train::dataset")[0][0]["image"]
+    if overlay == "frozen_random_encoder":
+        torch.manual_seed(0)
+        assert not any(p.requires_grad for p in workflow.parser.get_parsed_content("network_def").swinViT.parameters())
+    if overlay == "swin_unetr":
+        assert described["model_name"] == "Swin UNETR" and not [key for key in state if "domain_invariance" in key]
+    if overlay == "blank":
+        assert described["input"] == "blank" and image.std() == 0
+    if overlay == "silhouette":
+        assert described["input"] == "silhouette" and len(image.unique()) <= 2
+    if overlay == "cache_on_disk":
+        assert len(list((tmp_path / "run" / "cache").glob("*.pt"))) == 1
