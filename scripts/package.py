@@ -3,6 +3,7 @@
     python scripts/package.py build bundles/finetune_msd --weights runs/spleen/model.pt --output_dir dist
     python scripts/package.py check dist/finetune_msd
     python scripts/package.py verify_network dist/finetune_msd
+    python scripts/package.py hub dist/finetune_msd --run_dir RUN --metrics RUN/evaluation/evaluation.json
 """
 
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import fire
 
-from swinfuse_components.distribution import build_package, check_network, check_package
+from swinfuse_components.distribution import build_package, check_network, check_package, write_model_card
 
 
 def check(folder: str) -> None:
@@ -29,4 +30,4 @@ def build(
 
 
 if __name__ == "__main__":
-    fire.Fire({"build": build, "check": check, "verify_network": check_network})
+    fire.Fire({"build": build, "check": check, "verify_network": check_network, "hub": write_model_card})

@@ -1,0 +1,91 @@
+"""A model card for a package: its page, the recipe of its weights, and metrics with the command that gives them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# the settings of a training run that a reader needs to judge its weights, in the order of the configuration
+RECIPE = (
+    "start",
+    "init_checkpoint",
+    "modalities",
+    "regions",
+    "fold",
+    "spacing",
+    "roi_size",
+    "feature_size",
+    "dim",
+    "mode",
+    "density_weight",
+    "learning_rate",
+    "weight_decay",
+    "batch_size",
+    "max_epochs",
+    "seed",
+)
+_FRONT = "---\ntags:\n- monai\n- medical\n- self-supervised\nlibrary_name: monai\nlicense: apache-2.0\n---\n"
+_BEGIN = "## **Model Card**"
+
+
+def write_model_card(
+    folder: str | Path, *, run_dir: str | Path | None = None, metrics: str | Path | None = None, command: str = ""
+) -> Path:
+    """Complete a package's page with recipe and metrics, and write it as the card ``README.md`` that the hub shows.
+
+    ``docs/README.md`` is completed too, since MONAI's ``push_to_hf_hub`` makes the card from it. Called again, it
+    replaces what it wrote.
+
+    Args:
+        folder: a package.
+        run_dir: the training run that made the weights; its ``configuration.json`` holds the recipe.
+        metrics: ``evaluation.json`` of the evaluation of these weights; without it the card says that there is none.
+        command: how the metrics were computed, to be typed again.
+
+    Returns:
+        Path of the card.
+
+    Raises:
+        FileNotFoundError: a package without ``docs/README.md``, or files that were named but are not there.
+    """
+    root = Path(folder)
+    page = root / "docs" / "README.md"
+    text = page.read_text().split(_BEGIN)[0].rstrip()
+    sections = [_BEGIN, _weights(root), _recipe(run_dir), _metrics(metrics, command)]
+    text = "\n\n".join([text, *sections]) + "\n"
+    page.write_text(text)
+    card = root / "README.md"
+    card.write_text(_FRONT + text)
+    return card
+
+
+def _weights(root: Path) -> str:
+    path = root / "models" / "model.pt"
+    if not path.is_file():
+        return "#### **Weights**\n\nNone in this package."
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    millions = sum(value.numel() for value in state.values()) / 1e6
+    return f"#### **Weights**\n\n`models/model.pt`: {len(state)} tensors, {millions:.1f} million values."
+
+
+def _recipe(run_dir: str | Path | None) -> str:
+    if run_dir is None:
+        return "#### **Recipe**\n\nNot recorded: ask whoever gave you these weights."
+    content: dict[str, Any] = json.loads((Path(run_dir) / "configuration.json").read_text())
+    lines = [f"| `{key}` | {content[key]} |" for key in RECIPE if key in content]
+    return "\n".join(["#### **Recipe**", "", "| setting | value |", "|---|---|", *lines])
+
+
+def _metrics(metrics: str | Path | None, command: str) -> str:
+    if metrics is None:
+        return "#### **Metrics**\n\nNone: these weights were not evaluated."
+    record = json.loads(Path(metrics).read_text())
+    lines = [
+        f"| {metric} | {region} | {'not defined' if value is None else format(value, '.4f')} |"
+        for metric, regions in record["mean"].items()
+        for region, value in regions.items()
+    ]
+    head = f"{record['task']}, {len(record['cases'])} cases, {len(record['training_patients'])} patients trained on."
+    shown = f"\n\n```bash\n{command}\n```" if command else ""
+    return "\n".join(["#### **Metrics**", "", head, "", "| metric | region | mean |", "|---|---|---|", *lines]) + shown
