@@ -1,0 +1,1 @@
+"""Benchmarks, always beside a reference in the same run: ``python -m benchmarks --help``."""

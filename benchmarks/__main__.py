@@ -1,0 +1,126 @@
+"""``python -m benchmarks``: measure the cases beside their reference and write a table.
+
+python -m benchmarks --output runs/benchmarks                          every case at full size
+python -m benchmarks --cases pretraining --rounds 3                    one of them
+python -m benchmarks --feature_size 12 --roi_size 64 --window_size 4   small, minutes
+python -m benchmarks --device cuda --batch_size 2
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import fire
+import torch
+
+from swinfuse_components.networks import SwinFUSEPretrainer
+
+from .cases import CASES, Settings
+from .reference import ReferencePretrainer, check_same_work
+from .report import to_markdown
+
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+def _work_in_a_process(request: dict, tuned: bool) -> dict:
+    environment = {key: value for key, value in os.environ.items() if key not in MALLOC} | (MALLOC if tuned else {})
+    environment["OMP_NUM_THREADS"] = str(request["threads"])
+    command = [sys.executable, "-m", "benchmarks.worker", json.dumps(request)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        return {"error": (done.stderr or done.stdout).strip().splitlines()[-1:]}
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def check_reference() -> None:
+    """Refuse to measure against a reference that does not do the same work (checked small, with padded windows)."""
+    torch.manual_seed(0)
+    ours = SwinFUSEPretrainer(roi_size=(64, 32, 32), feature_size=12, window_size=5, dim="none")
+    views = torch.rand(2, 1, 1, 64, 32, 32)
+    check_same_work(ours, ReferencePretrainer(12, 5), (views[0], views[1]))
+
+
+def main(
+    output: str = "runs/benchmarks",
+    cases: Sequence[str] | str = tuple(CASES),
+    variants: Sequence[str] | str = (),
+    rounds: int = 3,
+    repeats: int = 1,
+    malloc: Sequence[str] | str = ("tuned",),
+    shares: bool = False,
+    threads: int = 1,
+    roi_size: int = 96,
+    feature_size: int = 48,
+    window_size: int = 7,
+    batch_size: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Measure and write ``benchmarks.json`` and ``benchmarks.md`` to ``output``.
+
+    Args:
+        output: folder of the results; written anew after every measurement.
+        cases: which cases, see ``benchmarks/cases.py``.
+        variants: of these cases, instead of their usual ones; the reference is always among them.
+        rounds: how often every variant is measured, in turn, each time in a process of its own.
+        repeats: timed calls in each of these processes, after one that is not timed.
+        malloc: ``tuned``, ``default`` (glibc's own) or both; CPU only.
+        shares: also the share of time of each kind of operation.
+        threads: CPU threads of a measured process.
+        roi_size: edge of the region.
+        feature_size: channels of the patch embedding.
+        window_size: attention window.
+        batch_size: sub-volumes of a step.
+        device: ``cpu`` or ``cuda``.
+    """
+    check_reference()
+    settings = Settings(roi_size, feature_size, window_size, batch_size, device)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict = {"settings": dataclasses.asdict(settings), "threads": threads, "rounds": rounds, "measurements": []}
+    results["torch"], results["device_name"] = torch.__version__, _device_name(device)
+    for number in range(rounds):
+        for case in _names(cases):
+            _, usual, first = CASES[case]
+            for variant in dict.fromkeys((first, *(_names(variants) or usual))):
+                for setting in _names(malloc):
+                    request = {
+                        "case": case,
+                        "variant": variant,
+                        "settings": dataclasses.asdict(settings),
+                        "repeats": repeats,
+                        "with_shares": shares and number == 0,
+                        "threads": threads,
+                    }
+                    found = _work_in_a_process(request, setting == "tuned")
+                    print(f"round {number + 1}/{rounds}  {case:16} {variant:10} malloc {setting:8} {found}", flush=True)
+                    key = {"case": case, "variant": variant, "malloc": setting, "round": number}
+                    results["measurements"].append(key | found)
+                    (folder / "benchmarks.json").write_text(json.dumps(results, indent=1))
+                    (folder / "benchmarks.md").write_text(to_markdown(results))
+    print(to_markdown(results))
+
+
+def _names(value: Sequence[str] | str) -> list[str]:
+    return value.split(",") if isinstance(value, str) else [str(item) for item in value]
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
+
+
+if __name__ == "__main__":
+    fire.Fire(main)
