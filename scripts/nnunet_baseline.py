@@ -3,8 +3,8 @@
     python scripts/nnunet_baseline.py /data/Task04_Hippocampus --fold 0 --work_dir runs/nnunet_task04
 
 needs the extra ``nnunet``, best in an environment of its own (``pip install 'swinfuse-components[nnunet]'``). The folds
-are those of ``finetune_msd`` with the same ``num_folds`` and ``split_seed``. The default trainer takes 1000 epochs;
-``--trainer nnUNetTrainer_5epochs --device cpu`` is a trial.
+are those of ``finetune_msd`` with the same ``num_folds`` and ``split_seed``. The default is nnU-Net's 1000
+epochs of 250 steps; ``--epochs 5 --iterations 20 --device cpu`` is a trial.
 """
 
 from __future__ import annotations

@@ -43,6 +43,24 @@ def nnunet_splits(items: Sequence[Mapping[str, Any]]) -> list[dict[str, list[str
     ]
 
 
+def _short_trainer(folder: Path, epochs: int | None, iterations: int | None) -> str:
+    """Write a trainer of another length where nnU-Net looks for external ones (``nnUNet_extTrainer``); its name."""
+    epochs, iterations = epochs or 1000, iterations or 250
+    name = f"nnUNetTrainer_{epochs}x{iterations}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
+        f"class {name}(nnUNetTrainer):\n"
+        "    def __init__(self, *args, **kwargs):\n"
+        "        super().__init__(*args, **kwargs)\n"
+        f"        self.num_epochs = {epochs}\n"
+        f"        self.num_iterations_per_epoch = {iterations}\n"
+        f"        self.num_val_iterations_per_epoch = {max(1, iterations // 5)}\n",
+        encoding="utf-8",
+    )
+    return name
+
+
 def run_nnunet_fold(
     items: Sequence[Mapping[str, Any]],
     fold: int,
@@ -52,7 +70,8 @@ def run_nnunet_fold(
     *,
     dataset_id: int = 900,
     configuration: str = "3d_fullres",
-    trainer: str = "nnUNetTrainer",
+    epochs: int | None = None,
+    iterations: int | None = None,
     device: str = "cuda",
     processes: int = 2,
 ) -> dict[str, Any]:
@@ -67,7 +86,8 @@ def run_nnunet_fold(
         work_dir: where nnU-Net keeps its data, plans and models; a second call continues there.
         dataset_id: nnU-Net's number for the data set.
         configuration: nnU-Net's configuration, ``"2d"`` or ``"3d_fullres"``.
-        trainer: nnU-Net's trainer class; ``"nnUNetTrainer_5epochs"`` for a trial.
+        epochs: length of the training; nnU-Net's 1000 by default.
+        iterations: steps of an epoch; nnU-Net's 250 by default.
         device: ``"cuda"`` or ``"cpu"``.
         processes: worker processes of preprocessing.
 
@@ -85,6 +105,7 @@ def run_nnunet_fold(
     from monai.apps.nnunet import nnUNetV2Runner
 
     work = Path(work_dir).resolve()
+    trainer = "nnUNetTrainer" if epochs is iterations is None else _short_trainer(work / "trainers", epochs, iterations)
     datalist = write_nnunet_datalist(items, dataset_dir, work / "datalist.json")
     folders = {f"nnunet_{name}": str(work / f"nnUNet_{name}") for name in ("raw", "preprocessed", "results")}
     runner = nnUNetV2Runner(
@@ -100,7 +121,7 @@ def run_nnunet_fold(
         export_validation_probabilities=False,
     )
     runner.convert_dataset()
-    (raw,) = sorted(Path(folders["nnunet_raw"]).glob(f"Dataset{dataset_id:03d}_*")) or [None]
+    raw = next(iter(sorted(Path(folders["nnunet_raw"]).glob(f"Dataset{dataset_id:03d}_*"))), None)
     converted = len(list((raw / "labelsTr").glob("*.nii.gz"))) if raw is not None else 0
     if raw is None or converted != len(items):
         raise RuntimeError(
@@ -117,7 +138,11 @@ def run_nnunet_fold(
     if not list(validation.glob("*.nii.gz")):
         command, environment = runner.train_single_model_command(configuration, fold, 0, {})
         # the runner has no option for the device, nnU-Net has
-        subprocess.run([*command, "-device", device], env={**environment, "nnUNet_compile": "f"}, check=True)
+        subprocess.run(
+            [*command, "-device", device],
+            env={**environment, "nnUNet_compile": "f", "nnUNet_extTrainer": str(work / "trainers")},
+            check=True,
+        )
     cases = []
     for name, item in ((f"case_{number}", item) for number, item in enumerate(items) if item["fold"] == fold):
         prediction = validation / f"{name}.nii.gz"
@@ -130,7 +155,7 @@ def run_nnunet_fold(
         work / f"fold{fold}" / "evaluation" / "evaluation.json",
         {
             **description,
-            "model_name": "nnU-Net" if trainer == "nnUNetTrainer" else f"nnU-Net ({trainer})",
+            "model_name": "nnU-Net" if trainer == "nnUNetTrainer" else f"nnU-Net ({trainer.split('_')[1]})",
             "training_patients": training,
         },
         cases,

@@ -1,0 +1,64 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from swinfuse_components.data import msd_datalist, split_folds
+from swinfuse_components.finetuning.nnunet import nnunet_splits, write_nnunet_datalist
+
+
+def test_nnunet_is_given_our_folds(tmp_path: Path) -> None:
+    items = [
+        {"image": f"{tmp_path}/i/{n}.nii.gz", "label": f"{tmp_path}/l/{n}.nii.gz", "fold": n % 3} for n in range(7)
+    ]
+    splits = nnunet_splits(items)
+    assert splits[1] == {
+        "train": ["case_0", "case_2", "case_3", "case_5", "case_6"],
+        "val": ["case_1", "case_4"],
+    }
+    for split in splits:
+        assert not set(split["train"]) & set(split["val"])
+        assert set(split["train"]) | set(split["val"]) == {f"case_{n}" for n in range(7)}
+    written = json.loads(write_nnunet_datalist(items, tmp_path, tmp_path / "w" / "list.json").read_text())
+    assert written["training"][4] == {"image": "i/4.nii.gz", "label": "l/4.nii.gz", "fold": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("nnunetv2") is None and "SWINFUSE_NNUNET_PYTHON" not in os.environ,
+    reason="nnU-Net is an extra: install it, or name a Python that has it in SWINFUSE_NNUNET_PYTHON",
+)
+def test_nnunet_trains_predicts_and_stands_in_the_table(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "Task90_Toy"
+    generator = np.random.default_rng(0)
+    entries = []
+    for number in range(4):
+        label = np.zeros((32, 36, 32), np.uint8)
+        start = generator.integers(4, 16, 3)
+        label[tuple(slice(s, s + 10) for s in start)] = 1
+        for key, array in (("images", generator.normal(0, 10, label.shape) + 100 * label), ("labels", label)):
+            path = folder / f"{key}Tr" / f"c{number}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array.astype(np.int16), np.eye(4)), path)
+        entries.append({"image": f"imagesTr/c{number}.nii.gz", "label": f"labelsTr/c{number}.nii.gz"})
+    content = {"name": "Toy", "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "box"}, "training": entries}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    python = os.environ.get("SWINFUSE_NNUNET_PYTHON", sys.executable)
+    environment = {**os.environ, "nnUNet_n_proc_DA": "1", "PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
+    command = [python, "scripts/nnunet_baseline.py", str(folder), "--fold", "1", "--num_folds", "2"]
+    command += ["--work_dir", str(tmp_path / "nnunet"), "--epochs", "2", "--iterations", "2", "--device", "cpu"]
+    subprocess.run([*command, "--processes", "1"], cwd=repository, env=environment, check=True, timeout=1200)
+    record = json.loads((tmp_path / "nnunet" / "fold1" / "evaluation" / "evaluation.json").read_text())
+    held_out = {item["patient"] for item in split_folds(msd_datalist(folder), 2, seed=0) if item["fold"] == 1}
+    assert {case["patient"] for case in record["cases"]} == held_out
+    assert not held_out & set(record["training_patients"]) and 0 <= record["mean"]["dice"]["mean"] <= 1
+    table = subprocess.run(
+        [sys.executable, "scripts/table.py", str(tmp_path / "nnunet")], cwd=repository, capture_output=True, check=True
+    )
+    assert b"**nnU-Net (2x2)** (measured here)" in table.stdout
