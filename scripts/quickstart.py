@@ -51,7 +51,7 @@ def progress(every: float = 5.0) -> None:
     """Show the last line of progress bars every few seconds, and results as they come; the rest stays in the log."""
     shown = 0.0
     for line in _lines():
-        bar = re.search(r"\S*:?\s*\d+%\|[^|]*\|.*", line)
+        bar = re.search(r"\S*:?\s*\d+%\|[^|]*\|[^]]*\]", line)
         result = re.search(r"Key metric: .*", line)
         if result:
             print(f"   {result.group()}", flush=True)
