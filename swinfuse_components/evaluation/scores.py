@@ -23,13 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from monai.metrics import (
-    compute_average_surface_distance,
-    compute_confusion_matrix_metric,
-    compute_dice,
-    compute_hausdorff_distance,
-    get_confusion_matrix,
-)
+from monai.metrics import compute_confusion_matrix_metric, compute_dice, get_confusion_matrix
+from monai.metrics.utils import get_edge_surface_distance
 
 
 class CaseScores(NamedTuple):
@@ -73,13 +68,13 @@ def score_masks(
         sensitivity = 0.0 if t.any() else math.nan
         return CaseScores(float(both_empty), diagonal, diagonal, sensitivity, **volumes)
     y_pred, y = p[None, None].float(), t[None, None].float()
-    # MONAI's distances take one spacing per image of the batch
-    surface = {"include_background": True, "spacing": [float(s) for s in spacing]}
     confusion = get_confusion_matrix(y_pred, y, include_background=True)
+    # both distances come from the same surfaces; MONAI's two functions would find and measure them twice
+    _, distances, _ = get_edge_surface_distance(p, t, spacing=[float(s) for s in spacing], symmetric=True)
     return CaseScores(
         dice=float(compute_dice(y_pred, y, ignore_empty=False)),
-        surface_distance=float(compute_average_surface_distance(y_pred, y, symmetric=True, **surface)),
-        hausdorff95=float(compute_hausdorff_distance(y_pred, y, percentile=95, **surface)),
+        surface_distance=float(torch.cat(distances).mean()),
+        hausdorff95=max(float(torch.quantile(d, 0.95)) for d in distances),
         sensitivity=float(compute_confusion_matrix_metric("sensitivity", confusion)),
         **volumes,
     )

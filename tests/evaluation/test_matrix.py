@@ -152,6 +152,16 @@ def test_channels_one_after_the_other(tmp_path: Path, make_source: Make) -> None
         Target("A", two, modality="mr", channels=("T1", "T2"), channel="T3")
 
 
+def test_channels_in_one_file_of_four_dimensions(tmp_path: Path) -> None:
+    """The Decathlon keeps several sequences in one file, channels last."""
+    item = write_cases(tmp_path, 1, channels=2)[0]
+    stacked = np.stack([nib.load(file).get_fdata() for file in item["image"]], -1)
+    nib.save(nib.Nifti1Image(stacked.astype(np.float32), nib.load(item["label"]).affine), tmp_path / "both.nii.gz")
+    target = Target("A", [{**item, "image": str(tmp_path / "both.nii.gz")}], modality="mr", channels=("T1", "T2"))
+    case = target.load(target.items[0])
+    assert case.image.shape == (2, *case.truth.shape) and np.allclose(case.only(1).image[0], stacked[..., 1])
+
+
 def test_predictions_of_another_program(tmp_path: Path, target: Target) -> None:
     folder = tmp_path / "nnunet" / "Boxes"
     folder.mkdir(parents=True)
