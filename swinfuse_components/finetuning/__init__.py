@@ -8,7 +8,7 @@ from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetre
 from .optimization import EncoderFreezer, layerwise_parameter_groups
 from .results import EvaluationRecord, score_label_maps, write_evaluation
 from .saving import LastModelSaver
-from .starting_points import load_starting_point
+from .starting_points import load_starting_point, pretraining_patients
 from .task import mirror_axes, patients_of, regions_of
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "load_starting_point",
     "mirror_axes",
     "patients_of",
+    "pretraining_patients",
     "read_description",
     "regions_of",
     "require_unseen",

@@ -49,10 +49,12 @@ def _short_trainer(folder: Path, epochs: int | None, iterations: int | None) -> 
     name = f"nnUNetTrainer_{epochs}x{iterations}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.py").write_text(
+        "import torch\n"
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
         f"class {name}(nnUNetTrainer):\n"
-        "    def __init__(self, *args, **kwargs):\n"
-        "        super().__init__(*args, **kwargs)\n"
+        # nnU-Net reads its arguments by their names
+        "    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device('cuda')):\n"
+        "        super().__init__(plans, configuration, fold, dataset_json, device)\n"
         f"        self.num_epochs = {epochs}\n"
         f"        self.num_iterations_per_epoch = {iterations}\n"
         f"        self.num_val_iterations_per_epoch = {max(1, iterations // 5)}\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from torch import nn
 
 from swinfuse_components.checkpoints import load_pretrained
 
-__all__ = ["load_starting_point"]
+__all__ = ["load_starting_point", "pretraining_patients"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,3 +49,15 @@ def load_starting_point(
     part = "encoder" if has_dim and start != "swin_unetr_ct" else "swin"
     logger.info("start=%s: loading the part '%s' of %s", start, part, path)
     return load_pretrained(network, path, **{"part": part, **options})
+
+
+def pretraining_patients(checkpoint: str | os.PathLike[str]) -> list[str]:
+    """Patients that a pre-training has seen, from the ``patients.json`` in the folder of its checkpoint.
+
+    They must not be tested on either. Without the file the list is empty, and the log says so.
+    """
+    path = Path(checkpoint).parent / "patients.json"
+    if not path.is_file():
+        logger.warning("%s does not exist: it is not known which patients the pre-training has seen", path)
+        return []
+    return sorted(str(patient) for patient in json.loads(path.read_text(encoding="utf-8"))["training"])

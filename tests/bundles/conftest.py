@@ -95,8 +95,13 @@ def write_brats(root: Path, *, cases: int = 2, shape: tuple[int, int, int] = (70
 
 
 @pytest.fixture
-def brats_dir(tmp_path: Path) -> Path:
-    return write_brats(tmp_path / "brats")
+def make_brats(tmp_path: Path) -> Callable[..., Path]:
+    return lambda **options: write_brats(tmp_path / "brats", **options)
+
+
+@pytest.fixture
+def brats_dir(make_brats: Callable[..., Path]) -> Path:
+    return make_brats()
 
 
 @pytest.fixture

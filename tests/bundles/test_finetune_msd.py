@@ -16,6 +16,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from swinfuse_components.data import msd_datalist, save_folds, split_folds
 from swinfuse_components.finetuning import score_label_maps, write_description
 from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
 
@@ -95,8 +96,11 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
     task = few_of(source, tmp_path / "train", [0, 1, 2, 3])
     unseen = few_of(source, tmp_path / "test", [5])
     checkpoint = pretrained_checkpoint(tmp_path / "pretrained.pt", tiny["roi_size"])
-    common = {"dataset_dir": str(task), "num_folds": 2, "pretrained_checkpoint": str(checkpoint)}
+    common: dict[str, Any] = {"dataset_dir": str(task), "num_folds": 2, "pretrained_checkpoint": str(checkpoint)}
+    # the second fold comes from a file in the common form, which says the same
+    folds = save_folds(split_folds(msd_datalist(task), 2, seed=0), tmp_path / "folds.json", task)
     for fold, start in enumerate(("scratch", "pretrained")):
+        common["fold_file"] = str(folds) if fold else None
         run_dir = str(tmp_path / f"runs/fold{fold}")
         run_bundle("finetune_msd", ["train.json"], "run", fold=fold, start=start, run_dir=run_dir, **{**common, **tiny})
         assert (tmp_path / f"runs/fold{fold}" / "losses.png").stat().st_size > 1000
@@ -129,6 +133,16 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
     with pytest.raises(Exception, match="ConfigExpression") as refused:
         run_bundle("finetune_msd", files, "evaluating", dataset_dir=str(task), **models)
     assert "were used in training" in str(refused.value.__cause__ or refused.getrepr())
+    run_bundle(
+        "finetune_msd",
+        ["train.json", "evaluate.json", "all_cases.yaml", "ensemble.yaml"],
+        "evaluating",
+        dataset_dir=str(unseen),
+        tta_axes=[2],
+        **models,
+    )
+    record = json.loads((tmp_path / "runs" / "ensemble" / "evaluation.json").read_text())
+    assert len(record["cases"]) == 1 and len(record["training_patients"]) == 4
     shutil.copytree(unseen / "imagesTr", tmp_path / "images")
     for vote in (False, True):
         output = tmp_path / f"ensemble_{vote}"
