@@ -79,8 +79,8 @@ class DataListError(ValueError):
         fatal = sum(finding.severity == FATAL for finding in findings)
         lines = "\n".join(f"  {finding}" for finding in findings)
         super().__init__(
-            f"the data list has {fatal} fatal finding(s) and {len(findings) - fatal} warning(s); policy 'skip' "
-            f"leaves the items concerned out, 'severity' changes what is fatal\n{lines}"
+            f"the data list has {fatal} fatal finding(s) and {len(findings) - fatal} warning(s); the policy 'skip' "
+            f"leaves the items concerned out, 'warn' keeps them\n{lines}"
         )
 
     def __reduce__(self) -> tuple:
@@ -101,24 +101,30 @@ def severities(changes: Mapping[str, str] | None) -> dict[str, str]:
     return {**KINDS, **(changes or {})}
 
 
+def check_policy(policy: str) -> None:
+    """Raise a ValueError unless ``policy`` is ``strict``, ``skip`` or ``warn``."""
+    if policy not in ("strict", "skip", "warn"):
+        raise ValueError(f"policy={policy!r}: expected 'strict', 'skip' or 'warn'")
+
+
 def apply_policy(items: Sequence, findings: Iterable[Finding], policy: str) -> list[dict]:
     """The items to go on with, after all the findings are known.
 
-    ``strict`` goes on only without a fatal finding; ``skip`` drops the items that have one, and lists them in the log.
-    Findings about the list as a whole cannot be skipped.
+    ``strict`` goes on only without a fatal finding; ``skip`` drops the items that have one, and lists them in the log;
+    ``warn`` lists them and keeps all items, at the user's own risk. With no item left, none of them goes on, and
+    neither do ``strict`` and ``skip`` with a fatal finding about the list as a whole.
 
     Raises:
         DataListError: if the policy does not allow to go on, or nothing is left.
         ValueError: if the policy is unknown.
     """
-    if policy not in ("strict", "skip"):
-        raise ValueError(f"policy={policy!r}: expected 'strict' or 'skip'")
+    check_policy(policy)
     found = list(findings)
     fatal = [finding for finding in found if finding.severity == FATAL]
-    if fatal and (policy == "strict" or any(finding.item < 0 for finding in fatal)):
+    dropped = {finding.item for finding in fatal if finding.item >= 0} if policy != "warn" else set()
+    if policy != "warn" and fatal and (policy == "strict" or any(finding.item < 0 for finding in fatal)):
         raise DataListError(found)
-    dropped = {finding.item for finding in fatal}
-    if dropped and len(dropped) == len(items):
+    if len(dropped) == len(items):
         raise DataListError(found)
     for finding in found:
         logger.warning("%s", finding)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .findings import IGNORE, Finding, apply_policy, severities
+from .findings import IGNORE, Finding, apply_policy, check_policy, severities
 from .paths import UnsafePathError, resolve_inside
 from .volumes import Volume, VolumeError, grid_difference, open_volume, read_voxels
 
@@ -230,7 +230,8 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
     Args:
         items: the data list, with ``image`` (a path, or one a channel), ``label``, ``modality``, or ``ct``, ``mr``,
             ``mask``.
-        policy: ``"strict"`` stops on any fatal finding; ``"skip"`` leaves the items concerned out and logs them.
+        policy: ``"strict"`` stops on any fatal finding; ``"skip"`` leaves the items concerned out; ``"warn"`` keeps
+            them.
         options: of :func:`find_problems`:
 
             - ``in_channels``: channels that an ``image`` must have; 1 by default.
@@ -249,7 +250,6 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
     Raises:
         DataListError: with all the findings, if the policy does not allow to go on.
     """
-    if policy not in ("strict", "skip"):
-        raise ValueError(f"policy={policy!r}: expected 'strict' or 'skip'")
+    check_policy(policy)  # before the files are read
     findings = find_problems(items, **options)  # type: ignore[arg-type]
     return apply_policy(items, findings, policy)

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -269,6 +270,21 @@ def test_missing_files_of_a_layout_are_findings_too(synthrad_folder, brats_folde
     assert [f.kind for f in find_problems(brats_datalist(root, check_files=False), in_channels=4)] == ["missing_file"]
 
 
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".nii"])
+def test_other_formats(suffix, tmp_path):
+    """Also read by way of ITK; the same grid in two formats agrees, and damage is found."""
+    image = itk.image_from_array(np.ascontiguousarray(ct_volume().T))
+    image.SetSpacing([1.5, 1.5, 3.0])
+    path = tmp_path / f"ct{suffix}"
+    itk.imwrite(image, str(path))
+    # ITK's axes point left and posterior, NIfTI's right and anterior
+    label = write_volume(tmp_path / "label.nii.gz", label_volume(), np.diag([-1.5, -1.5, 3.0, 1.0]))
+    item = {"image": str(path), "label": str(label), "modality": "ct"}
+    assert find_problems([item], labels=LABELS) == []
+    path.write_bytes(path.read_bytes()[:30])
+    assert [f.kind for f in find_problems([item])] == ["unreadable"]
+
+
 def test_policies(msd_folder, caplog):
     items = msd_datalist(msd_folder(3))
     Path(items[1]["image"]).unlink()
@@ -280,6 +296,12 @@ def test_policies(msd_folder, caplog):
     with caplog.at_level(logging.WARNING):
         assert check_datalist(items, policy="skip") == [items[0], items[2]]
     assert items[1]["image"] in caplog.text and "left out 1 of 3" in caplog.text
+    with caplog.at_level(logging.WARNING):
+        caplog.clear()
+        assert check_datalist(items, policy="warn") == items
+    assert items[1]["image"] in caplog.text
+    with pytest.raises(DataListError):
+        check_datalist([], policy="warn")
     # what is fatal is the user's choice
     assert len(check_datalist(items, severity={"missing_file": "ignore"})) == 3
     with pytest.raises(DataListError):
