@@ -17,7 +17,7 @@ from monai.transforms import Compose, LoadImage, Orientation, SaveImage, Spacing
 from swinfuse_components.data import msd_datalist, synthrad_datalist
 
 TUMOUR_TASKS = ("Task51_SarcomaCT", "Task52_SarcomaMR")
-BONE_TASKS = {"ct": "Task61_BoneCT", "mr": "Task62_BoneMR"}
+BONE_TASKS = {"ct": "Task71_BoneCT", "mr": "Task72_BoneMR"}
 BONE_THRESHOLD_HU = 250.0
 
 

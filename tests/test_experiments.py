@@ -149,6 +149,37 @@ def test_patients_are_the_unit_and_seeds_are_averaged(experiments, tmp_path: Pat
     assert f"{expected.mean():+.2f}" in report.contrasts()
 
 
+@pytest.mark.slow
+def test_every_arm_runs_from_pretraining_to_scores(experiments, matrix, swinfuse_data, tmp_path, monkeypatch) -> None:
+    """Two steps of every training and one case of every test, with the configurations of the plan."""
+    run, _ = experiments
+    volumes = importlib.import_module("volumes")
+    volumes.prepare(str(swinfuse_data), str(tmp_path / "volumes"))
+    short = {"pretrain": "epoch_length: 2\n", "finetune": "steps: 2\n", "evaluate": "limit: 1\n"}
+    for kind, text in short.items():
+        (tmp_path / f"{kind}.yaml").write_text(text)
+    planned = run.overlays
+    monkeypatch.setattr(
+        run, "overlays", lambda plan, kind, names=(): [*planned(plan, kind, names), str(tmp_path / f"{kind}.yaml")]
+    )
+    message = run.run(
+        str(tmp_path / "volumes"),
+        str(tmp_path / "work"),
+        seeds=0,
+        folds=0,
+        minutes=30,
+        results=str(tmp_path / "results"),
+        niceness=0,
+    )
+    assert message == f"nothing is left: {len(matrix['arms'])} cells done, 0 failed"
+    for arm, settings in matrix["arms"].items():
+        with run.Cell("tumour", arm, 0, 0).result.open() as file:
+            rows = list(csv.DictReader(file))
+        assert {row["tested_on"] for row in rows} == {"ct", "mr"}
+        assert {row["view"] for row in rows} >= set(settings.get("views", []))
+        assert all(0 <= float(row["dice"]) <= 1 for row in rows)
+
+
 def test_a_direction_is_claimed_only_where_interval_and_test_agree(experiments) -> None:
     _, report = experiments
     result = report.PairedTest(0.1, 0.05, 0.15, 0.001, 41, "permutation")
