@@ -87,21 +87,23 @@ class DensityDivergenceLoss(nn.Module):
         _check_samples(x, y)
         with torch.autocast(x.device.type, enabled=False):
             x, y = _at_least_float32(x), _at_least_float32(y)
-            pooled_mean = 0.5 * (x.mean(0) + y.mean(0))
-            x, y = x - pooled_mean, y - pooled_mean
+            mean_x, mean_y = x.mean(0), y.mean(0)
+            mean = 0.5 * (mean_x + mean_y)
             # Beyond one, the unit is the farthest coordinate: squares of large numbers would leave float32.
-            unit = torch.maximum(x.detach().abs().max(), y.detach().abs().max()).clamp_min(1.0)
-            x, y = x / unit, y / unit
-            across = _squared_distances(x, y)
+            farthest = torch.maximum((x - mean).detach().abs().max(), (y - mean).detach().abs().max())
+            unit = farthest.clamp_min(1.0)
+            from_x, from_y = (x - mean) / unit, (y - mean) / unit
+            # not one the transpose of the other, so that identical samples give the very numbers of one sample
+            across_x, across_y = _squared_distances(from_x, from_y), _squared_distances(from_y, from_x)
             # Distances within a sample are taken around its own mean: around the pooled mean they would drown in
             # rounding as soon as the two samples are far apart.
-            x, y = x - x.mean(0), y - y.mean(0)
+            x, y = (x - mean_x) / unit, (y - mean_y) / unit
             within_x, within_y = _squared_distances(x, x), _squared_distances(y, y)
 
             squared_bandwidth = self._squared_bandwidth(within_x.detach(), within_y.detach())
             exponent = 2.0 * torch.maximum(squared_bandwidth, (self.min_bandwidth / unit).square().clamp_min(1e-30))
             own_x, own_y = _log_density(within_x / exponent), _log_density(within_y / exponent)
-            other_x, other_y = _log_density(across / exponent), _log_density(across.T / exponent)
+            other_x, other_y = _log_density(across_x / exponent), _log_density(across_y / exponent)
             return own_x - other_x, other_y - own_y
 
     def _squared_bandwidth(self, within_x: Tensor, within_y: Tensor) -> Tensor:
