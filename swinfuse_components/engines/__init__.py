@@ -1,9 +1,10 @@
 """What MONAI's engines lack for the trainings of this project: named loss terms, exact resume, guards, curves."""
 
-from .configuration import bundle_root, save_configuration
+from .configuration import bundle_root, check_configuration, save_configuration
 from .curves import LossCurves, draw_curves, read_table
 from .data_order import ResumableBatchSampler, ResumableDataLoader, SeededDataset
 from .guards import EXIT_INTERRUPTED, NonFiniteGuard, NonFiniteLossError, StopOnSignal, lock_run_dir
+from .messages import StatsLogger, explanation, short_errors
 from .pretraining import (
     LossTerms,
     PreparePretrainingBatch,
@@ -31,16 +32,20 @@ __all__ = [
     "RunCheckpoint",
     "SaturationWarner",
     "SeededDataset",
+    "StatsLogger",
     "StopOnSignal",
     "TrainingProgress",
     "bundle_root",
+    "check_configuration",
     "draw_curves",
+    "explanation",
     "lock_run_dir",
     "loss_term_metrics",
     "lower_is_better",
     "middle_slices",
     "read_table",
     "save_configuration",
+    "short_errors",
     "summary_writer",
     "term_values",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +13,9 @@ from typing import Any, TypeVar
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 T = TypeVar("T")
+
+_CONFIGURATION_FILES = (".json", ".yaml", ".yml")
+_NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "none": "$None", "yes": "True", "no": "False"}
 
 
 def bundle_root(default: str | Path = ".") -> str:
@@ -59,6 +64,47 @@ def save_configuration(directory: str | Path, filename: str = "configuration.jso
         path.rename(path.with_suffix(f".{number}{path.suffix}"))
     path.write_text(text)
     return str(path)
+
+
+def check_configuration() -> None:
+    """Look for slips in the configuration being evaluated that MONAI takes without a word.
+
+    - A value such as ``true``: on a command line it is a string, and every string that is not empty counts as true.
+    - A key that no configuration file of the bundle has and nothing refers to: a misspelt override changes nothing.
+
+    Raises:
+        ValueError: names every such key, with a hint; all at once.
+        RuntimeError: called from outside a configuration.
+    """
+    parser = next(_callers(ConfigParser), None)
+    if parser is None:
+        raise RuntimeError("check_configuration() can only be called by a configuration, in a '$' expression")
+    content: Any = parser.get()
+    findings = [
+        f"{key} is the text '{value}': write {_NOT_PYTHON[value.lower()]}"
+        for key, value in _leaves(content)
+        if isinstance(value, str) and value.lower() in _NOT_PYTHON and not key.startswith("_meta_")
+    ]
+    known = set(re.findall(r"@(\w+)", json.dumps(content, default=str))) | {"_meta_"}
+    for workflow in _callers(ConfigWorkflow):
+        files = (path for path in sorted(workflow.config_root_path.iterdir()) if path.suffix in _CONFIGURATION_FILES)
+        names = {str(name) for path in files for name in ConfigParser.load_config_file(path)}
+        known |= {re.split("::|#", name.lstrip("+"))[0] for name in names}
+        for key in sorted(set(content) - known):
+            close = difflib.get_close_matches(key, known, 1)
+            findings.append(f"{key} is a key that nothing uses" + (f": did you mean {close[0]}?" if close else ""))
+        break
+    if findings:
+        raise ValueError("the configuration has slips: " + "; ".join(findings))
+
+
+def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values that are neither dictionary nor list, with their ids."""
+    if isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _leaves(value, f"{prefix}::{key}" if prefix else str(key))
+    else:
+        yield prefix, content
 
 
 def _callers(kind: type[T]) -> Iterator[T]:

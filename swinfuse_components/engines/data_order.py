@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -176,7 +178,7 @@ class ResumableDataLoader(DataLoader):
         items = len(dataset)  # type: ignore[arg-type]
         order = ResumableBatchSampler(items, batch_size, seed, shuffle=shuffle, weights=weights, endless=endless)
         self.order = order
-        kwargs.setdefault("worker_init_fn", _ignore_signals)
+        kwargs.setdefault("worker_init_fn", _outlive_signals)
         kwargs.setdefault("generator", torch.Generator().manual_seed(_mix(seed, 3, 0)))
         super().__init__(SeededDataset(dataset), num_workers=num_workers, batch_sampler=order, **kwargs)
 
@@ -226,8 +228,21 @@ def _seeded(seed: int) -> Iterator[None]:
         set_random_state(state)
 
 
-def _ignore_signals(worker_id: int) -> None:
-    """Workers outlive Ctrl-C and a scheduler's SIGTERM, so that the main process can finish its step and save."""
-    if get_worker_info() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _outlive_signals(worker_id: int) -> None:
+    """Workers outlive Ctrl-C and a scheduler's SIGTERM, so that the main process can finish its step and save.
+
+    A SIGTERM of the main process itself still ends them: it is how a data loader gets rid of a worker that hangs.
+    """
+    if get_worker_info() is None:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def obey_parent() -> None:
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=obey_parent, daemon=True).start()

@@ -1,0 +1,58 @@
+"""What a run says to its user: one line for a mistake of his, the whole traceback for one of ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ignite.engine import Engine
+from monai.handlers import StatsHandler
+
+_LIBRARY = Path(__file__).resolve().parents[1]
+# raised on purpose, with a message that says what was found and expected
+_EXPLAINED = (OSError, ValueError, RuntimeError)
+
+
+def short_errors() -> None:
+    """From now on, end with one message where the library refused what it was given; for a configuration's start.
+
+    An error counts as explained if the library itself raised it. Anything else keeps its traceback, and so does
+    everything if the environment variable ``SWINFUSE_TRACEBACK`` is set.
+    """
+    if not os.environ.get("SWINFUSE_TRACEBACK"):
+        sys.excepthook = _report
+
+
+def explanation(error: BaseException) -> str | None:
+    """The message of the error in a chain of causes that the library raised on purpose; None if there is none.
+
+    MONAI wraps what happens inside a configuration in "Failed to evaluate ..." and transforms in "applying
+    transform ...": the first explained error from the outside is the one to show.
+    """
+    current: BaseException | None = error
+    while current is not None:
+        frames = traceback.extract_tb(current.__traceback__)
+        if isinstance(current, _EXPLAINED) and frames and Path(frames[-1].filename).resolve().is_relative_to(_LIBRARY):
+            return str(current)
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    message = explanation(error)
+    if message is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print(f"error: {message}\n(SWINFUSE_TRACEBACK=1 shows where)", file=sys.stderr)
+
+
+class StatsLogger(StatsHandler):
+    """MONAI's ``StatsHandler``, which logs terms and metrics, without its traceback in the log for every error."""
+
+    def exception_raised(self, _engine: Engine, e: Exception) -> Any:
+        """Pass the error on; whoever called the engine reports it."""
+        raise e
