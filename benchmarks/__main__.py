@@ -112,7 +112,7 @@ def main(
 
 
 def _names(value: Sequence[str] | str) -> list[str]:
-    return value.split(",") if isinstance(value, str) else [str(item) for item in value]
+    return [name for name in value.split(",") if name] if isinstance(value, str) else [str(item) for item in value]
 
 
 def _device_name(device: str) -> str:
