@@ -1,6 +1,6 @@
 """What MONAI's engines lack for the trainings of this project: named loss terms, exact resume, guards, curves."""
 
-from .configuration import bundle_root, check_configuration, save_configuration
+from .configuration import bundle_root, check_configuration, save_configuration, save_patients
 from .curves import LossCurves, draw_curves, read_table
 from .data_order import ResumableBatchSampler, ResumableDataLoader, SeededDataset
 from .guards import EXIT_INTERRUPTED, NonFiniteGuard, NonFiniteLossError, StopOnSignal, lock_run_dir
@@ -45,6 +45,7 @@ __all__ = [
     "middle_slices",
     "read_table",
     "save_configuration",
+    "save_patients",
     "short_errors",
     "summary_writer",
     "term_values",

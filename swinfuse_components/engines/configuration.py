@@ -6,7 +6,7 @@ import difflib
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +63,18 @@ def save_configuration(directory: str | Path, filename: str = "configuration.jso
         number = sum(1 for _ in path.parent.glob(f"{path.stem}.*{path.suffix}")) + 1
         path.rename(path.with_suffix(f".{number}{path.suffix}"))
     path.write_text(text)
+    return str(path)
+
+
+def save_patients(directory: str | Path, items: Sequence[Mapping[str, Any]], group_key: str = "patient") -> str:
+    """Write who is trained on, ``patients.json`` with ``{"training": [...]}``: later tests have to leave them out.
+
+    Returns:
+        path of the file.
+    """
+    path = Path(directory) / "patients.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"training": sorted({str(item[group_key]) for item in items})}, indent=1) + "\n")
     return str(path)
 
 
