@@ -13,6 +13,7 @@ import numpy as np
 
 from swinfuse_components.data import MSDTask, make_demo_cohort, msd_datalist, read_msd_task
 from swinfuse_components.evaluation.matrix import prediction_path
+from swinfuse_components.evaluation.pages import write_report
 from swinfuse_components.evaluation.records import CaseTable, Row
 from swinfuse_components.evaluation.tables import paper_cells
 from swinfuse_components.evaluation.targets import case_name
@@ -79,10 +80,17 @@ def report(output: str) -> None:
         "# SwinFUSE quickstart",
         NOT_EVIDENCE,
         paper_cells(rows),
-        f"Pictures: {pictures.name} (one case of each modality: image, truth, predictions); "
+        f"report.html holds all of it. Pictures: {pictures.name} (a case of each modality: image, truth, predictions), "
         + ", ".join(f"losses_{name}.png ({title})" for title, name in curves.items()),
     ]
-    (folder / "summary.md").write_text("\n\n".join(lines) + "\n")
+    write_report(
+        str(folder / "report.html"),
+        evaluation=str(root / "evaluation"),
+        runs={title: str(root / name) for title, name in curves.items()},
+        title="SwinFUSE quickstart",
+        note=NOT_EVIDENCE.replace("*", ""),
+    )
+    (folder / "summary.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _picture(rows: list[Row], root: Path, path: Path) -> Path:
@@ -108,7 +116,7 @@ def _picture(rows: list[Row], root: Path, path: Path) -> Path:
 
 def _items(root: Path) -> dict[tuple[str, str], tuple[MSDTask, dict]]:
     """Every case of the two tasks, by the names that the table of scores gives them."""
-    tasks = [read_msd_task(folder) for folder in (root / "logs" / "tasks").read_text().splitlines()[1:]]
+    tasks = [read_msd_task(folder) for folder in (root / "logs" / "tasks").read_text(encoding="utf-8").splitlines()[1:]]
     return {(task.name, case_name(item)): (task, item) for task in tasks for item in msd_datalist(task.dataset_dir)}
 
 

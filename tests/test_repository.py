@@ -25,7 +25,7 @@ def tracked_files(repository: Path) -> list[Path]:
 
 
 def test_readme_opens_with_the_two_commands_and_nothing_else(repository: Path) -> None:
-    first_section = (repository / "README.md").read_text().split("\n## ")[0]
+    first_section = (repository / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
     commands = [line.strip() for line in first_section.splitlines() if line.startswith("    ")]
     assert commands == ["scripts/quickstart.sh", "scripts/test.sh"]
     for command in commands:
@@ -36,16 +36,16 @@ def test_links_between_pages_lead_somewhere(repository: Path) -> None:
     pages = [page for page in tracked_files(repository) if page.suffix == ".md"]
     broken = []
     for page in pages:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             if not target.startswith(("http", "mailto:")) and not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(repository)} -> {target}")
     assert not broken
 
 
 def test_citation_names_paper_and_software(repository: Path) -> None:
-    citation = yaml.safe_load((repository / "CITATION.cff").read_text())
+    citation = yaml.safe_load((repository / "CITATION.cff").read_text(encoding="utf-8"))
     setup = configparser.ConfigParser()
-    setup.read(repository / "setup.cfg")
+    setup.read(repository / "setup.cfg", encoding="utf-8")
     assert citation["version"] == setup["metadata"]["version"] == swinfuse_components.__version__
     assert citation["license"] == setup["metadata"]["license"]
     assert citation["preferred-citation"]["identifiers"][0]["value"] == "arXiv:2405.12781"
@@ -53,12 +53,12 @@ def test_citation_names_paper_and_software(repository: Path) -> None:
 
 def test_pinned_set_lies_inside_the_declared_ranges(repository: Path) -> None:
     pinned = {}
-    for line in (repository / "constraints.txt").read_text().splitlines():
+    for line in (repository / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             requirement = Requirement(line)
             pinned[requirement.name.lower().replace("_", "-")] = str(requirement.specifier).removeprefix("==")
     setup = configparser.ConfigParser()
-    setup.read(repository / "setup.cfg")
+    setup.read(repository / "setup.cfg", encoding="utf-8")
     declared = setup["options"]["install_requires"].split("\n")
     for extra in setup["options.extras_require"].values():
         declared += extra.split("\n")
@@ -77,7 +77,7 @@ def test_pinned_set_lies_inside_the_declared_ranges(repository: Path) -> None:
 
 def test_no_module_outgrows_one_idea(repository: Path) -> None:
     modules = (repository / "swinfuse_components").rglob("*.py")
-    lengths = {str(path.relative_to(repository)): len(path.read_text().splitlines()) for path in modules}
+    lengths = {str(path.relative_to(repository)): path.read_text(encoding="utf-8").count("\n") for path in modules}
     assert lengths
     assert not {name: length for name, length in lengths.items() if length > MAX_MODULE_LINES}
 
@@ -94,7 +94,8 @@ def test_rooms_of_the_library_do_not_import_one_another(repository: Path) -> Non
     crossings = []
     for room in rooms:
         for module in (library / room).rglob("*.py"):
-            for other in re.findall(r"^\s*(?:from|import) swinfuse_components\.(\w+)", module.read_text(), re.M):
+            text = module.read_text(encoding="utf-8")
+            for other in re.findall(r"^\s*(?:from|import) swinfuse_components\.(\w+)", text, re.M):
                 if other != room:
                     crossings.append(f"{module.relative_to(repository)} imports {other}")
     assert not crossings
@@ -108,6 +109,6 @@ def test_bundles_hold_configuration_only(repository: Path) -> None:
 def test_json_and_yaml_files_parse(repository: Path) -> None:
     for path in tracked_files(repository):
         if path.suffix == ".json" and path.exists():
-            json.loads(path.read_text())
+            json.loads(path.read_text(encoding="utf-8"))
         elif path.suffix in {".yaml", ".yml"} and path.exists():
-            yaml.safe_load(path.read_text())
+            yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -14,17 +14,19 @@ from pathlib import Path
 
 def main(folder: str, checkpoint: str = "") -> None:
     path = Path(folder) / "configs" / "train.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     if "checkpoint_dir" in config:
         config["imports"] = [*config.get("imports", []), "$import time"]
         config["checkpoint_dir"] = "$@run_dir + '/session_' + time.strftime('%Y%m%d_%H%M%S')"
+    # worker processes forked from a server with threads can hang
+    config["num_workers"] = 0
     if checkpoint:
         if not Path(checkpoint).is_file():
             sys.exit(f"error: {checkpoint}: found no such file, expected a pre-training checkpoint")
         config["start"] = "pretrained"
         config["pretrained_checkpoint"] = str(Path(checkpoint).resolve())
         (Path(folder) / "models" / "model.pt").unlink(missing_ok=True)
-    path.write_text(json.dumps(config, indent=4) + "\n")
+    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

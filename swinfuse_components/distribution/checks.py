@@ -59,12 +59,12 @@ def check_package(folder: str | Path) -> list[str]:
     problems = [f"{name}: missing" for name in REQUIRED_FILES if not (root / name).is_file()]
     if "configs/metadata.json: missing" in problems:
         return problems
-    metadata = json.loads((root / "configs" / "metadata.json").read_text())
+    metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
     problems += _check_metadata(metadata)
     problems += _check_page(root / "docs" / "README.md")
     problems += _check_large_files(root)
     for path in config_files(root):
-        if (root / VENDORED).is_dir() and re.search(rf"\b{LIBRARY}\b", path.read_text()):
+        if (root / VENDORED).is_dir() and re.search(rf"\b{LIBRARY}\b", path.read_text(encoding="utf-8")):
             problems.append(f"{path.relative_to(root)}: names {LIBRARY}, expected {VENDORED}")
     if (root / "configs" / "inference.json").is_file() and (root / "models" / "model.pt").is_file():
         problems += _check_weights(root)
@@ -123,13 +123,14 @@ def _check_metadata(metadata: dict[str, Any]) -> list[str]:
 def _check_page(page: Path) -> list[str]:
     if not page.is_file():
         return []
-    headings = [re.sub(r"[#*]", "", line).strip().lower() for line in page.read_text().splitlines() if line[:1] == "#"]
+    lines = page.read_text(encoding="utf-8").splitlines()
+    headings = [re.sub(r"[#*]", "", line).strip().lower() for line in lines if line[:1] == "#"]
     return [f"docs/README.md: no heading {name!r}" for name in HEADINGS if name not in headings]
 
 
 def _check_large_files(root: Path) -> list[str]:
     listing = root / "large_files.yml"
-    entries = yaml.safe_load(listing.read_text())["large_files"] if listing.is_file() else []
+    entries = yaml.safe_load(listing.read_text(encoding="utf-8"))["large_files"] if listing.is_file() else []
     listed = {entry["path"]: entry for entry in entries}
     problems = []
     for path in sorted(path for path in root.rglob("*") if path.is_file()):

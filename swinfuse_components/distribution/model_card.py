@@ -51,12 +51,12 @@ def write_model_card(
     """
     root = Path(folder)
     page = root / "docs" / "README.md"
-    text = page.read_text().split(_BEGIN)[0].rstrip()
+    text = page.read_text(encoding="utf-8").split(_BEGIN)[0].rstrip()
     sections = [_BEGIN, _weights(root), _recipe(run_dir), _metrics(metrics, command)]
     text = "\n\n".join([text, *sections]) + "\n"
-    page.write_text(text)
+    page.write_text(text, encoding="utf-8")
     card = root / "README.md"
-    card.write_text(_FRONT + text)
+    card.write_text(_FRONT + text, encoding="utf-8")
     return card
 
 
@@ -72,7 +72,7 @@ def _weights(root: Path) -> str:
 def _recipe(run_dir: str | Path | None) -> str:
     if run_dir is None:
         return "#### **Recipe**\n\nNot recorded: ask whoever gave you these weights."
-    content: dict[str, Any] = json.loads((Path(run_dir) / "configuration.json").read_text())
+    content: dict[str, Any] = json.loads((Path(run_dir) / "configuration.json").read_text(encoding="utf-8"))
     lines = [f"| `{key}` | {content[key]} |" for key in RECIPE if key in content]
     return "\n".join(["#### **Recipe**", "", "| setting | value |", "|---|---|", *lines])
 
@@ -80,7 +80,7 @@ def _recipe(run_dir: str | Path | None) -> str:
 def _metrics(metrics: str | Path | None, command: str) -> str:
     if metrics is None:
         return "#### **Metrics**\n\nNone: these weights were not evaluated."
-    record = json.loads(Path(metrics).read_text())
+    record = json.loads(Path(metrics).read_text(encoding="utf-8"))
     lines = [
         f"| {metric} | {region} | {'not defined' if value is None else format(value, '.4f')} |"
         for metric, regions in record["mean"].items()

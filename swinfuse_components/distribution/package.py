@@ -17,6 +17,19 @@ from swinfuse_components.distribution.vendoring import required_packages, vendor
 
 DESCRIPTION = "model.json"
 LARGE_FILE_BYTES = 25 * 1024 * 1024
+# what a description says of network and preprocessing, by the names that train.json has for them
+SETTINGS_OF_WEIGHTS = (
+    "roi_size",
+    "feature_size",
+    "window_size",
+    "dim",
+    "dim_options",
+    "norm_name",
+    "downsample",
+    "spacing",
+    "ct_window",
+    "mr_nonzero",
+)
 _LEFT_BEHIND = shutil.ignore_patterns("models", "eval", "runs", "__pycache__", ".*", "*.pyc")
 # one moment for every entry, so that the same content gives the same zip
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -112,13 +125,13 @@ def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any
     for name in ("train.json", "inference.json"):
         if not (configs / name).is_file():
             continue
-        content = json.loads((configs / name).read_text())
+        content = json.loads((configs / name).read_text(encoding="utf-8"))
         for layer in layers:
             known = {key: value for key, value in layer.items() if _top(key) in content}
             unknown -= set(known)
             if known:
                 content = _merge(content, known)
-        (configs / name).write_text(json.dumps(content, indent=4) + "\n")
+        (configs / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     if unknown:
         raise KeyError(f"{', '.join(sorted(unknown))}: found in neither train.json nor inference.json of {configs}")
 
@@ -131,13 +144,13 @@ def _merge(content: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch) / "base.json", Path(scratch) / "layer.json"]
         for path, part in zip(files, (content, layer)):
-            path.write_text(json.dumps(part))
+            path.write_text(json.dumps(part), encoding="utf-8")
         return ConfigParser.load_config_files([str(path) for path in files])
 
 
 def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
-    content = _merge(json.loads(path.read_text()), changes)
-    path.write_text(json.dumps(content, indent=4) + "\n")
+    content = _merge(json.loads(path.read_text(encoding="utf-8")), changes)
+    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     return str(content["version"])
 
 
@@ -146,9 +159,9 @@ def _add_description(description: Path, folder: Path) -> None:
     if not description.is_file():
         return
     shutil.copy(description, folder / "models" / DESCRIPTION)
-    content = json.loads(description.read_text())
+    content = json.loads(description.read_text(encoding="utf-8"))
     path = folder / "configs" / "metadata.json"
-    metadata = json.loads(path.read_text())
+    metadata = json.loads(path.read_text(encoding="utf-8"))
     data_format = metadata["network_data_format"]
     image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
     channels = dict(enumerate(content["channels"]))
@@ -159,7 +172,18 @@ def _add_description(description: Path, folder: Path) -> None:
         tensor["spatial_shape"] = list(content["roi_size"])
     image["modality"] = content["modality"].upper()
     image["format"] = "hounsfield" if content["modality"] == "ct" else "magnitude"
-    path.write_text(json.dumps(metadata, indent=4) + "\n")
+    path.write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
+    _train_the_same_network(folder / "configs" / "train.json", content)
+
+
+def _train_the_same_network(path: Path, description: dict[str, Any]) -> None:
+    """Give ``train.json`` the network and preprocessing of the weights, so that training can go on from them."""
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    settings = {**description, **description.get("network_options", {})}
+    config.update({key: settings[key] for key in SETTINGS_OF_WEIGHTS if key in settings and key in config})
+    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
 def _list_large_files(folder: Path, url_prefix: str) -> None:
@@ -171,7 +195,8 @@ def _list_large_files(folder: Path, url_prefix: str) -> None:
             url = f"{url_prefix.rstrip('/')}/{folder.name}/{name}" if url_prefix else ""
             entries.append({"path": name, "url": url, "hash_val": digest, "hash_type": "sha256"})
     if entries:
-        (folder / "large_files.yml").write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False))
+        listing = yaml.safe_dump({"large_files": entries}, sort_keys=False)
+        (folder / "large_files.yml").write_text(listing, encoding="utf-8")
 
 
 def _zip(folder: Path, archive: Path) -> None:

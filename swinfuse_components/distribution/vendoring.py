@@ -70,7 +70,7 @@ def vendor_library(bundle: Path) -> list[str]:
     Returns:
         The modules that were copied, by their names in this library.
     """
-    texts = {path: path.read_text() for path in config_files(bundle)}
+    texts = {path: path.read_text(encoding="utf-8") for path in config_files(bundle)}
     modules = required_modules(set().union(*(named_modules(text) for text in texts.values())) or {LIBRARY})
     target = bundle / VENDORED
     if target.exists():
@@ -80,9 +80,9 @@ def vendor_library(bundle: Path) -> list[str]:
         assert source is not None
         copy = target / source.relative_to(library_root())
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(_with_relative_imports(source))
+        copy.write_text(_with_relative_imports(source), encoding="utf-8")
     for path, text in texts.items():
-        path.write_text(re.sub(rf"\b{LIBRARY}\b", VENDORED, text))
+        path.write_text(re.sub(rf"\b{LIBRARY}\b", VENDORED, text), encoding="utf-8")
     return sorted(modules)
 
 
@@ -97,7 +97,7 @@ def required_packages(modules: Iterable[str]) -> dict[str, str]:
     for module in modules:
         source = _source_of(module)
         assert source is not None, module
-        for name in _foreign_imports(ast.parse(source.read_text())):
+        for name in _foreign_imports(ast.parse(source.read_text(encoding="utf-8"))):
             for distribution in owners.get(name, [])[:1]:
                 found[distribution] = importlib.metadata.version(distribution)
     return dict(sorted(found.items()))
@@ -132,7 +132,7 @@ def _module_of(name: str) -> str | None:
         source = _source_of(module)
         if source is not None:
             rest = parts[length:]
-            return module if not rest or rest[0] in source.read_text() else None
+            return module if not rest or rest[0] in source.read_text(encoding="utf-8") else None
     return None
 
 
@@ -141,7 +141,7 @@ def _imported_modules(module: str) -> set[str]:
     assert source is not None, module
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(source.read_text())):
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -156,7 +156,7 @@ def _imported_modules(module: str) -> set[str]:
 
 def _with_relative_imports(source: Path) -> str:
     """The text of a module with ``from swinfuse_components.x import y`` turned into ``from ..x import y``."""
-    text = source.read_text()
+    text = source.read_text(encoding="utf-8")
     depth = len(source.relative_to(library_root()).parts)
     lines = text.splitlines(keepends=True)
     for node in ast.walk(ast.parse(text)):

@@ -18,11 +18,11 @@ ZOO_KEYS = ("name", "changelog", "data_source", "data_type", "intended_use", "re
 
 
 def read_metadata(repository: Path, bundle: str) -> dict[str, Any]:
-    return json.loads((repository / "bundles" / bundle / "configs" / "metadata.json").read_text())
+    return json.loads((repository / "bundles" / bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
 
 
 def pinned_versions(repository: Path) -> dict[str, str]:
-    lines = (repository / "constraints.txt").read_text().splitlines()
+    lines = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
 
@@ -43,11 +43,11 @@ def test_metadata_follows_the_schema(repository: Path, bundle: str, tmp_path: Pa
     verify_metadata(meta_file=str(repository / "bundles" / bundle / "configs/metadata.json"), filepath=str(schema))
 
 
-@pytest.mark.parametrize("key", json.loads(SCHEMA.read_text())["required"][1:])
+@pytest.mark.parametrize("key", json.loads(SCHEMA.read_text(encoding="utf-8"))["required"][1:])
 def test_schema_rejects_metadata_without(repository: Path, key: str, tmp_path: Path) -> None:
     metadata = read_metadata(repository, "finetune_msd")
     del metadata[key]
-    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
     schema = shutil.copy(SCHEMA, tmp_path / "schema.json")
     with pytest.raises(ValueError, match=key):
         verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(schema))

@@ -54,7 +54,7 @@ def make_weights(bundle: str, folder: Path) -> Path:
         model = BRATS if bundle == "finetune_brats" else MODEL
         out_channels = len(model["regions"]) if model["sigmoid"] else len(model["labels"])
         network = SwinFUSE(len(model["channels"]), out_channels, roi_size=ROI, feature_size=12, window_size=4)
-        (folder / "model.json").write_text(json.dumps(model))
+        (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
     torch.save({"model": network.state_dict()}, folder / "model.pt")
     return folder / "model.pt"
 

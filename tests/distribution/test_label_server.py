@@ -40,14 +40,17 @@ class Server:
             with urllib.request.urlopen(request, timeout=1500) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{path}: {error.code}\n{self.log.read_text()[-4000:]}") from error
+            raise AssertionError(f"{path}: {error.code}\n{self.text()[-4000:]}") from error
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8")
 
     def segment(self, bundle: str, image: str, path: Path) -> nib.Nifti1Image:
         path.write_bytes(self.ask(f"/infer/{bundle}?image={image}&output=image"))
         return nib.load(path)
 
     def check_weights(self) -> None:
-        text = self.log.read_text()
+        text = self.text()
         assert UNLOADED not in text, "the server answers from weights that were not all loaded"
         assert "model.pt" in text, "the log names no weights"
 
@@ -64,8 +67,9 @@ def serve(repository: Path, bundle: Path, images: Path, scratch: Path, *options:
         environment["VENV"] = os.environ["SWINFUSE_LABEL_VENV"]
     command = [str(repository / "scripts" / "label_server.sh"), str(bundle), str(images), "--port", str(port)]
     command += ["--app", str(scratch / f"app_{port}"), *options]
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    server = Server(port, log)
     try:
         end = time.monotonic() + START_SECONDS
         while True:
@@ -73,10 +77,10 @@ def serve(repository: Path, bundle: Path, images: Path, scratch: Path, *options:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/info/", timeout=10).close()
                 break
             except (urllib.error.URLError, OSError):
-                assert process.poll() is None, f"the server stopped:\n{log.read_text()[-4000:]}"
-                assert time.monotonic() < end, f"no answer:\n{log.read_text()[-4000:]}"
+                assert process.poll() is None, f"the server stopped:\n{server.text()[-4000:]}"
+                assert time.monotonic() < end, f"no answer:\n{server.text()[-4000:]}"
                 time.sleep(1)
-        yield Server(port, log)
+        yield server
     finally:
         process.terminate()
         process.wait(60)
@@ -150,7 +154,7 @@ def test_server_segments_as_the_command_line_does_and_trains(
         weights = next((tmp_path).glob(f"app_*/model/{bundle}/models/model.pt"))
         before = weights.read_bytes()
         server.ask(f"/train/{bundle}?run_sync=true", request)
-        assert "Training Finished" in server.log.read_text()
+        assert "Training Finished" in server.log.read_text(encoding="utf-8")
         server.check_weights()
         assert weights.read_bytes() != before, "training left no new weights"
     assert (folder / "models" / "model.pt").read_bytes() == (
@@ -182,7 +186,7 @@ def test_training_in_the_server_starts_from_a_pre_training_checkpoint(
     with serve(repository, folder, images, tmp_path, "--pretrained", str(checkpoint)) as server:
         request = {"pretrained": True, "device": "cpu", "max_epochs": 1, "val_split": 0.34, "multi_gpu": False}
         server.ask("/train/finetune_msd?run_sync=true", request)
-        log = server.log.read_text()
+        log = server.log.read_text(encoding="utf-8")
         assert "Training Finished" in log
         assert str(checkpoint) in log, "the log does not name the checkpoint that training starts from"
         server.segment("finetune_msd", "case_0", tmp_path / "answer.nii.gz")

@@ -18,7 +18,7 @@ def folder(package: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 def test_card_without_facts_says_so(folder: Path) -> None:
-    text = write_model_card(folder).read_text()
+    text = write_model_card(folder).read_text(encoding="utf-8")
     assert "these weights were not evaluated" in text
     assert "Not recorded" in text
     front = yaml.safe_load(text.split("---")[1])
@@ -27,8 +27,9 @@ def test_card_without_facts_says_so(folder: Path) -> None:
 
 
 def test_card_carries_recipe_and_metrics_and_their_command(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "configuration.json").write_text(json.dumps({"learning_rate": 0.0004, "start": "pretrained"}))
-    description = json.loads((folder / "models" / "model.json").read_text())
+    recipe = json.dumps({"learning_rate": 0.0004, "start": "pretrained"})
+    (tmp_path / "configuration.json").write_text(recipe, encoding="utf-8")
+    description = json.loads((folder / "models" / "model.json").read_text(encoding="utf-8"))
     cases = [
         {"patient": "a", "image": "a.nii.gz", "dice": {"anterior": 0.5, "posterior": 0.25}},
         {"patient": "b", "image": "b.nii.gz", "dice": {"anterior": 0.7, "posterior": 0.75}},
@@ -36,7 +37,7 @@ def test_card_carries_recipe_and_metrics_and_their_command(folder: Path, tmp_pat
     write_evaluation(tmp_path / "evaluation.json", description, cases)
     command = "python -m monai.bundle run evaluating"
     options = {"run_dir": tmp_path, "metrics": tmp_path / "evaluation.json", "command": command}
-    text = write_model_card(folder, **options).read_text()
+    text = write_model_card(folder, **options).read_text(encoding="utf-8")
     for line in (
         "| `learning_rate` | 0.0004 |",
         "| dice | anterior | 0.6000 |",
@@ -45,5 +46,6 @@ def test_card_carries_recipe_and_metrics_and_their_command(folder: Path, tmp_pat
         command,
     ):
         assert line in text
-    assert write_model_card(folder, **options).read_text() == text, "a second call must not add a second card"
-    assert text.endswith((folder / "docs" / "README.md").read_text())
+    again = write_model_card(folder, **options).read_text(encoding="utf-8")
+    assert again == text, "a second call must not add a second card"
+    assert text.endswith((folder / "docs" / "README.md").read_text(encoding="utf-8"))

@@ -58,17 +58,17 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("key", REQUIRED_KEYS)
 def test_a_missing_key_is_named(folder: Path, key: str) -> None:
     path = folder / "configs" / "metadata.json"
-    metadata = json.loads(path.read_text())
+    metadata = json.loads(path.read_text(encoding="utf-8"))
     del metadata[key]
-    path.write_text(json.dumps(metadata))
+    path.write_text(json.dumps(metadata), encoding="utf-8")
     assert f"metadata.json: {key} is missing" in check_package(folder)
 
 
 def test_an_inexact_version_and_an_unlisted_change_are_named(folder: Path) -> None:
     path = folder / "configs" / "metadata.json"
-    metadata = json.loads(path.read_text())
+    metadata = json.loads(path.read_text(encoding="utf-8"))
     metadata |= {"version": "9.9.9", "pytorch_version": ">=2.6"}
-    path.write_text(json.dumps(metadata))
+    path.write_text(json.dumps(metadata), encoding="utf-8")
     problems = check_package(folder)
     assert "metadata.json: version 9.9.9 is not in the changelog" in problems
     assert "metadata.json: pytorch_version is '>=2.6', expected one exact version" in problems
@@ -77,8 +77,9 @@ def test_an_inexact_version_and_an_unlisted_change_are_named(folder: Path) -> No
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_a_missing_heading_is_named(folder: Path, heading: str) -> None:
     page = folder / "docs" / "README.md"
-    lines = [line for line in page.read_text().splitlines() if heading not in line.lower() or line[:1] != "#"]
-    page.write_text("\n".join(lines))
+    lines = page.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if heading not in line.lower() or line[:1] != "#"]
+    page.write_text("\n".join(lines), encoding="utf-8")
     assert f"docs/README.md: no heading {heading!r}" in check_package(folder)
 
 
@@ -93,8 +94,17 @@ def test_large_files_are_listed_with_their_hash(folder: Path) -> None:
     large.write_bytes(bytes(26 * 1024 * 1024))
     assert "models/large.pt: over 25 MB, expected an entry in large_files.yml" in check_package(folder)
     entry = "- {path: models/large.pt, url: '', hash_val: '00', hash_type: sha256}"
-    (folder / "large_files.yml").write_text(f"large_files:\n{entry}\n")
+    (folder / "large_files.yml").write_text(f"large_files:\n{entry}\n", encoding="utf-8")
     assert "models/large.pt: its sha256 is not the one in large_files.yml" in check_package(folder)
+
+
+@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
+def test_training_goes_on_with_the_network_of_the_weights(package: Callable[[str], Path], bundle: str) -> None:
+    folder = package(bundle).parent / bundle
+    config = json.loads((folder / "configs" / "train.json").read_text(encoding="utf-8"))
+    model = json.loads((folder / "models" / "model.json").read_text(encoding="utf-8"))
+    for key in ("roi_size", "feature_size", "window_size", "dim", "spacing"):
+        assert config[key] == model[key]
 
 
 def test_the_same_content_gives_the_same_zip(package: Callable[[str], Path], repository: Path, tmp_path: Path) -> None:
