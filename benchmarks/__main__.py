@@ -106,8 +106,8 @@ def main(
                     print(f"round {number + 1}/{rounds}  {case:16} {variant:10} malloc {setting:8} {found}", flush=True)
                     key = {"case": case, "variant": variant, "malloc": setting, "round": number}
                     results["measurements"].append(key | found)
-                    (folder / "benchmarks.json").write_text(json.dumps(results, indent=1))
-                    (folder / "benchmarks.md").write_text(to_markdown(results))
+                    (folder / "benchmarks.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+                    (folder / "benchmarks.md").write_text(to_markdown(results), encoding="utf-8")
     print(to_markdown(results))
 
 
@@ -118,7 +118,7 @@ def _names(value: Sequence[str] | str) -> list[str]:
 def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
 
 

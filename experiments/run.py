@@ -102,7 +102,7 @@ def _bundle(run_id: str, files: Sequence[str], values: Mapping[str, Any], log: P
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as stream:
+    with log.open("w", encoding="utf-8") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     torch.set_num_threads(1)

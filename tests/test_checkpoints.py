@@ -374,7 +374,7 @@ def test_settings_that_no_tensor_shows(record: str, trained: dict, built: dict, 
     path = write({"model": SwinFUSEPretrainer(**SMALL, dim_options=trained).state_dict()})
     network = SwinFUSE(1, 2, **SMALL, dim_options=built)
     assert not load_pretrained(network, path).unfilled, "without a record nothing can be known"
-    path.with_name(record).write_text(json.dumps({"dim": "swinfuse", "dim_options": trained}))
+    path.with_name(record).write_text(json.dumps({"dim": "swinfuse", "dim_options": trained}), encoding="utf-8")
     refused(network, path, message)
     assert load_pretrained(network, path, part="swin").left
     assert not load_pretrained(SwinFUSE(1, 2, **SMALL, dim_options=trained), path).unfilled
@@ -383,7 +383,7 @@ def test_settings_that_no_tensor_shows(record: str, trained: dict, built: dict, 
 @pytest.mark.parametrize("text", ["", "[1]", '{"dim": "$@x"}', '{"dim": "swinfuse", "dim_options": "@options"}', "{"])
 def test_records_that_do_not_tell_are_no_hindrance(text: str, write: Callable) -> None:
     path = write({"model": SwinFUSEPretrainer(**SMALL).state_dict()})
-    path.with_name("configuration.json").write_text(text)
+    path.with_name("configuration.json").write_text(text, encoding="utf-8")
     assert not load_pretrained(SwinFUSE(1, 2, **SMALL), path).unfilled
 
 

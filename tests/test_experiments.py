@@ -26,13 +26,13 @@ def experiments(repository: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def matrix(repository: Path) -> dict:
-    return yaml.safe_load((repository / "experiments" / "matrix.yaml").read_text())
+    return yaml.safe_load((repository / "experiments" / "matrix.yaml").read_text(encoding="utf-8"))
 
 
 def _write(run, arm: str, seed: int, fold: int, dice: dict[tuple[str, str], float], view: str = "image") -> None:
     cell = run.Cell("tumour", arm, seed, fold)
     cell.result.parent.mkdir(parents=True, exist_ok=True)
-    with cell.result.open("w", newline="") as file:
+    with cell.result.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(run.COLUMNS)
         for (modality, patient), value in dice.items():
@@ -55,7 +55,7 @@ def test_every_patient_is_tested_once_and_never_trained_on(repository: Path, mat
 
 
 def test_split_names_the_patients_of_the_data(repository: Path, swinfuse_data: Path) -> None:
-    items = json.loads((repository / "experiments" / "splits" / "sarcoma.json").read_text())["training"]
+    items = json.loads((repository / "experiments" / "splits" / "sarcoma.json").read_text(encoding="utf-8"))["training"]
     for task in ("Task51_SarcomaCT", "Task52_SarcomaMR"):
         assert all((swinfuse_data / "MSD_like" / task / item["image"]).is_file() for item in items)
     pairs = {p.name for p in (swinfuse_data / "SynthRAD_like" / "Task1" / "thigh").iterdir()}
@@ -68,7 +68,7 @@ def test_pretraining_leaves_out_the_tested_patients(experiments, tmp_path: Path,
     steps = []
     monkeypatch.setattr(runner, "step", lambda cell, kind, files, folder, **values: steps.append(values))
     runner.pretrain(run.Cell("tumour", "swinfuse_pretrained", 0, 3), "swinfuse")
-    split = json.loads((run.HERE / "splits" / "sarcoma.json").read_text())["training"]
+    split = json.loads((run.HERE / "splits" / "sarcoma.json").read_text(encoding="utf-8"))["training"]
     assert steps[0]["exclude_patients"] == sorted(i["patient"] for i in split if i["fold"] == 3)
 
 
@@ -157,7 +157,7 @@ def test_every_arm_runs_from_pretraining_to_scores(experiments, matrix, swinfuse
     volumes.prepare(str(swinfuse_data), str(tmp_path / "volumes"))
     short = {"pretrain": "epoch_length: 2\n", "finetune": "steps: 2\n", "evaluate": "limit: 1\n"}
     for kind, text in short.items():
-        (tmp_path / f"{kind}.yaml").write_text(text)
+        (tmp_path / f"{kind}.yaml").write_text(text, encoding="utf-8")
     planned = run.overlays
     monkeypatch.setattr(
         run, "overlays", lambda plan, kind, names=(): [*planned(plan, kind, names), str(tmp_path / f"{kind}.yaml")]
@@ -173,7 +173,7 @@ def test_every_arm_runs_from_pretraining_to_scores(experiments, matrix, swinfuse
     )
     assert message == f"nothing is left: {len(matrix['arms'])} cells done, 0 failed"
     for arm, settings in matrix["arms"].items():
-        with run.Cell("tumour", arm, 0, 0).result.open() as file:
+        with run.Cell("tumour", arm, 0, 0).result.open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert {row["tested_on"] for row in rows} == {"ct", "mr"}
         assert {row["view"] for row in rows} >= set(settings.get("views", []))

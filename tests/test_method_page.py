@@ -13,7 +13,7 @@ ROOMS = "checkpoints|data|engines|evaluation|finetuning|losses|networks|transfor
 
 @pytest.fixture(scope="module")
 def page(repository: Path) -> str:
-    return (repository / "docs" / "method.md").read_text()
+    return (repository / "docs" / "method.md").read_text(encoding="utf-8")
 
 
 def test_what_the_page_names_exists(repository: Path, page: str) -> None:
@@ -22,7 +22,7 @@ def test_what_the_page_names_exists(repository: Path, page: str) -> None:
     for file, name in named_tests:
         path = repository / "tests" / file
         assert path.is_file(), f"tests/{file} does not exist"
-        assert re.search(rf"^def {name}\(", path.read_text(), re.M), f"tests/{file} has no {name}"
+        assert re.search(rf"^def {name}\(", path.read_text(encoding="utf-8"), re.M), f"tests/{file} has no {name}"
     for room, dotted in re.findall(rf"`({ROOMS})\.(\w+(?:\.\w+)?)", page):
         found = importlib.import_module(f"swinfuse_components.{room}")
         for attribute in dotted.split("."):
@@ -38,7 +38,7 @@ def test_keys_of_the_configurations_exist(repository: Path, page: str) -> None:
     named = re.findall(r"\*(pretrain|finetune_msd|finetune_brats)\*(?: and \*\w+\*)? `(\w+)", page)
     assert len(named) > 15
     for bundle, key in named:
-        configuration = json.loads((repository / "bundles" / bundle / "configs" / "train.json").read_text())
+        configuration = json.loads((repository / "bundles" / bundle / "configs" / "train.json").read_bytes())
         assert key in configuration, f"{bundle}/configs/train.json has no {key}"
 
 
@@ -58,7 +58,7 @@ def test_departures_are_explained_and_used(page: str) -> None:
 
 
 def test_figures_of_the_paper_are_the_defaults(repository: Path) -> None:
-    train = json.loads((repository / "bundles" / "pretrain" / "configs" / "train.json").read_text())
+    train = json.loads((repository / "bundles" / "pretrain" / "configs" / "train.json").read_text(encoding="utf-8"))
     figures = {
         "roi_size": 96,
         "feature_size": 48,

@@ -72,7 +72,7 @@ def write_msd_task(
         "training": training,
         "test": [],
     }
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 

@@ -38,16 +38,16 @@ def test_from_a_one_channel_pre_training_to_label_maps(
         pretrained_checkpoint=str(tmp_path / "pretrained.pt"),
         **{**tiny, **common, "views": 2, "batch_size": 1},
     )
-    described = json.loads((run_dir / "model.json").read_text())
+    described = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
     assert described["channels"] == ["FLAIR", "T1ce", "T1", "T2"] and described["regions"] == REGIONS
     assert described["sigmoid"] is True and described["model_name"] == "SwinFUSE (P)"
 
     run_bundle("finetune_brats", ["train.json", "evaluate.json"], "evaluating", save_predictions=True, **common)
-    record = json.loads((run_dir / "evaluation" / "evaluation.json").read_text())
+    record = json.loads((run_dir / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     (case,) = record["cases"]
     assert set(case["dice"]) == set(case["hd95_mm"]) == set(REGIONS)
     assert case["patient"] not in record["training_patients"]
-    with open(run_dir / "validation.csv") as stream:
+    with open(run_dir / "validation.csv", encoding="utf-8") as stream:
         validated = float(list(csv.DictReader(stream))[-1]["val_mean_dice"])
     assert record["mean"]["dice"]["mean"] == pytest.approx(validated, abs=1e-5)
 
@@ -73,7 +73,7 @@ def test_from_a_one_channel_pre_training_to_label_maps(
     (again,) = (tmp_path / "out").glob("*.nii.gz")
     np.testing.assert_array_equal(np.asarray(nibabel.load(again).dataobj), np.asarray(nibabel.load(written).dataobj))
     np.testing.assert_allclose(nibabel.load(again).affine, nibabel.load(truth).affine)
-    with open(tmp_path / "out" / "volumes.csv") as stream:
+    with open(tmp_path / "out" / "volumes.csv", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
     values = np.asarray(nibabel.load(again).dataobj)
     assert float(row["enhancing tumour (ml)"]) == pytest.approx((values == 4).sum() / 1000, abs=1e-3)
@@ -123,7 +123,7 @@ def test_real_patients_train_and_come_back_on_their_grid(
     run_bundle("finetune_brats", ["train.json"], "training", **{**tiny, **common, "spacing": [4.0, 4.0, 4.0]})
     run_bundle("finetune_brats", ["train.json", "evaluate.json"], "evaluating", save_predictions=True, **common)
     (written,) = (tmp_path / "run" / "evaluation").glob("*.nii.gz")
-    patient = json.loads((tmp_path / "run/evaluation/evaluation.json").read_text())["cases"][0]["patient"]
+    patient = json.loads((tmp_path / "run/evaluation/evaluation.json").read_bytes())["cases"][0]["patient"]
     source = nibabel.load(folder / patient / f"{patient}_flair.nii.gz")
     found = nibabel.load(written)
     assert found.shape == source.shape == (240, 240, 155)

@@ -29,7 +29,7 @@ DECATHLON: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def read(repository: Path, bundle: str, name: str) -> dict[str, Any]:
-    return json.loads((repository / "bundles" / bundle / "configs" / name).read_text())
+    return json.loads((repository / "bundles" / bundle / "configs" / name).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -97,7 +97,7 @@ def test_every_decathlon_task_has_an_overlay_that_fits_its_facts(repository: Pat
     assert sorted(path.stem for path in folder.glob("*.yaml")) == sorted(DECATHLON)
     train = read(repository, "finetune_msd", "train.json")
     for name, (channels, labels) in DECATHLON.items():
-        overlay = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        overlay = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
         assert set(overlay) <= set(train), f"{name} sets what train.json does not know"
         assert len(overlay["spacing"]) == 3 and all(0.4 <= size <= 4 for size in overlay["spacing"])
         assert all(size % 32 == 0 for size in overlay["roi_size"]) and max(overlay["roi_size"]) >= 64

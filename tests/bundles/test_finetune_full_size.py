@@ -40,6 +40,6 @@ def test_a_full_step_fits_into_24_gigabytes(
     gigabytes = int(done.stdout.split()[-1]) / 2**20
     print(f"{bundle}: {gigabytes:.1f} GB")
     assert gigabytes < 24
-    with open(tmp_path / "run" / "losses.csv") as stream:
+    with open(tmp_path / "run" / "losses.csv", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
     assert math.isfinite(float(row["loss"]))

@@ -59,10 +59,10 @@ def test_each_decathlon_task_takes_a_training_step(
     assert state["out.conv.conv.weight"].shape[0] == len(labels) + 1
     assert state["swinViT.patch_embed.proj.weight"].shape[1] == len(channels)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
-    with open(tmp_path / "run" / "losses.csv") as stream:
+    with open(tmp_path / "run" / "losses.csv", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 1 and np.isfinite(float(rows[0]["loss"]))
-    described = json.loads((tmp_path / "run" / "model.json").read_text())
+    described = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))
     assert described["modality"] == ("ct" if channels == ("CT",) else "mr")
     assert described["channels"] == list(channels) and list(described["labels"].values())[1:] == list(labels)
     assert described["training_patients"] == ["case_000"] or described["training_patients"] == ["case_001"]
@@ -70,14 +70,14 @@ def test_each_decathlon_task_takes_a_training_step(
 
 def few_of(source: Path, target: Path, cases: list[int]) -> Path:
     """A copy of some cases of an MSD task."""
-    content = json.loads((source / "dataset.json").read_text())
+    content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
     content["training"] = [content["training"][number] for number in cases]
     for entry in content["training"]:
         for key in ("image", "label"):
             destination = target / entry[key]
             destination.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / entry[key], destination)
-    (target / "dataset.json").write_text(json.dumps(content))
+    (target / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     return target
 
 
@@ -115,11 +115,11 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
             save_predictions=True,
             **common,
         )
-        record = json.loads((tmp_path / f"runs/fold{fold}" / "evaluation" / "evaluation.json").read_text())
+        record = json.loads((tmp_path / f"runs/fold{fold}" / "evaluation" / "evaluation.json").read_bytes())
         assert not {case["patient"] for case in record["cases"]} & set(record["training_patients"])
         # the training's own validation, on the same grid, saw the same Dice
         engine = evaluated.parser.get_parsed_content("evaluator")
-        with open(tmp_path / f"runs/fold{fold}" / "validation.csv") as stream:
+        with open(tmp_path / f"runs/fold{fold}" / "validation.csv", encoding="utf-8") as stream:
             validated = float(list(csv.DictReader(stream))[-1]["val_mean_dice"])
         assert engine.state.metrics["val_mean_dice"] == pytest.approx(validated, abs=1e-6)
         # and so does a Dice computed from the files alone
@@ -141,7 +141,7 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
         tta_axes=[2],
         **models,
     )
-    record = json.loads((tmp_path / "runs" / "ensemble" / "evaluation.json").read_text())
+    record = json.loads((tmp_path / "runs" / "ensemble" / "evaluation.json").read_text(encoding="utf-8"))
     assert len(record["cases"]) == 1 and len(record["training_patients"]) == 4
     shutil.copytree(unseen / "imagesTr", tmp_path / "images")
     for vote in (False, True):
@@ -182,7 +182,7 @@ def test_real_ct_tasks_train_from_their_dataset_json_alone(
         # coarse, for the test's time; the CT window is measured
         **{**tiny, "spacing": [6.0, 6.0, 6.0]},
     )
-    described = json.loads((run_dir / "model.json").read_text())
+    described = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
     low, high = described["ct_window"]
     assert described["modality"] == "ct" and -400 < low < high < 2500
     assert (run_dir / "model.pt").is_file()
@@ -256,7 +256,7 @@ def test_segmentations_come_back_on_the_grid_of_the_input(
     )
     labels = assert_on_grid_of(output / "volume_seg.nii.gz", image)
     assert set(np.unique(labels)) <= {0, 1, 2} and labels.any()
-    with open(output / "volumes.csv") as stream:
+    with open(output / "volumes.csv", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
     voxel = abs(np.linalg.det(AFFINES[case][:3, :3])) / 1000
     for value, name in ((1, "first"), (2, "second")):
@@ -339,7 +339,7 @@ def test_overlays_train_as_they_say(
         num_folds=2,
         **{**tiny, "val_interval": 2},
     )
-    described = json.loads((tmp_path / "run" / "model.json").read_text())
+    described = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))
     state = torch.load(tmp_path / "run" / "model_last.pt", weights_only=True)["model"]
     image = workflow.parser.get_parsed_content("train::dataset")[0][0]["image"]
     if overlay == "frozen_random_encoder":

@@ -93,7 +93,7 @@ def train(repository: Path, synthrad: Path, run_dir: Path, *overlays: str, **opt
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -107,7 +107,7 @@ def test_overlay_is_thin_explained_and_runs_three_steps(
     repository: Path, synthrad: Path, tmp_path: Path, name: str
 ) -> None:
     (path,) = configuration(repository, f"{name}.yaml")
-    text = Path(path).read_text()
+    text = Path(path).read_text(encoding="utf-8")
     assert len(text.splitlines()) < 20 and text.startswith("# ")
     parser = ConfigParser()
     parser.read_config(configuration(repository, "train.json", f"{name}.yaml"))
@@ -188,7 +188,7 @@ def test_evaluation_repeats_the_validation_of_the_best_model(
         **SMALL,
     )
     best = min(float(row["val_loss"]) for row in rows(trained / "validation.csv"))
-    found = dict(line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines())
+    found = dict(line.split(",") for line in (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines())
     assert float(found["val_loss"]) == pytest.approx(best, rel=1e-3)  # the density term samples anew
 
 
@@ -215,7 +215,7 @@ def test_inference_writes_reconstructions_on_the_grid_of_the_images(
 
 def test_training_and_inference_share_network_and_deterministic_preprocessing(repository: Path) -> None:
     training, inference = (
-        json.loads(Path(path).read_text()) for path in configuration(repository, "train.json", "inference.json")
+        json.loads(Path(path).read_bytes()) for path in configuration(repository, "train.json", "inference.json")
     )
     assert training["network_def"] == inference["network_def"]
     shared = ["roi_size", "feature_size", "window_size", "dim", "dim_options", "mode", "spacing", "ct_window"]

@@ -54,7 +54,7 @@ def msd_folder(tmp_path: Path) -> Callable[..., Path]:
             "test": ["./imagesTs/case_99.nii.gz"],
             **changes,
         }
-        (root / "dataset.json").write_text(json.dumps(content))
+        (root / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
         return root
 
     return make

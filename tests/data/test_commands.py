@@ -40,7 +40,7 @@ def test_validate_tells_good_from_bad(script, msd_folder, synthrad_folder, capsy
 
 
 def test_a_broken_task_does_not_hide_its_neighbours(script, msd_folder, synthrad_folder, capsys):
-    (msd_folder(1) / "dataset.json").write_text("{")
+    (msd_folder(1) / "dataset.json").write_text("{", encoding="utf-8")
     root = synthrad_folder(1)
     assert script("validate.py", root.parent) == 1
     printed = capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_a_bundle_shows_one_message_and_no_traceback(msd_folder, tmp_path):
         "dataset_dir": str(root),
     }
     file = tmp_path / "check.json"
-    file.write_text(json.dumps(configuration))
+    file.write_text(json.dumps(configuration), encoding="utf-8")
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(file)]
     environment = {key: value for key, value in os.environ.items() if key != "SWINFUSE_TRACEBACK"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)

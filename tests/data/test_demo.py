@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -39,7 +40,7 @@ def test_layouts_are_read_and_pass_the_check(cohort):
     assert find_problems(msd_datalist(cohort["ct_task"]), labels=ct.labels) == []
     assert find_problems(msd_datalist(cohort["mr_task"]), labels=mr.labels) == []
     assert validate_folder(os.path.dirname(cohort["synthrad"]))
-    assert "not evidence" in json.loads(open(cohort["ct_task"] + "/dataset.json").read())["description"]
+    assert "not evidence" in json.loads(Path(cohort["ct_task"], "dataset.json").read_bytes())["description"]
 
 
 def test_patients_of_fold_0_are_not_pretrained_on(cohort):
@@ -82,7 +83,7 @@ def test_it_is_reproducible_and_safe_to_run_twice(cohort, tmp_path):
     with pytest.raises(FileExistsError, match="something else"):
         make_demo_cohort(tmp_path / "again", subjects=7, spacing=4)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("keep me")
+    (tmp_path / "mine" / "thesis.txt").write_text("keep me", encoding="utf-8")
     with pytest.raises(FileExistsError):
         make_demo_cohort(tmp_path / "mine", subjects=6, spacing=4)
     assert os.listdir(tmp_path / "mine") == ["thesis.txt"]

@@ -62,7 +62,7 @@ def test_fold_file_round_trip_and_relative_paths(msd_folder, tmp_path):
     root = msd_folder(6)
     folds = split_folds(msd_datalist(root), 3)
     path = save_folds(folds, tmp_path / "out" / "folds.json", root)
-    written = json.loads(path.read_text())["training"]
+    written = json.loads(path.read_text(encoding="utf-8"))["training"]
     assert written[0]["image"] == "imagesTr/case_00.nii.gz"
     assert load_folds(path, root=root) == folds
     assert load_fold(path, 1, "validation", root=root) == load_fold(folds, 1, "validation")
@@ -71,7 +71,7 @@ def test_fold_file_round_trip_and_relative_paths(msd_folder, tmp_path):
 def test_a_users_own_fold_file(tmp_path):
     entries = [{"image": [f"a{k}.nii.gz", f"b{k}.nii.gz"], "label": f"l{k}.nii.gz", "fold": k % 2} for k in range(4)]
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps({"training": entries, "testing": [{"image": "t.nii.gz"}]}))
+    path.write_text(json.dumps({"training": entries, "testing": [{"image": "t.nii.gz"}]}), encoding="utf-8")
     items = load_fold(path, 0, "validation", modality="mr")
     assert [i["image"] for i in items] == [[str(tmp_path / f"{c}{k}.nii.gz") for c in "ab"] for k in (0, 2)]
     assert items[0]["patient"] == "a0" and items[0]["modality"] == "mr"
@@ -103,7 +103,7 @@ def test_a_users_own_fold_file(tmp_path):
 )
 def test_faulty_fold_files_are_named(content, message, tmp_path):
     path = tmp_path / "folds.json"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_fold(path, 0)
 
@@ -156,9 +156,9 @@ def test_select_patients():
 def test_data_sets_that_share_patients_share_folds(msd_folder, tmp_path):
     first = msd_folder(6)
     second = first.rename(tmp_path / "Task98_Other")
-    content = json.loads((second / "dataset.json").read_text())
+    content = json.loads((second / "dataset.json").read_text(encoding="utf-8"))
     content["training"] = content["training"][2:]
-    (second / "dataset.json").write_text(json.dumps(content))
+    (second / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     first = msd_folder(6)
     paths = write_folds(tmp_path / "out", str(first), str(second), num_folds=3)
     one, two = ({i["patient"]: i["fold"] for i in load_folds(p, root=r)} for p, r in zip(paths, (first, second)))

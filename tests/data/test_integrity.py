@@ -90,7 +90,7 @@ IMAGE_FAULTS = {
     "removed": (Path.unlink, "missing_file", "does not exist"),
     "a folder": (as_folder, "unreadable", ""),
     "0 bytes": (lambda p: p.write_bytes(b""), "empty_file", "0 bytes"),
-    "text": (lambda p: p.write_text("not a volume"), "unreadable", "header"),
+    "text": (lambda p: p.write_text("not a volume", encoding="utf-8"), "unreadable", "header"),
     "gzip of text": (lambda p: p.write_bytes(gzip.compress(b"not a volume")), "unreadable", "header"),
     "not compressed": (edit_bytes(gzip.decompress), "unreadable", ""),
     "cut in half": (edit_bytes(lambda b: b[: len(b) // 2]), "unreadable", "truncated"),

@@ -107,7 +107,7 @@ def test_missing_or_broken_msd_folders(msd_folder, tmp_path):
     with pytest.raises(ValueError, match="'ct' or 'mr'"):
         read_msd_task(root, modality="xray")
     for text, message in [("{", "not valid JSON"), ("[]", "expected a JSON object"), ("[" * 100000, "not valid JSON")]:
-        (root / "dataset.json").write_text(text)
+        (root / "dataset.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             msd_datalist(root)
 
@@ -202,5 +202,6 @@ def test_dataset_json_with_a_byte_that_is_no_text(msd_folder):
     (root / "dataset.json").write_bytes(np.arange(128, 256, dtype=np.uint8).tobytes())
     with pytest.raises(ValueError, match="not valid JSON"):
         read_msd_task(root)
-    (root / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "x"}, "modality": {"0": "MR"}}))
+    facts = {"labels": {"0": "background", "1": "x"}, "modality": {"0": "MR"}}
+    (root / "dataset.json").write_text(json.dumps(facts), encoding="utf-8")
     assert read_msd_task(root).modality == "mr"

@@ -107,7 +107,7 @@ def test_second_run_in_a_folder_is_refused(tmp_path: Path) -> None:
     assert first.steps.acquire(timeout=60)
     second = start(tmp_path)
     assert second.exit_code() == 1
-    assert "another process is running in" in (tmp_path / "error").read_text()
+    assert "another process is running in" in (tmp_path / "error").read_text(encoding="utf-8")
     first.process.kill()
     assert first.exit_code() == -signal.SIGKILL
     third = start(tmp_path, resume=True, max_epochs=3)  # the lock of a killed process is gone
@@ -154,8 +154,8 @@ def test_full_disk_is_a_clear_error_and_the_old_checkpoint_is_intact(tmp_path: P
     assert run.exit_code() == 1
     assert {path.name: path.read_bytes() for path in checkpoints_of(tmp_path)} == before
     assert not list(tmp_path.glob(".*.tmp"))
-    assert (tmp_path / "error").read_text().startswith(f"OSError: [Errno 27] cannot write {tmp_path}/")
-    assert "File too large. Nothing that was there is lost" in (tmp_path / "error").read_text()
+    assert (tmp_path / "error").read_text(encoding="utf-8").startswith(f"OSError: [Errno 27] cannot write {tmp_path}/")
+    assert "File too large. Nothing that was there is lost" in (tmp_path / "error").read_text(encoding="utf-8")
 
 
 def test_write_error_names_the_file_and_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +174,6 @@ def test_write_error_names_the_file_and_keeps_the_old_one(tmp_path: Path, monkey
 
 
 def test_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OSError, match="cannot write to the run's folder .*file/run"):
         engines.lock_run_dir(tmp_path / "file" / "run")

@@ -75,9 +75,9 @@ def test_accumulated_gradients_survive(tmp_path: Path) -> None:
 
 def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     done = ToyRun(tmp_path).run()
-    before = (tmp_path / "losses.csv").read_text()
+    before = (tmp_path / "losses.csv").read_text(encoding="utf-8")
     again = ToyRun(tmp_path, resume=True).run()
-    assert (tmp_path / "losses.csv").read_text() == before
+    assert (tmp_path / "losses.csv").read_text(encoding="utf-8") == before
     assert all(map(torch.equal, weights(again), weights(done)))
 
 

@@ -160,7 +160,7 @@ class ToyRun:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -212,7 +212,7 @@ def start(
             slow.attach(run.evaluator)
             run.run()
         except Exception as error:
-            (run_dir / "error").write_text(f"{type(error).__name__}: {error}")
+            (run_dir / "error").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
             raise SystemExit(1) from None
 
     process = context.Process(target=child)

@@ -30,7 +30,7 @@ DESCRIPTION: dict[str, Any] = {
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "model.json").write_text(json.dumps(DESCRIPTION))
+    (folder / "model.json").write_text(json.dumps(DESCRIPTION), encoding="utf-8")
     torch.save({"model": SwinFUSE(1, 2, (64, 32, 32), 12, window_size=4, dim="none").state_dict()}, folder / "model.pt")
     return folder
 
@@ -58,7 +58,7 @@ def test_brats_needs_a_channel_for_a_model_of_one(swinfuse_data: Path, model: Pa
 
 def test_descriptions_decide(model: Path) -> None:
     def write(**changes: object) -> None:
-        (model / "model.json").write_text(json.dumps({**DESCRIPTION, **changes}))
+        (model / "model.json").write_text(json.dumps({**DESCRIPTION, **changes}), encoding="utf-8")
 
     write(model_name="blank images", input="blank")
     source = model_source(model)
@@ -69,10 +69,11 @@ def test_descriptions_decide(model: Path) -> None:
     with pytest.raises(ValueError, match="input 'nothing'"):
         model_source(model)
     write(roi_size=None)
-    (model / "model.json").write_text(json.dumps({k: v for k, v in DESCRIPTION.items() if k != "spacing"}))
+    without_spacing = {k: v for k, v in DESCRIPTION.items() if k != "spacing"}
+    (model / "model.json").write_text(json.dumps(without_spacing), encoding="utf-8")
     with pytest.raises(ValueError, match=r"model.json: missing \['spacing'\]"):
         read_model(model)
-    (model / "model.json").write_text("{")
+    (model / "model.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not valid JSON"):
         read_model(model)
     (model / "model.json").unlink()

@@ -34,7 +34,7 @@ def test_every_source_on_every_target(tmp_path: Path, items: list[dict], make_so
     share = np.mean(nib.load(items[0]["label"]).get_fdata())
     assert dice["everything foreground", "A", "case0"] == pytest.approx(2 * share / (1 + share))
     assert dice["Otsu's threshold", "A", "case0"] > 0.99
-    with (tmp_path / "out" / "cases.csv").open() as file:
+    with (tmp_path / "out" / "cases.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
 
 
@@ -80,8 +80,9 @@ def test_a_second_run_goes_on_where_the_first_stopped(tmp_path: Path, target: Ta
     out = tmp_path / "out"
     first = OutOfDistributionMatrix([make_source("a")], [target], out).run()
     table = out / "cases.csv"
-    lines = table.read_text().splitlines(keepends=True)
-    table.write_text("".join(lines[:3]) + lines[3][: len(lines[3]) // 2])  # two rows and a line cut short
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    # two rows and a line cut short
+    table.write_text("".join(lines[:3]) + lines[3][: len(lines[3]) // 2], encoding="utf-8")
     asked: list[str] = []
     source = make_source("a")
     predict = source.predict
@@ -110,7 +111,7 @@ def test_an_unreadable_case_is_reported_and_costs_nothing_else(
     assert {r.case for r in matrix.run()} == {"case0", "case3"}
     assert [f.case for f in matrix.failures] == ["case1", "case2"] and "case1_0000.nii.gz" in matrix.failures[0].reason
     assert "(3, 3, 3)" in matrix.failures[1].reason
-    assert "case1" in (tmp_path / "out" / "failures.csv").read_text()
+    assert "case1" in (tmp_path / "out" / "failures.csv").read_text(encoding="utf-8")
 
 
 def test_a_model_that_fails_on_a_case_costs_nothing_else(tmp_path: Path, target: Target, make_source: Make) -> None:

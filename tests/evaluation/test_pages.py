@@ -70,14 +70,14 @@ def test_cases_between_worst_and_best() -> None:
 def report(evaluation: Path, tmp_path: Path) -> Path:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "losses.csv").write_text("iteration,epoch,loss,lr\n1,1,2.0,0.1\n2,1,1.0,0.1\n")
+    (run / "losses.csv").write_text("iteration,epoch,loss,lr\n1,1,2.0,0.1\n2,1,1.0,0.1\n", encoding="utf-8")
     output = tmp_path / "report.html"
     write_report(str(output), evaluation=str(evaluation), runs=[str(run)], title="A <title>", note="A *note*.")
     return output
 
 
 def test_the_file_holds_everything_and_asks_for_nothing(report: Path) -> None:
-    text = report.read_text()
+    text = report.read_text(encoding="utf-8")
     assert "A &lt;title&gt;" in text and "<em>note</em>" in text
     assert text.count("<img alt=") == 3  # heat map, segmentations, one loss curve
     assert "<table>" in text and "good (CT boxes)" in text
@@ -100,7 +100,8 @@ def test_a_browser_opens_it_without_complaint(report: Path, tmp_path: Path) -> N
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_browser_test_would_see_an_error(tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
-    page.write_text('<html><body><iframe srcdoc="<script>nonsense()</script>"></iframe></body></html>')
+    faulty = '<html><body><iframe srcdoc="<script>nonsense()</script>"></iframe></body></html>'
+    page.write_text(faulty, encoding="utf-8")
     flags = [flag.replace("~", " ") for flag in FLAGS.split()]
     command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -68,19 +68,19 @@ def test_what_is_compared(rows: list[Row]) -> None:
 def test_files_of_a_run(rows: list[Row], tmp_path: Path) -> None:
     page = write_results(rows, tmp_path, failures=[Failure("MR", "c7", "", "broken | file")])
     assert "broken \\| file" in page and "| SwinFUSE (CT) | CT | 0.60" in page
-    with (tmp_path / "summary.csv").open() as file:
+    with (tmp_path / "summary.csv").open(encoding="utf-8") as file:
         summary = {(r["model"], r["target"]): r for r in csv.DictReader(file)}
     assert float(summary["SwinFUSE", "MR"]["dice"]) == pytest.approx(0.4)
     assert summary["SwinFUSE", "MR"]["sensitivity_cases"] == "2" and summary["SwinFUSE", "MR"]["cases"] == "3"
     assert matrix_cells(rows)["SwinFUSE (CT)", "MR"] == pytest.approx(0.4)
-    assert (tmp_path / "paper_table2.csv").read_text().count("\n") == 25
+    assert (tmp_path / "paper_table2.csv").read_text(encoding="utf-8").count("\n") == 25
 
 
 def test_table_on_disk_survives_a_crash(rows: list[Row], tmp_path: Path) -> None:
     table = CaseTable(tmp_path / "cases.csv")
     table.replace(rows[:2])
     table.append(rows[2:3])
-    with table.path.open("a") as file:
+    with table.path.open("a", encoding="utf-8") as file:
         file.write("SwinFUSE,CT,ima")
     again = CaseTable(table.path).rows
     assert len(again) == 3 and again[2].case == "c2" and math.isnan(again[2].sensitivity)

@@ -28,7 +28,7 @@ def test_a_written_description_is_read_back(tmp_path: Path) -> None:
 
 
 def test_dataset_json_gives_channels_classes_and_modality_but_no_spacing(tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text(json.dumps(TASK))
+    (tmp_path / "dataset.json").write_text(json.dumps(TASK), encoding="utf-8")
     described = read_description([tmp_path / "model.json", tmp_path / "dataset.json"])
     assert described["channels"] == ["T2", "ADC"] and described["modality"] == "mr"
     assert described["labels"] == {"0": "background", "1": "PZ", "2": "TZ"}
@@ -45,7 +45,7 @@ def test_without_a_file_the_log_says_what_is_assumed(tmp_path: Path, caplog: pyt
 )
 def test_a_damaged_description_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "model.json"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
         read_description([path])
     assert str(path) in str(error.value)

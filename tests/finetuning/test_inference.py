@@ -34,7 +34,7 @@ def test_images_are_found_as_users_have_them(tmp_path: Path) -> None:
     (tmp_path / "b.nii.gz").write_bytes(b"x")
     (tmp_path / "a.NRRD").write_bytes(b"x")
     (tmp_path / ".hidden.nii.gz").write_bytes(b"x")
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
     dicom(tmp_path / "series" / "IM0001")
     found = [Path(item["image"]).name for item in list_images(tmp_path)]
     assert found == ["a.NRRD", "b.nii.gz", "series"]
@@ -43,7 +43,7 @@ def test_images_are_found_as_users_have_them(tmp_path: Path) -> None:
 
 
 def test_a_decathlon_task_means_its_test_images(tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text("{}")
+    (tmp_path / "dataset.json").write_text("{}", encoding="utf-8")
     (tmp_path / "imagesTs").mkdir()
     (tmp_path / "imagesTs" / "t.nii.gz").write_bytes(b"x")
     assert [Path(item["image"]).name for item in list_images(tmp_path)] == ["t.nii.gz"]

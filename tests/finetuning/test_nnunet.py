@@ -25,7 +25,7 @@ def test_nnunet_is_given_our_folds(tmp_path: Path) -> None:
     for split in splits:
         assert not set(split["train"]) & set(split["val"])
         assert set(split["train"]) | set(split["val"]) == {f"case_{n}" for n in range(7)}
-    written = json.loads(write_nnunet_datalist(items, tmp_path, tmp_path / "w" / "list.json").read_text())
+    written = json.loads(write_nnunet_datalist(items, tmp_path, tmp_path / "w" / "list.json").read_bytes())
     assert written["training"][4] == {"image": "i/4.nii.gz", "label": "l/4.nii.gz", "fold": 1}
 
 
@@ -48,13 +48,13 @@ def test_nnunet_trains_predicts_and_stands_in_the_table(repository: Path, tmp_pa
             nibabel.save(nibabel.Nifti1Image(array.astype(np.int16), np.eye(4)), path)
         entries.append({"image": f"imagesTr/c{number}.nii.gz", "label": f"labelsTr/c{number}.nii.gz"})
     content = {"name": "Toy", "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "box"}, "training": entries}
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     python = os.environ.get("SWINFUSE_NNUNET_PYTHON", sys.executable)
     environment = {**os.environ, "nnUNet_n_proc_DA": "1", "PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
     command = [python, "scripts/nnunet_baseline.py", str(folder), "--fold", "1", "--num_folds", "2"]
     command += ["--work_dir", str(tmp_path / "nnunet"), "--epochs", "2", "--iterations", "2", "--device", "cpu"]
     subprocess.run([*command, "--processes", "1"], cwd=repository, env=environment, check=True, timeout=1200)
-    record = json.loads((tmp_path / "nnunet" / "fold1" / "evaluation" / "evaluation.json").read_text())
+    record = json.loads((tmp_path / "nnunet" / "fold1" / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     held_out = {item["patient"] for item in split_folds(msd_datalist(folder), 2, seed=0) if item["fold"] == 1}
     assert {case["patient"] for case in record["cases"]} == held_out
     assert not held_out & set(record["training_patients"]) and 0 <= record["mean"]["dice"]["mean"] <= 1

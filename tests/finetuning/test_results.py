@@ -35,11 +35,11 @@ def record(path: Path, model: str, fold: int, scored: list[str], dice: list[floa
 
 def test_scores_that_are_not_defined_stay_out_of_the_mean(tmp_path: Path) -> None:
     written = record(tmp_path, "m", 0, ["a", "b", "c"], [0.5, math.nan, 0.7])
-    read = json.loads((tmp_path / "m/0/evaluation.json").read_text())
+    read = json.loads((tmp_path / "m/0/evaluation.json").read_text(encoding="utf-8"))
     assert read == written
     assert read["mean"]["dice"] == pytest.approx({"first": 0.6, "second": 0.3, "mean": 0.45})
     assert read["cases"][1]["dice"] == {"first": None, "second": None} and read["cases"][0]["image"] == "a.nii.gz"
-    with open(tmp_path / "m/0/cases.csv") as stream:
+    with open(tmp_path / "m/0/cases.csv", encoding="utf-8") as stream:
         assert list(csv.DictReader(stream))[2] == {
             "patient": "c",
             "image": "c.nii.gz",
@@ -87,7 +87,7 @@ def test_different_splits_are_not_mixed_in_silence(
 def test_files_that_are_no_evaluation_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="evaluating"):
         read_evaluations([tmp_path])
-    (tmp_path / "evaluation.json").write_text("{}")
+    (tmp_path / "evaluation.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="lacks"):
         read_evaluations([tmp_path])
 

@@ -19,7 +19,7 @@ def test_attention_in_target_body_and_outside(tmp_path: Path) -> None:
     row = AttentionPicture("p1, CT", image, gate, np.diag([2.0, 2.0, 4.0, 1.0]), truth, truth)
     png = attention_overlay([row, row], tmp_path / "attention.png")
     assert matplotlib.image.imread(png).shape[1] > 1000
-    with png.with_suffix(".csv").open() as file:
+    with png.with_suffix(".csv").open(encoding="utf-8") as file:
         record = next(csv.DictReader(file))
     numbers = [float(record[f"gate {part}"]) for part in ("in target", "in body", "outside")]
     assert numbers == [2.0, 1.0, 0.5] and record["slice (RAS)"] == "4"

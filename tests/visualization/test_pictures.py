@@ -66,7 +66,7 @@ def test_side_by_side(tmp_path: Path) -> None:
     pixels = matplotlib.image.imread(png)[..., :3]
     colour = np.array([int(class_colour(1)[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     assert (np.abs(pixels - colour).max(-1) < 0.02).sum() > 200  # outlines and the legend
-    with png.with_suffix(".csv").open() as file:
+    with png.with_suffix(".csv").open(encoding="utf-8") as file:
         assert list(csv.reader(file))[1] == ["p1", "axial", "6", "0.7500", "1.0000"]
     other = CasePicture("p2", image, LPS, truth, {"SwinFUSE": truth})
     with pytest.raises(ValueError, match="different models"):
@@ -85,7 +85,7 @@ def test_heat_map_colours_follow_the_values(tmp_path: Path) -> None:
 
 
 def test_curves_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "losses.csv").write_text("iteration,loss,val,note\n1,2.0,,a\n2,1.5,0.4,b\n3,nan,,c\n")
+    (tmp_path / "losses.csv").write_text("iteration,loss,val,note\n1,2.0,,a\n2,1.5,0.4,b\n3,nan,,c\n", encoding="utf-8")
     columns = read_columns(tmp_path / "losses.csv")
     assert set(columns) == {"iteration", "loss", "val"} and columns["loss"][:2] == [2.0, 1.5]
     png = curves({"loss": (columns["iteration"], columns["loss"])}, tmp_path / "c.png", bounds={"ln 2": 0.693})
