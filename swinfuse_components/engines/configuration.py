@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 T = TypeVar("T")
 
 _CONFIGURATION_FILES = (".json", ".yaml", ".yml")
-_NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "none": "$None", "yes": "True", "no": "False"}
+_NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "yes": "True", "no": "False"}
 
 
 def bundle_root(default: str | Path = ".") -> str:
