@@ -156,7 +156,7 @@ def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_pat
     config = str(repository / "bundles/ood_eval/configs/pictures.json")
     datasets = [str(workplace / "Task01_BoxCT"), str(workplace / "Task02_BoxMR")]
     common = {"model_dir": str(workplace / "swinfuse"), "output_dir": str(tmp_path), "config_file": config}
-    run(run_id="attention", datasets=datasets, overlap=0.0, **common)
+    run(run_id="attention", init_id="initialize", datasets=datasets, overlap=0.0, **common)
     with (tmp_path / "attention.csv").open() as file:
         volumes = [record["volume"] for record in csv.DictReader(file)]
     unseen = sorted(set(PATIENTS) - set(TRAINED))[0]
@@ -171,7 +171,7 @@ def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_pat
         shutil.copy(workplace / "Task01_BoxCT/labelsTr" / f"{name}.nii.gz", folder / "mask.nii.gz")
         pairs.append(folder)
     models = {"SwinFUSE": str(workplace / "swinfuse"), "Swin UNETR": str(workplace / "swin_unetr")}
-    run(run_id="features", models=models, pairs_dir=str(workplace / "pairs"), **common)
+    run(run_id="features", init_id="initialize", models=models, pairs_dir=str(workplace / "pairs"), **common)
     written = {path.name for path in tmp_path.iterdir()}
     for name in ("cka", "tsne_SwinFUSE", "tsne_Swin_UNETR", "attention_difference_SwinFUSE"):
         assert {f"{name}.png", f"{name}.csv"} <= written
