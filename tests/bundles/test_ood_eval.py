@@ -38,7 +38,7 @@ def write_task(folder: Path, name: str, modality: str, count: int = 4) -> Path:
         nib.save(nib.Nifti1Image(label, np.diag([1.5, 1.5, 2.0, 1.0])), folder / "labelsTr" / file)
         training.append({"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"})
     content = {"name": name, "modality": {"0": modality}, "labels": {"0": "background", "1": "box"}}
-    (folder / "dataset.json").write_text(json.dumps({**content, "training": training}))
+    (folder / "dataset.json").write_text(json.dumps({**content, "training": training}), encoding="utf-8")
     return folder
 
 
@@ -60,7 +60,7 @@ def write_model(folder: Path, dim: str, **description: object) -> Path:
         "dim_options": None,
         **description,
     }
-    (folder / "model.json").write_text(json.dumps(content))
+    (folder / "model.json").write_text(json.dumps(content), encoding="utf-8")
     torch.manual_seed(0)
     network = SwinFUSE(1, 2, content["roi_size"], 12, window_size=4, dim=dim)  # type: ignore[arg-type]
     torch.save({"model": network.state_dict()}, folder / "model.pt")
@@ -78,7 +78,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "cases.csv").open() as file:
+    with (folder / "cases.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -94,7 +94,7 @@ def test_one_model_on_one_data_set_from_the_command_line(repository: Path, workp
     rows = rows_of(tmp_path / "out")
     assert {r["case"] for r in rows if r["model"] == "SwinFUSE"} == set(PATIENTS) - set(TRAINED)
     assert {r["model"] for r in rows} == {"SwinFUSE", "everything foreground", "Otsu's threshold"}
-    page = (tmp_path / "out" / "summary.md").read_text()
+    page = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
     assert "| BoxCT |" in page and "Paper's figures" in page
     assert not list(repository.glob("bundles/ood_eval/eval/*"))
 
@@ -109,11 +109,11 @@ def test_same_target_across_modalities(repository: Path, workplace: Path, tmp_pa
     datasets = [str(workplace / "Task01_BoxCT"), str(workplace / "Task02_BoxMR")]
     options = {"models": models, "datasets": datasets, "output_dir": str(tmp_path)}
     evaluate(repository, ["same_target.yaml"], **options, num_folds=2)
-    page = (tmp_path / "summary.md").read_text()
+    page = (tmp_path / "summary.md").read_text(encoding="utf-8")
     rows = rows_of(tmp_path)
     assert {r["view"] for r in rows} == {"image", "inverted", "silhouette", "blank"}
     assert "mean training mask of BoxCT" in page and "Swin UNETR / SwinFUSE in each cell" in page
-    with (tmp_path / "drops.csv").open() as file:
+    with (tmp_path / "drops.csv").open(encoding="utf-8") as file:
         drops = list(csv.DictReader(file))
     assert {(d["in_distribution"], d["out_of_distribution"]) for d in drops} == {("BoxCT", "BoxMR")}
     ours = [r for r in rows if (r["model"], r["view"]) == ("SwinFUSE", "image")]
@@ -157,7 +157,7 @@ def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_pat
     datasets = [str(workplace / "Task01_BoxCT"), str(workplace / "Task02_BoxMR")]
     common = {"model_dir": str(workplace / "swinfuse"), "output_dir": str(tmp_path), "config_file": config}
     run(run_id="attention", init_id="initialize", datasets=datasets, overlap=0.0, **common)
-    with (tmp_path / "attention.csv").open() as file:
+    with (tmp_path / "attention.csv").open(encoding="utf-8") as file:
         volumes = [record["volume"] for record in csv.DictReader(file)]
     unseen = sorted(set(PATIENTS) - set(TRAINED))[0]
     assert volumes == [f"{unseen}, CT", f"{unseen}, MR"]
@@ -175,6 +175,6 @@ def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_pat
     written = {path.name for path in tmp_path.iterdir()}
     for name in ("cka", "tsne_SwinFUSE", "tsne_Swin_UNETR", "attention_difference_SwinFUSE"):
         assert {f"{name}.png", f"{name}.csv"} <= written
-    with (tmp_path / "cka.csv").open() as file:
+    with (tmp_path / "cka.csv").open(encoding="utf-8") as file:
         ways = {(r["model"], r["encoder"]) for r in csv.DictReader(file)}
     assert ways == {("SwinFUSE", "with DIM"), ("SwinFUSE", "without DIM"), ("Swin UNETR", "no DIM")}
