@@ -14,6 +14,8 @@ export MALLOC_MMAP_MAX_="${MALLOC_MMAP_MAX_:-0}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
 export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-268435456}"
 export PYTHONUNBUFFERED=1
+# some readers of medical files change the locale in passing; text stays UTF-8 all the same
+export PYTHONUTF8=1
 
 REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${VENV:-$REPOSITORY/.venv}"
