@@ -2,9 +2,12 @@
 
 import csv
 import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +139,7 @@ def trained(repository: Path, synthrad: Path, tmp_path_factory: pytest.TempPathF
 def test_what_a_run_leaves_behind(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert {"model.pt", "losses.csv", "losses.png", "validation.csv", "configuration.json", "tensorboard"} <= names
+    assert len(json.loads((trained / "patients.json").read_text())["training"]) == 3
     assert [path.name for path in checkpoints_of(trained)] == [
         "checkpoint_iteration=00000003.pt",
         "checkpoint_iteration=00000006.pt",
@@ -279,3 +283,34 @@ def test_from_any_working_directory_as_users_type_it(repository: Path, synthrad:
     assert done.returncode == 0, done.stderr[-3000:]
     assert (bundle / "models" / "model.pt").is_file()
     assert not list(elsewhere.iterdir())
+
+
+def process_of_two(rank: int, port: int, repository: Path, synthrad: Path, run_dir: Path) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", FutureWarning)  # PyTorch moves its differentiable all_gather to another place
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    train(repository, synthrad, run_dir, "multi_gpu_train.json", epoch_length=2)
+
+
+def test_two_processes_with_the_overlay_for_many_gpus(repository: Path, synthrad: Path, tmp_path: Path) -> None:
+    """What torchrun does, without starting Python twice."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    arguments = [(rank, port, repository, synthrad, tmp_path) for rank in range(2)]
+    children = [context.Process(target=process_of_two, args=each) for each in arguments]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(240)
+        if child.exitcode is None:
+            child.kill()
+    assert [child.exitcode for child in children] == [0, 0]
+    assert len(rows(tmp_path / "losses.csv")) == 2
+    assert len(read_checkpoint(checkpoints_of(tmp_path)[-1])["random"]) == 2
+    bound = float(rows(tmp_path / "losses.csv")[0]["contrastive"]) / float(
+        rows(tmp_path / "losses.csv")[0]["contrastive_of_bound"]
+    )
+    assert bound == pytest.approx(np.log(2 * 4 - 1), rel=1e-5)  # negatives from both processes
