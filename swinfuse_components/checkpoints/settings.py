@@ -58,7 +58,7 @@ def _recorded_settings(path: Path) -> dict[str, Any] | None:
         try:
             if record.stat().st_size > _LARGEST_RECORD:
                 continue
-            content = json.loads(record.read_text())
+            content = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if not isinstance(content, Mapping) or content.get("dim") not in ("swinfuse", "paper"):
