@@ -18,6 +18,8 @@ def main(folder: str, checkpoint: str = "") -> None:
     if "checkpoint_dir" in config:
         config["imports"] = [*config.get("imports", []), "$import time"]
         config["checkpoint_dir"] = "$@run_dir + '/session_' + time.strftime('%Y%m%d_%H%M%S')"
+    # weights are kept after a validation: a session of few epochs must have one
+    config["val_interval"] = 1
     # worker processes forked from a server with threads can hang
     config["num_workers"] = 0
     if checkpoint:
