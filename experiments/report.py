@@ -1,7 +1,7 @@
 """Tables and pictures of `docs/results.md` from the per-case scores in `experiments/results`.
 
     python experiments/report.py write            every table and picture, into docs/results.md and docs/images
-    python experiments/report.py table main       one table to the screen: main, contrasts, position, times, left
+    python experiments/report.py table main       one table to the screen: main, contrasts, position, ...
 
 Nothing in them is typed by hand: what stands between `<!-- table: NAME -->` and `<!-- end -->` this program writes.
 """
@@ -254,6 +254,19 @@ def left(probe: str = "tumour") -> str:
     return markdown(["arm", "folds left", "processor hours"], lines) if lines else "Nothing is left.\n"
 
 
+def coverage(probe: str = "tumour") -> str:
+    """How much of table 1 is measured, and which directions it names."""
+    planned = list(cells(probe))
+    done = sum(cell.result.is_file() for cell in planned)
+    found = contrast_tests(probe)
+    named = [e for e in found if "higher" in e["verdict"] or "lower" in e["verdict"]]
+    text = f"{done} of {len(planned)} cells of table 1 are measured; "
+    if not named:
+        return text + f"of {len(found)} comparisons none has a direction that could be resolved.\n"
+    list_of = "; ".join(f"{e['question']}: {e['verdict'].strip('*')} in {MODALITIES[e['modality']]}" for e in named)
+    return text + f"of {len(found)} comparisons {len(named)} could be resolved: {list_of}.\n"
+
+
 def draw(probe: str = "tumour", path: Path | None = None) -> Path:
     """Forest plot: mean Dice with 95 % interval over patients, in CT and in MRI."""
     import matplotlib
@@ -286,6 +299,7 @@ def draw(probe: str = "tumour", path: Path | None = None) -> Path:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "coverage": coverage,
     "main": main,
     "contrasts": contrasts,
     "position": position,
