@@ -174,7 +174,8 @@ class OutOfDistributionMatrix:
         self._write_index()
         fields = Failure._fields
         write_csv(self.output_dir / "failures.csv", [dict(zip(fields, f)) for f in self.failures])
-        rows = [row for row in table.rows if row.key in wanted]
+        order = {key: place for place, key in enumerate(wanted)}  # whatever was computed first
+        rows = sorted((row for row in table.rows if row.key in wanted), key=lambda row: order[row.key])
         if not rows:
             reason = self.failures[0].reason if self.failures else "every patient was trained on"
             raise RuntimeError(f"not one case could be scored, see {self.output_dir / 'failures.csv'}: {reason}")

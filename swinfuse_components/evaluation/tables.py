@@ -157,7 +157,10 @@ def row_name(model: str, trained_on: str, view: str) -> str:
 
 def number(value: float, digits: int = 2) -> str:
     """A figure for a table; undefined ones as a dash."""
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    if value is None or math.isnan(value):
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
 
 
 def with_interval(summary: Summary, digits: int = 2) -> str:

@@ -9,7 +9,7 @@ import pytest
 from swinfuse_components.evaluation.matrix import Failure
 from swinfuse_components.evaluation.records import CaseTable, Row
 from swinfuse_components.evaluation.results import matrix_cells, write_results
-from swinfuse_components.evaluation.tables import comparison_records, drop_records, paper_cells, row_name
+from swinfuse_components.evaluation.tables import comparison_records, drop_records, number, paper_cells, row_name
 
 DICE = {
     ("Swin UNETR", "CT"): {"CT": [0.8, 0.6, 0.7], "MR": [0.2, 0.3, 0.1]},
@@ -84,6 +84,10 @@ def test_table_on_disk_survives_a_crash(rows: list[Row], tmp_path: Path) -> None
         file.write("SwinFUSE,CT,ima")
     again = CaseTable(table.path).rows
     assert len(again) == 3 and again[2].case == "c2" and math.isnan(again[2].sensitivity)
+
+
+def test_figures_of_a_table() -> None:
+    assert [number(v) for v in (0.476, -0.001, -0.25, math.nan)] == ["0.48", "0.00", "-0.25", "-"]
 
 
 def test_names_of_rows() -> None:
