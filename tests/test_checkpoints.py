@@ -489,6 +489,22 @@ def test_stated_patch_merging_has_to_be_that_of_the_network(write: Callable) -> 
         assert not load_pretrained(network, path, merging=stated).warnings
 
 
+@pytest.mark.parametrize("record", [{"downsample": "legacy"}, {"network_options": {"downsample": "legacy"}}])
+def test_recorded_patch_merging_has_to_be_that_of_the_network(record: dict, write: Callable) -> None:
+    path = write(SwinUNETR(1, 2, feature_size=12).state_dict())
+    path.with_name("model.json").write_text(json.dumps(record), encoding="utf-8")
+    current, legacy = SwinFUSE(1, 2, **SMALL, dim="none"), SwinFUSE(1, 2, **SMALL, dim="none", downsample="legacy")
+    refused(current, path, r"legacy patch merging \(so its record\).*downsample='legacy'")
+    assert not load_pretrained(legacy, path).warnings
+    assert not load_pretrained(current, path, merging="current").warnings, "what the user says goes first"
+
+
+def test_record_beside_a_file_from_elsewhere_is_of_another_network(write: Callable) -> None:
+    path = write(swin_unetr_ssl())
+    path.with_name("model.json").write_text('{"network_options": {"downsample": "merging"}}', encoding="utf-8")
+    assert not load_pretrained(SwinFUSE(1, 2, **SMALL, dim="none", downsample="legacy"), path).warnings
+
+
 # The report.
 
 

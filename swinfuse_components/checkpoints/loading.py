@@ -19,7 +19,7 @@ from .errors import CheckpointError
 from .names import DIM, ENCODER, SourceWeights, identify_source
 from .reading import find_state_dict, read_checkpoint
 from .report import ADAPTED, KEPT, LEFT, LOADED, MISMATCH, MISSING, LoadReport, TensorRecord
-from .settings import differing_settings
+from .settings import differing_settings, recorded_merging
 
 PARTS = ("encoder", "swin", "all")
 MERGINGS = ("auto", "legacy", "current")
@@ -257,12 +257,17 @@ def _check_values(values: Mapping[str, Tensor], source: SourceWeights, report: L
 
 def _check_merging(network: nn.Module, source: SourceWeights, stated: str, report: LoadReport) -> None:
     legacy_network = any(_legacy_mergings(network))
-    if stated != "auto":
-        if (stated == "legacy") != legacy_network:
+    known: str | None = stated if stated != "auto" else None
+    how = "so you say"
+    if known is None and source.legacy_merging is None:
+        # a file of a known kind came from elsewhere: what lies beside it is the record of another network
+        known, how = recorded_merging(Path(report.path)), "so its record"
+    if known is not None:
+        if (known == "legacy") != legacy_network:
             built = "legacy" if legacy_network else "current"
             raise CheckpointError(
-                f"{report.path}: its weights were trained with the {stated} patch merging (so you say), the network "
-                f"has the {built} one. Build it with downsample='{'legacy' if stated == 'legacy' else 'merging'}'",
+                f"{report.path}: its weights were trained with the {known} patch merging ({how}), the network "
+                f"has the {built} one. Build it with downsample='{'legacy' if known == 'legacy' else 'merging'}'",
                 report,
             )
     elif source.legacy_merging and not legacy_network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,17 +51,34 @@ def differing_settings(path: Path, network: nn.Module) -> list[str]:
     ]
 
 
-def _recorded_settings(path: Path) -> dict[str, Any] | None:
-    """The invisible settings by name; None if no record gives them plainly."""
+def recorded_merging(path: Path) -> str | None:
+    """The patch merging, "legacy" or "current", that the record beside a checkpoint names; None if it names none."""
+    for content in _records(path):
+        options = content.get("network_options")
+        downsample = content.get("downsample", options.get("downsample") if isinstance(options, Mapping) else None)
+        if downsample in ("legacy", "merging"):
+            return "legacy" if downsample == "legacy" else "current"
+    return None
+
+
+def _records(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The readable records beside a checkpoint."""
     for name in RECORDS:
         record = path.with_name(name)
         try:
-            if record.stat().st_size > _LARGEST_RECORD:
-                continue
-            content = json.loads(record.read_text(encoding="utf-8"))
+            content = (
+                json.loads(record.read_text(encoding="utf-8")) if record.stat().st_size < _LARGEST_RECORD else None
+            )
         except (OSError, ValueError):
             continue
-        if not isinstance(content, Mapping) or content.get("dim") not in ("swinfuse", "paper"):
+        if isinstance(content, Mapping):
+            yield content
+
+
+def _recorded_settings(path: Path) -> dict[str, Any] | None:
+    """The invisible settings by name; None if no record gives them plainly."""
+    for content in _records(path):
+        if content.get("dim") not in ("swinfuse", "paper"):
             continue
         options = content.get("dim_options") or {}
         if not isinstance(options, Mapping) or any(_is_expression(value) for value in options.values()):
