@@ -17,6 +17,7 @@ import numpy as np
 
 from .curves import curves, read_columns
 from .segmentations import CasePicture
+from .slices import to_ras
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -114,7 +115,7 @@ class Report:
             answers = dict(case.predictions) or {"truth": np.zeros_like(case.truth)}
             for model, prediction in answers.items():
                 caption = f"{case.name}, {model}" + (f", Dice {case.dice[model]:.2f}" if model in case.dice else "")
-                frame = slice_viewer(case, prediction, title=caption)
+                frame = slice_viewer(case, prediction)
                 legend = (
                     f'<span style="color:{OVERLAY[0]}">&#9632;</span> truth alone '
                     f'<span style="color:{OVERLAY[1]}">&#9632;</span> prediction alone '
@@ -143,14 +144,13 @@ class Report:
         return target
 
 
-def slice_viewer(case: CasePicture, prediction: np.ndarray, *, title: str = "", height: int = 340) -> str:
+def slice_viewer(case: CasePicture, prediction: np.ndarray, *, width: int = 900) -> str:
     """HTML of an interactive viewer with image, truth and prediction, all data inside it.
 
     Args:
         case: image and truth (D, H, W) with their affine.
         prediction: labels (D, H, W); any foreground counts.
-        title: above the viewer.
-        height: in pixels.
+        width: of the three views together, in pixels; the height follows from the volume.
     """
     from matplotlib.colors import ListedColormap
     from nilearn.plotting import view_img
@@ -174,7 +174,9 @@ def slice_viewer(case: CasePicture, prediction: np.ndarray, *, title: str = "", 
         black_bg=True,
         colorbar=False,
         opacity=0.55,
-        title=title,
-        width_view=900,
+        width_view=width,
     )
-    return view.get_iframe(width="100%", height=height)
+    # sagittal, coronal and axial view stand side by side: y, x and x wide, the taller of z and y high; with some room
+    turned, spacing = to_ras(grey, case.affine)
+    x, y, z = (n * size for n, size in zip(turned.shape, spacing))
+    return view.get_iframe(width="100%", height=round(1.3 * width * max(y, z) / (y + 2 * x)) + 60)

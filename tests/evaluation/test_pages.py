@@ -91,7 +91,8 @@ def test_a_browser_opens_it_without_complaint(report: Path, tmp_path: Path) -> N
     flags = [flag.replace("~", " ") for flag in FLAGS.split()]
     command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", report.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    # the browser's hint how the viewer's library could read its canvas faster is no error
+    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line and "Canvas2D" not in line]
     assert not complaints, complaints
     assert done.stdout.count("<table>") >= 4 and "good (CT boxes)" in done.stdout
     assert done.stdout.count("<img alt=") == 3 and "<iframe" in done.stdout
