@@ -65,7 +65,7 @@ def verify_checksum(path: str | Path) -> None:
         raise ValueError(f"{path} has no checksum file {neighbour.name}")
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-    expected = neighbour.read_text().split()[:1]
+    expected = neighbour.read_text(encoding="utf-8").split()[:1]
     if expected != [found]:
         raise ValueError(f"{path} is damaged: its SHA-256 is {found[:12]}…, expected {''.join(expected)[:12]}…")
 

@@ -59,10 +59,10 @@ def save_configuration(directory: str | Path, filename: str = "configuration.jso
     text = json.dumps({key: value for key, value in content.items() if key != "_meta_"}, indent=4, default=str) + "\n"
     path = Path(directory) / filename
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text() != text:
+    if path.exists() and path.read_text(encoding="utf-8") != text:
         number = sum(1 for _ in path.parent.glob(f"{path.stem}.*{path.suffix}")) + 1
         path.rename(path.with_suffix(f".{number}{path.suffix}"))
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return str(path)
 
 
@@ -74,7 +74,8 @@ def save_patients(directory: str | Path, items: Sequence[Mapping[str, Any]], gro
     """
     path = Path(directory) / "patients.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"training": sorted({str(item[group_key]) for item in items})}, indent=1) + "\n")
+    patients = sorted({str(item[group_key]) for item in items})
+    path.write_text(json.dumps({"training": patients}, indent=1) + "\n", encoding="utf-8")
     return str(path)
 
 

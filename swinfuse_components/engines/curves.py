@@ -114,7 +114,7 @@ class LossCurves:
     def _append(self, path: Path, row: Mapping[str, float]) -> None:
         if path.name not in self._files:
             is_new = not path.exists() or path.stat().st_size == 0
-            self._files[path.name] = open(path, "a", newline="", buffering=1)
+            self._files[path.name] = open(path, "a", newline="", buffering=1, encoding="utf-8")
             if is_new:
                 csv.writer(self._files[path.name]).writerow(row)
         csv.writer(self._files[path.name]).writerow([_text(value) for value in row.values()])
@@ -134,7 +134,7 @@ def read_table(path: str | Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     rows = []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             try:
                 rows.append({key: float(value) for key, value in row.items()})
