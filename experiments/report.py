@@ -186,7 +186,7 @@ def contrasts(probe: str = "tumour") -> str:
                 MODALITIES[entry["modality"]],
                 _interval(test.difference, test.low, test.high, "+") if measured else "-",
                 "{:+.2f} to {:+.2f}".format(*entry["over_folds"]) if not np.isnan(entry["over_folds"][0]) else "-",
-                f"{entry['p']:.3f}" if measured else "-",
+                ("<0.001" if entry["p"] < 0.001 else f"{entry['p']:.3f}") if measured else "-",
                 f"{test.cases} / {entry['seeds']}",
                 entry["verdict"],
             ]
@@ -210,8 +210,10 @@ def _times() -> dict[str, list[float]]:
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             for record in csv.DictReader(file):
-                times[record["step"]].append(float(record["wall_seconds"]))
-                times[f"{record['step']} cpu"].append(float(record["cpu_seconds"]))
+                trivial = read_matrix()["arms"][record["arm"]].get("trivial")
+                step = "evaluate, without a network" if trivial else record["step"]
+                times[step].append(float(record["wall_seconds"]))
+                times[f"{step} cpu"].append(float(record["cpu_seconds"]))
     return dict(times)
 
 
@@ -228,8 +230,8 @@ def times() -> str:
                 f"{np.median(measured[step]):.0f}",
                 f"{sum(measured[step]) / 3600:.2f}",
             ]
-            for step in ("pretrain", "finetune", "evaluate")
-            if step in measured
+            for step in measured
+            if not step.endswith(" cpu")
         ],
     )
 
@@ -250,8 +252,12 @@ def left(probe: str = "tumour") -> str:
         seconds += len(pretrainings - counted) * median["pretrain"]
         counted |= pretrainings
         seeds = ", ".join(f"seed {s}: {sum(c.seed == s for c in missing)}" for s in matrix["seeds"])
-        lines.append([settings["title"], seeds, f"{seconds / 3600:.1f}"])
-    return markdown(["arm", "folds left", "processor hours"], lines) if lines else "Nothing is left.\n"
+        lines.append([settings["title"], seeds, f"{seconds / 3600:.2f}"])
+    if not lines:
+        return "Nothing is left.\n"
+    without = "" if "pretrain" in measured else " (pre-training, not timed yet, comes on top)"
+    total = f"\nTogether {sum(float(line[-1]) for line in lines):.1f} processor hours{without}.\n"
+    return markdown(["arm", "folds left", "processor hours"], lines) + total
 
 
 def coverage(probe: str = "tumour") -> str:
@@ -265,6 +271,29 @@ def coverage(probe: str = "tumour") -> str:
         return text + f"of {len(found)} comparisons none has a direction that could be resolved.\n"
     list_of = "; ".join(f"{e['question']}: {e['verdict'].strip('*')} in {MODALITIES[e['modality']]}" for e in named)
     return text + f"of {len(found)} comparisons {len(named)} could be resolved: {list_of}.\n"
+
+
+def floor(probe: str = "tumour") -> str:
+    """Which rows beat the best row that never looks at the image, on the patients that both have."""
+    scores, lines = read_scores(probe), []
+    for modality, name in MODALITIES.items():
+        means = {
+            row: float(np.mean(list(patient_means(scores[row, modality]).values())))
+            for row in _rows(scores, without_network=True)
+            if (row, modality) in scores
+        }
+        if not means:
+            continue
+        best = max(means, key=means.__getitem__)
+        rows = [r for r in _rows(scores, without_network=False) if (r, modality) in scores]
+        tests = {row: compare(scores[row, modality], scores[best, modality]) for row in rows}
+        above = [f"{title(row)} (by {test.difference:.2f})" for row, test in tests.items() if test.low > 0]
+        below = [f"{title(row)} (by {-test.difference:.2f})" for row, test in tests.items() if test.high < 0]
+        lines.append(
+            f"- {name}: the best row that does not look is *{title(best)}*, {means[best]:.2f}. Above it, with their "
+            f"whole interval over patients: {'; '.join(above) or 'nothing'}. Below it: {'; '.join(below) or 'nothing'}."
+        )
+    return "\n".join(lines) + "\n"
 
 
 def draw(probe: str = "tumour", path: Path | None = None) -> Path:
@@ -300,6 +329,7 @@ def draw(probe: str = "tumour", path: Path | None = None) -> Path:
 
 TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage,
+    "floor": floor,
     "main": main,
     "contrasts": contrasts,
     "position": position,

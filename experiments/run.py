@@ -25,6 +25,7 @@ from typing import Any
 
 import fire
 import yaml
+from filelock import FileLock, Timeout
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -279,6 +280,12 @@ def run(
     import swinfuse_components.finetuning  # noqa: F401
 
     runner = Runner(volumes, work_dir, minutes)
+    runner.work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(runner.work / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SystemExit(f"another run is at work in {runner.work}") from None
     signal.signal(signal.SIGTERM, runner.stop)
     signal.signal(signal.SIGINT, runner.stop)
     done = failed = 0
@@ -295,6 +302,8 @@ def run(
                 print(f"{time.strftime('%H:%M:%S')} {error}", flush=True)
     except OutOfTimeError:
         return f"time is up: {done} cells done, {failed} failed"
+    finally:
+        lock.release()
     return f"nothing is left: {done} cells done, {failed} failed"
 
 

@@ -118,6 +118,9 @@ def test_done_cells_and_steps_are_skipped_and_time_is_kept(experiments, tmp_path
     message = run.run(str(tmp_path), str(tmp_path / "work"), arms="swin_unetr", seeds=0, niceness=0)
     assert [cell.fold for cell in asked] == [1, 2, 3, 4] and message.startswith("nothing is left: 4")
 
+    with run.FileLock(tmp_path / "work" / ".lock"), pytest.raises(SystemExit, match="another run"):
+        run.run(str(tmp_path), str(tmp_path / "work"), arms="swin_unetr", seeds=0, niceness=0)
+
     runner = run.Runner(tmp_path, tmp_path / "work", minutes=0)
     with pytest.raises(run.OutOfTimeError):
         runner.step(run.Cell("tumour", "swin_unetr", 0, 0), "finetune", [], tmp_path / "work" / "x")
