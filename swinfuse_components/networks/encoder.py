@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.networks.nets.swin_unetr import SwinTransformer
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
@@ -86,8 +87,9 @@ class SwinFUSEEncoder(SwinTransformer):
         """Patch embedding: (B, in_chans, D, H, W) to (B, C, D/2, H/2, W/2)."""
         if not torch.jit.is_tracing() and (x.dim() != 5 or x.shape[1] != self.in_channels):
             raise ValueError(f"input of shape {tuple(x.shape)} found, (B, {self.in_channels}, D, H, W) expected")
-        # A plain tensor from here on: MONAI's MetaTensor would carry its metadata through every operation.
-        return self.pos_drop(self.patch_embed(x.as_subclass(Tensor)))
+        # A plain tensor from here on: MONAI's MetaTensor would carry its metadata through every operation. Other
+        # subclasses stay: the tensors of torch.export are such.
+        return self.pos_drop(self.patch_embed(x.as_tensor() if isinstance(x, MetaTensor) else x))
 
     def fuse(self, p_i: Tensor, p_j: Tensor) -> DomainInvarianceOutput:
         """The domain invariance module on two embeddings; without one, each stream is its embedding."""
