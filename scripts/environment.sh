@@ -6,7 +6,7 @@
 #   VENV          the environment to make or to use, ./.venv unless given. One that has torch already keeps its torch.
 #   PYTHON        the interpreter that makes the environment, python3 unless given
 #   TORCH         what pip is asked for when there is no torch yet, e.g. "torch==2.13.0"; the pinned release unless given
-#   MONAI         another MONAI release than the pinned one, e.g. "monai==1.5.1"
+#   MONAI         another MONAI release than the pinned one, e.g. "monai==1.6.0"
 
 # A third to a half of the time of a step on the CPU goes into page faults when glibc hands every freed
 # activation back to the kernel; these three keep it. Python reads them when it starts.

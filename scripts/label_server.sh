@@ -5,7 +5,8 @@
 #
 #   BUNDLE   a package built by scripts/package.py (or an installed bundle's folder with models/model.pt)
 #   IMAGES   a folder of .nii.gz volumes; labels that users submit are kept in IMAGES/labels
-#   --pretrained CHECKPOINT   of the bundle `pretrain`: training sessions start from it; nothing is segmented before one
+#   --pretrained CHECKPOINT   of the bundle `pretrain`: training sessions start from it. To segment with what they
+#            have learnt, start the server again without --fresh: it finds weights only when it starts.
 #   --app    where the server keeps its working copy of the bundle, ./.label-app unless given. Training in the server
 #            replaces the copy's models/model.pt, never the one in BUNDLE. The copy is kept from call to call.
 #   --fresh  throw that copy away and begin with BUNDLE again
