@@ -97,9 +97,11 @@ def _vendored_code(root: Path) -> Iterator[None]:
 
     forget()
     sys.path.insert(0, str(root.resolve()))
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a look leaves nothing behind
     try:
         yield
     finally:
+        sys.dont_write_bytecode = before
         sys.path.remove(str(root.resolve()))
         forget()
 

@@ -32,10 +32,11 @@ sys.meta_path.insert(0, NotInstalled())
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_package_has_all_that_the_zoo_asks_for(package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(package(bundle)) as archive:
+        assert not [name for name in archive.namelist() if "__pycache__" in name]
         archive.extractall(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [bundle]
     assert check_package(tmp_path / bundle) == []
-    assert not list(tmp_path.rglob("__pycache__"))
+    assert not list(tmp_path.rglob("__pycache__")), "the check left bytecode in the package"
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
