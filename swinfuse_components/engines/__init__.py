@@ -1,5 +1,6 @@
 """What MONAI's engines lack for the trainings of this project: named loss terms, exact resume, guards, curves."""
 
+from .accumulation import HAS_ACCUMULATION, supervised_trainer
 from .configuration import bundle_root, check_configuration, save_configuration, save_patients
 from .curves import LossCurves, draw_curves, read_table
 from .data_order import ResumableBatchSampler, ResumableDataLoader, SeededDataset
@@ -20,6 +21,7 @@ from .tensorboard import middle_slices, summary_writer
 
 __all__ = [
     "EXIT_INTERRUPTED",
+    "HAS_ACCUMULATION",
     "BestModelSaver",
     "LossCurves",
     "LossTerms",
@@ -48,5 +50,6 @@ __all__ = [
     "save_patients",
     "short_errors",
     "summary_writer",
+    "supervised_trainer",
     "term_values",
 ]
