@@ -149,13 +149,18 @@ def draw_curves(
     path: str | Path,
     bounds: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw one panel for each scalar: every iteration faint, a running mean over it, validation as points."""
+    """Draw one panel for each scalar: every iteration faint, a running mean over it, validation as points.
+
+    A metric that only the validation has, such as ``val_mean_dice``, gets a panel of its own.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:  # an optional package: the tables stand without the picture
         return
 
     names = [name for name in (training[0] if training else {}) if name not in ("iteration", "epoch")]
+    of_validation = validation[-1] if validation else {}
+    names += [name for name in of_validation if name.removeprefix("val_") not in ("iteration", "epoch", *names)]
     names = [name for name in names if not name.endswith(("_weighted", "_of_bound"))]
     if not names:
         return
@@ -167,10 +172,12 @@ def draw_curves(
         axis.axis("off")
     steps = [row["iteration"] for row in training]
     for axis, name in zip(axes.flat, names, strict=False):
-        values = [row.get(name, float("nan")) for row in training]
-        axis.plot(steps, values, color="tab:blue", alpha=0.25, linewidth=0.8)
-        axis.plot(steps, _running_mean(values, max(1, len(values) // 20)), color="tab:blue", label="training")
-        held_out = [(row["iteration"], row[f"val_{name}"]) for row in validation if f"val_{name}" in row]
+        if name not in of_validation:
+            values = [row.get(name, float("nan")) for row in training]
+            axis.plot(steps, values, color="tab:blue", alpha=0.25, linewidth=0.8)
+            axis.plot(steps, _running_mean(values, max(1, len(values) // 20)), color="tab:blue", label="training")
+        metric = name if name in of_validation else f"val_{name}"
+        held_out = [(row["iteration"], row[metric]) for row in validation if metric in row]
         if held_out:
             axis.plot(*zip(*held_out, strict=True), "o-", color="tab:orange", markersize=3, label="validation")
         if bounds and name in bounds:
