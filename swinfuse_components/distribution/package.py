@@ -16,18 +16,21 @@ from monai.bundle import ConfigParser
 from swinfuse_components.distribution.vendoring import required_packages, vendor_library
 
 DESCRIPTION = "model.json"
+CONFIGURATION = "configuration.json"
 LARGE_FILE_BYTES = 25 * 1024 * 1024
-# what a description says of network and preprocessing, by the names that train.json has for them
+# what a run says of network and preprocessing, by the names that train.json has for them
 SETTINGS_OF_WEIGHTS = (
     "roi_size",
     "feature_size",
     "window_size",
     "dim",
     "dim_options",
+    "mode",
     "norm_name",
     "downsample",
     "spacing",
     "ct_window",
+    "mr_percentiles",
     "mr_nonzero",
 )
 _LEFT_BEHIND = shutil.ignore_patterns("models", "eval", "runs", "__pycache__", ".*", "*.pyc")
@@ -53,7 +56,8 @@ def build_package(
         output_dir: where folder and zip are written; an older folder and zip of that name are replaced.
         weights: checkpoint for ``models/model.pt``: ``{"model": state dict}``, or a pre-training checkpoint, of which
             only the network's part is kept. A ``model.json`` beside it goes along, and the metadata takes channels,
-            classes and region from it. None leaves the package without weights: it trains, but infers nothing.
+            classes and region from it; pre-training leaves none, and its size of network and region is read in its
+            ``configuration.json``. None leaves the package without weights: it trains, but infers nothing.
         overlays: configuration files laid over ``train.json`` and ``inference.json``, whose keys they must share: what
             was changed for the weights is written into the files, since MONAI Label reads one file alone.
         settings: the same, as values: ``{"feature_size": 12}``.
@@ -85,7 +89,7 @@ def build_package(
         (folder / "models").mkdir()
         if weights is not None:
             save_weights(weights, folder / "models" / "model.pt")
-            _add_description(Path(weights).with_name(DESCRIPTION), folder)
+            _take_settings(Path(weights).parent, folder)
         _list_large_files(folder, url_prefix)
         archive = Path(scratch) / f"{source.name}_v{version}.zip"
         _zip(folder, archive)
@@ -154,36 +158,52 @@ def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
     return str(content["version"])
 
 
-def _add_description(description: Path, folder: Path) -> None:
-    """Copy what training wrote about its model, and let the metadata say the same of the network's input and output."""
-    if not description.is_file():
+def _take_settings(run_dir: Path, folder: Path) -> None:
+    """Let the package say of network, preprocessing and data what the run that made its weights wrote beside them."""
+    description, configuration = run_dir / DESCRIPTION, run_dir / CONFIGURATION
+    if description.is_file():
+        shutil.copy(description, folder / "models" / DESCRIPTION)
+        content = json.loads(description.read_text(encoding="utf-8"))
+        _update_data_format(folder, content)
+        # inference.json reads the description itself
+        _set(folder / "configs" / "train.json", {**content, **content.get("network_options", {})})
+    elif configuration.is_file():
+        content = json.loads(configuration.read_text(encoding="utf-8"))
+        for name in ("train.json", "inference.json"):
+            _set(folder / "configs" / name, content)
+        shape = content.get("roi_size")
+        if isinstance(shape, (int, list)):
+            shape = [shape] * 3 if isinstance(shape, int) else shape
+            places = ("inputs::image", "outputs::pred")
+            changes = {f"network_data_format::{place}::spatial_shape": shape for place in places}
+            _update_metadata(folder / "configs" / "metadata.json", changes)
+
+
+def _set(path: Path, settings: dict[str, Any]) -> None:
+    """Give a configuration, if there is one, the network and preprocessing of the weights."""
+    if not path.is_file():
         return
-    shutil.copy(description, folder / "models" / DESCRIPTION)
-    content = json.loads(description.read_text(encoding="utf-8"))
+    config = json.loads(path.read_text(encoding="utf-8"))
+    known = {key: settings[key] for key in SETTINGS_OF_WEIGHTS if key in settings and key in config}
+    # an expression of one configuration says nothing in another
+    config.update({key: value for key, value in known.items() if not str(value).startswith(("$", "@"))})
+    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+
+
+def _update_data_format(folder: Path, description: dict[str, Any]) -> None:
     path = folder / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
     data_format = metadata["network_data_format"]
     image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
-    channels = dict(enumerate(content["channels"]))
-    classes = dict(enumerate(content["regions"])) if content.get("sigmoid") else content["labels"]
+    channels = dict(enumerate(description["channels"]))
+    classes = dict(enumerate(description["regions"])) if description.get("sigmoid") else description["labels"]
     for tensor, names in ((image, channels), (pred, classes)):
         tensor["num_channels"] = len(names)
         tensor["channel_def"] = {str(index): name for index, name in names.items()}
-        tensor["spatial_shape"] = list(content["roi_size"])
-    image["modality"] = content["modality"].upper()
-    image["format"] = "hounsfield" if content["modality"] == "ct" else "magnitude"
+        tensor["spatial_shape"] = list(description["roi_size"])
+    image["modality"] = description["modality"].upper()
+    image["format"] = "hounsfield" if description["modality"] == "ct" else "magnitude"
     path.write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
-    _train_the_same_network(folder / "configs" / "train.json", content)
-
-
-def _train_the_same_network(path: Path, description: dict[str, Any]) -> None:
-    """Give ``train.json`` the network and preprocessing of the weights, so that training can go on from them."""
-    if not path.is_file():
-        return
-    config = json.loads(path.read_text(encoding="utf-8"))
-    settings = {**description, **description.get("network_options", {})}
-    config.update({key: settings[key] for key in SETTINGS_OF_WEIGHTS if key in settings and key in config})
-    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
 def _list_large_files(folder: Path, url_prefix: str) -> None:

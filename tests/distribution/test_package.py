@@ -107,6 +107,25 @@ def test_training_goes_on_with_the_network_of_the_weights(package: Callable[[str
         assert config[key] == model[key]
 
 
+def test_a_pre_training_run_brings_its_own_size(
+    package: Callable[[str], Path], repository: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(package("pretrain").parents[1] / "weights" / "pretrain" / "model.pt", run)
+    written = {"roi_size": 64, "feature_size": 12, "window_size": 4, "spacing": [3, 3, 3], "downsample": "$'merging'"}
+    (run / "configuration.json").write_text(json.dumps(written), encoding="utf-8")
+    build_package(repository / "bundles" / "pretrain", tmp_path / "out", weights=run / "model.pt")
+    folder = tmp_path / "out" / "pretrain"
+    assert check_package(folder) == []
+    data_format = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["network_data_format"]
+    assert data_format["inputs"]["image"]["spatial_shape"] == [64, 64, 64]
+    assert data_format["outputs"]["pred"]["spatial_shape"] == [64, 64, 64]
+    for name in ("train", "inference"):
+        config = json.loads((folder / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+        assert config["spacing"] == [3, 3, 3] and config["downsample"] == "merging"
+
+
 def test_the_same_content_gives_the_same_zip(package: Callable[[str], Path], repository: Path, tmp_path: Path) -> None:
     weights = package("finetune_msd").parents[1] / "weights" / "finetune_msd" / "model.pt"
     again = build_package(repository / "bundles" / "finetune_msd", tmp_path, weights=weights)
