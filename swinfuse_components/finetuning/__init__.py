@@ -3,7 +3,7 @@
 from .description import GENERIC_DESCRIPTION, read_description, write_description
 from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
-from .inference import FlipAveragingInferer, VolumeTable, list_images
+from .inference import FlipAveragingInferer, VolumeTable, list_images, list_sequences
 from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetres
 from .optimization import EncoderFreezer, layerwise_parameter_groups
 from .results import EvaluationRecord, score_label_maps, write_evaluation
@@ -24,6 +24,7 @@ __all__ = [
     "fingerprint",
     "layerwise_parameter_groups",
     "list_images",
+    "list_sequences",
     "load_ensemble",
     "load_starting_point",
     "mirror_axes",

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-__all__ = ["FlipAveragingInferer", "VolumeTable", "list_images"]
+__all__ = ["FlipAveragingInferer", "VolumeTable", "list_images", "list_sequences"]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -54,6 +54,41 @@ def list_images(path: str | os.PathLike[str]) -> list[dict[str, str]]:
             f"{root} holds no image: expected {', '.join(IMAGE_SUFFIXES)} or folders of DICOM slices"
         )
     return [{"image": str(child)} for child in found]
+
+
+def list_sequences(path: str | os.PathLike[str], sequences: Sequence[str]) -> list[dict[str, Any]]:
+    """Items for a network of several registered sequences: ``image`` names one file or DICOM folder for each of them.
+
+    Args:
+        path: a patient's folder with ``<folder's name>_<sequence>`` for every sequence, each an image file or a folder
+            of DICOM slices; a folder of such folders; or what :func:`list_images` takes, files with all channels.
+        sequences: their names, in the order of the channels.
+
+    Raises:
+        FileNotFoundError: if the path does not exist or holds no image, or a patient lacks a sequence; all that is
+            missing is named.
+
+    Example::
+
+        list_sequences("new/P1", ["flair", "t1"])  # [{"image": ["new/P1/P1_flair.nii.gz", "new/P1/P1_t1"], …}]
+    """
+    root = Path(os.path.abspath(path))
+    folders = [root, *sorted(child for child in root.iterdir() if child.is_dir())] if root.is_dir() else []
+    items, missing = [], []
+    for folder in folders:
+        found = {sequence: _image_named(folder, f"{folder.name}_{sequence}") for sequence in sequences}
+        if any(found.values()):
+            missing += [f"{folder.name}_{sequence} in {folder}" for sequence, image in found.items() if image is None]
+            items.append({"image": [str(image) for image in found.values()], "patient": folder.name})
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} sequence(s) are missing: {', '.join(missing)}")
+    return items or list_images(path)
+
+
+def _image_named(folder: Path, name: str) -> Path | None:
+    files = [folder / (name + suffix) for suffix in IMAGE_SUFFIXES]
+    image = next((file for file in files if file.is_file()), folder / name)
+    return image if image.is_file() or (image.is_dir() and _is_dicom_series(image)) else None
 
 
 def _is_dicom_series(folder: Path) -> bool:

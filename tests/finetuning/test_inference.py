@@ -5,7 +5,12 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 
-from swinfuse_components.finetuning import FlipAveragingInferer, HausdorffDistanceInMillimetres, list_images
+from swinfuse_components.finetuning import (
+    FlipAveragingInferer,
+    HausdorffDistanceInMillimetres,
+    list_images,
+    list_sequences,
+)
 
 
 def test_flips_are_undone_before_they_are_averaged() -> None:
@@ -66,3 +71,20 @@ def test_distances_are_in_millimetres() -> None:
     assert metric.aggregate().item() == pytest.approx(10.0)
     with pytest.raises(TypeError, match="affine"):
         metric([shifted], [truth])
+
+
+def test_sequences_of_a_patient_are_found_in_their_order_and_form(tmp_path: Path) -> None:
+    for patient in ("P1", "P2"):
+        folder = tmp_path / "new" / patient
+        dicom(folder / f"{patient}_t1" / "IM0001")
+        (folder / f"{patient}_t1ce.nrrd").write_bytes(b"x")
+        (folder / f"{patient}_flair.nii.gz").write_bytes(b"x")
+    names = ["flair", "t1ce", "t1"]
+    items = list_sequences(tmp_path / "new", names)
+    assert [item["patient"] for item in items] == ["P1", "P2"]
+    assert [Path(image).name for image in items[0]["image"]] == ["P1_flair.nii.gz", "P1_t1ce.nrrd", "P1_t1"]
+    assert list_sequences(tmp_path / "new" / "P2", names) == items[1:]
+    with pytest.raises(FileNotFoundError, match="2 sequence.s. are missing: P1_t2 in .*P2_t2 in "):
+        list_sequences(tmp_path / "new", [*names, "t2"])
+    (tmp_path / "four.nii.gz").write_bytes(b"x")
+    assert list_sequences(tmp_path / "four.nii.gz", names) == [{"image": str(tmp_path / "four.nii.gz")}]
