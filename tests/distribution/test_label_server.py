@@ -191,6 +191,7 @@ def test_training_in_the_server_starts_from_a_pre_training_checkpoint(
         assert str(checkpoint) in log, "the log does not name the checkpoint that training starts from"
     # a server that began without weights segments only after a new start; what it will read is there
     (weights,) = tmp_path.glob("app_*/model/finetune_msd/models/model.pt")
-    assert torch.load(weights, weights_only=True)["model"].keys() == torch.load(
-        folder / "models" / "model.pt", weights_only=True
-    ).keys()
+    assert (
+        torch.load(weights, weights_only=True)["model"].keys()
+        == torch.load(folder / "models" / "model.pt", weights_only=True).keys()
+    )
