@@ -1,0 +1,148 @@
+"""Each zip runs from its own folder where nothing is installed but what its metadata asks for.
+
+Slow: the environment (PyTorch and all, 2 GB) takes minutes to make. SWINFUSE_PACKAGE_VENV names a place to make it in
+and to keep it.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
+
+
+def required(folder: Path) -> set[str]:
+    """What a package's metadata asks for, as pip takes it."""
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    own = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+    versions = {name: metadata[key] for name, key in own.items()} | metadata["required_packages_version"]
+    return {f"{name}=={version}" for name, version in versions.items()}
+
+
+def run(python: Path, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run([str(python), *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def fresh_python(package: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Interpreter of a new environment with the versions that the four packages name, and without this library."""
+    wanted = sorted(set().union(*(required(package(bundle).parent / bundle) for bundle in BUNDLES)))
+    assert len({name.split("==")[0] for name in wanted}) == len(wanted), f"the packages disagree: {wanted}"
+    given = os.environ.get("SWINFUSE_PACKAGE_VENV")
+    place = Path(given) if given else tmp_path_factory.mktemp("environment") / "venv"
+    python, stamp = place / "bin" / "python", place / "installed.txt"
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8").split() != wanted:
+        made = run(Path(sys.executable), "-m", "venv", str(place))
+        if made.returncode:
+            pytest.skip(f"no environment with pip can be made here: {made.stdout[-300:]}{made.stderr[-300:]}")
+        installed = run(python, "-m", "pip", "install", "--quiet", *wanted)
+        assert installed.returncode == 0, installed.stderr[-3000:]
+        stamp.write_text("\n".join(wanted), encoding="utf-8")
+    absent = run(python, "-c", "import swinfuse_components", folder=place)
+    assert absent.returncode and "ModuleNotFoundError" in absent.stderr, "the library is in the new environment"
+    return python
+
+
+@pytest.fixture
+def unpacked(package: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    def unpack(bundle: str) -> Path:
+        with zipfile.ZipFile(package(bundle)) as archive:
+            archive.extractall(tmp_path)
+        return tmp_path / bundle
+
+    return unpack
+
+
+def run_bundle(python: Path, folder: Path, action: str, config: str, *options: str) -> None:
+    arguments = ("-m", "monai.bundle", "run", action, "--config_file", f"configs/{config}", *options)
+    done = run(python, *arguments, folder=folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+def check_grid(answer: Path, image: Path) -> None:
+    labels, volume = nib.load(answer), nib.load(image)
+    assert labels.shape == volume.shape[:3]
+    np.testing.assert_allclose(labels.affine, volume.affine, atol=1e-4)
+    assert len(np.unique(np.asarray(labels.dataobj))) > 1
+
+
+def hippocampi(swinfuse_data: Path, folder: Path, count: int) -> Path:
+    """The first cases of a real task, as a task of its own."""
+    source = swinfuse_data / "MSD_like" / "Task04_Hippocampus"
+    content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    content |= {"training": content["training"][:count], "test": [], "numTraining": count, "numTest": 0}
+    for part in ("image", "label"):
+        (folder / f"{part}sTr").mkdir(parents=True)
+        for case in content["training"]:
+            shutil.copy(source / case[part], folder / case[part])
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_finetune_msd_segments_an_mri(
+    fresh_python: Path, unpacked: Callable[[str], Path], swinfuse_data: Path, tmp_path: Path
+) -> None:
+    folder, images = unpacked("finetune_msd"), hippocampi(swinfuse_data, tmp_path / "task", 1) / "imagesTr"
+    places = ("--dataset_dir", str(images), "--output_dir", str(tmp_path / "out"))
+    run_bundle(fresh_python, folder, "inference", "inference.json", *places)
+    (answer,), (image,) = (tmp_path / "out").rglob("*seg*.nii.gz"), images.iterdir()
+    check_grid(answer, image)
+
+
+def test_finetune_brats_segments_four_sequences(
+    fresh_python: Path, unpacked: Callable[[str], Path], swinfuse_data: Path, tmp_path: Path
+) -> None:
+    folder = unpacked("finetune_brats")
+    case = sorted((swinfuse_data / "BraTS21_like").glob("BraTS2021_*"))[0]
+    target = tmp_path / "data" / case.name
+    target.mkdir(parents=True)
+    for name in ("flair", "t1", "t1ce", "t2"):
+        # the middle: a whole head is a hundred windows
+        source = nib.load(case / f"{case.name}_{name}.nii.gz")
+        middle = tuple(slice(size // 2 - 40, size // 2 + 40) for size in source.shape)
+        nib.save(source.slicer[middle], target / f"{case.name}_{name}.nii.gz")
+    places = ("--dataset_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out"))
+    run_bundle(fresh_python, folder, "inference", "inference.json", *places)
+    (answer,) = (tmp_path / "out").rglob("*seg*.nii.gz")
+    check_grid(answer, target / f"{case.name}_flair.nii.gz")
+
+
+def test_ood_eval_scores_a_task(
+    fresh_python: Path, unpacked: Callable[[str], Path], swinfuse_data: Path, tmp_path: Path
+) -> None:
+    folder, task = unpacked("ood_eval"), hippocampi(swinfuse_data, tmp_path / "task", 2)
+    places = ("--model_dir", str(folder / "models"), "--dataset_dir", str(task), "--output_dir", str(tmp_path / "out"))
+    run_bundle(fresh_python, folder, "evaluating", "evaluate.json", *places)
+    with (tmp_path / "out" / "cases.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["case"] for row in rows if row["model"] == "SwinFUSE"} == {
+        path.name.removesuffix(".nii.gz") for path in (task / "imagesTr").iterdir()
+    }
+
+
+def test_pretrain_takes_three_steps(
+    fresh_python: Path, unpacked: Callable[[str], Path], swinfuse_data: Path, tmp_path: Path
+) -> None:
+    folder = unpacked("pretrain")
+    (region,) = (swinfuse_data / "SynthRAD_like" / "Task1").iterdir()
+    for patient in sorted(region.iterdir())[:3]:
+        shutil.copytree(patient, tmp_path / "data" / "Task1" / region.name / patient.name)
+    steps = ("--epoch_length", "3", "--max_epochs", "1", "--val_interval", "1")
+    small = ("--batch_size", "1", "--spacing", "[3,3,3]", "--num_workers", "0")
+    places = ("--dataset_dir", str(tmp_path / "data"), "--run_dir", str(tmp_path / "run"))
+    run_bundle(fresh_python, folder, "training", "train.json", *places, *steps, *small)
+    assert (tmp_path / "run" / "model.pt").is_file()
+    with (tmp_path / "run" / "losses.csv").open(encoding="utf-8") as file:
+        assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2", "3"]
