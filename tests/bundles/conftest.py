@@ -29,6 +29,9 @@ TINY: dict[str, Any] = {
     "device": "$torch.device('cpu')",
 }
 
+#: Pre-training turns sub-volumes in the plane of the first two axes, which are equal therefore.
+PRETRAINED_ROI = [32, 32, 64]
+
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     """Write an array (X, Y, Z[, C]) with its affine."""
@@ -94,6 +97,21 @@ def write_brats(root: Path, *, cases: int = 2, shape: tuple[int, int, int] = (70
     return root
 
 
+def write_synthrad(root: Path, *, patients: int = 4) -> Path:
+    """Patients in SynthRAD's layout: a CT in Hounsfield units and an MRI of the same ellipsoids."""
+    generator = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (24, 24, 48)], indexing="ij"))
+    for number in range(patients):
+        folder = root / "Task1" / "pelvis" / f"1PA{number:03d}"
+        body = (grid**2).sum(0) < 1
+        bone = ((grid - generator.uniform(-0.4, 0.4, (3, 1, 1, 1))) ** 2).sum(0) < 0.1
+        ct = np.where(bone, 700, np.where(body, 40, -1000)) + generator.normal(0, 10, body.shape)
+        mr = np.where(bone, 50, np.where(body, 400, 0)) + generator.normal(0, 10, body.shape)
+        for name, volume in (("ct", ct), ("mr", mr), ("mask", body)):
+            write_nifti(folder / f"{name}.nii.gz", volume.astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
+    return root
+
+
 @pytest.fixture
 def make_brats(tmp_path: Path) -> Callable[..., Path]:
     return lambda **options: write_brats(tmp_path / "brats", **options)
@@ -115,6 +133,30 @@ def make_msd_task(tmp_path: Path) -> Callable[..., Path]:
         return write_msd_task(tmp_path, name, channels, labels, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pretrained_run(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two steps of the pre-training bundle, whose model fits a region of :data:`PRETRAINED_ROI`."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    workflow = ConfigWorkflow(
+        config_file=str(repository / "bundles" / "pretrain" / "configs" / "train.json"),
+        run_id="training",
+        logging_file=False,
+        workflow_type=None,
+        dataset_dir=str(write_synthrad(folder / "data")),
+        run_dir=str(folder / "run"),
+        roi_size=PRETRAINED_ROI,
+        spacing=[4.0, 4.0, 4.0],
+        epoch_length=2,
+        warmup_iterations=1,
+        **{key: TINY[key] for key in ("feature_size", "window_size", "num_workers", "max_epochs", "val_interval")},
+        batch_size=2,
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    return folder / "run"
 
 
 @pytest.fixture

@@ -18,7 +18,10 @@ from monai.bundle import ConfigWorkflow
 
 from swinfuse_components.data import msd_datalist, save_folds, split_folds
 from swinfuse_components.finetuning import score_label_maps, write_description
-from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
+from swinfuse_components.networks import SwinFUSE
+
+from .conftest import PRETRAINED_ROI
+from .grids import AFFINES, assert_on_grid_of, write_dicom_series
 
 Run = Callable[..., ConfigWorkflow]
 
@@ -81,25 +84,19 @@ def few_of(source: Path, target: Path, cases: list[int]) -> Path:
     return target
 
 
-def pretrained_checkpoint(path: Path, roi_size: list[int]) -> Path:
-    torch.manual_seed(7)
-    network = SwinFUSEPretrainer(1, roi_size=roi_size, feature_size=12, window_size=4)
-    torch.save({"model": network.state_dict()}, path)
-    return path
-
-
+@pytest.mark.parametrize("start", ["scratch", "pretrained"])
 def test_two_folds_of_the_hippocampus_and_their_ensemble(
-    run_bundle: Run, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
+    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
-    """One fold from scratch, one from a pre-training checkpoint; both scored on their own fold, then together."""
+    """Both scored on their own fold, then together; the second takes its fold from a file."""
     source = swinfuse_data / "MSD_like" / "Task04_Hippocampus"
     task = few_of(source, tmp_path / "train", [0, 1, 2, 3])
     unseen = few_of(source, tmp_path / "test", [5])
-    checkpoint = pretrained_checkpoint(tmp_path / "pretrained.pt", tiny["roi_size"])
-    common: dict[str, Any] = {"dataset_dir": str(task), "num_folds": 2, "pretrained_checkpoint": str(checkpoint)}
-    # the second fold comes from a file in the common form, which says the same
+    checkpoint = str(pretrained_run / "model.pt")
+    common: dict[str, Any] = {"dataset_dir": str(task), "num_folds": 2, "pretrained_checkpoint": checkpoint}
+    tiny["roi_size"] = PRETRAINED_ROI
     folds = save_folds(split_folds(msd_datalist(task), 2, seed=0), tmp_path / "folds.json", task)
-    for fold, start in enumerate(("scratch", "pretrained")):
+    for fold in (0, 1):
         common["fold_file"] = str(folds) if fold else None
         run_dir = str(tmp_path / f"runs/fold{fold}")
         run_bundle("finetune_msd", ["train.json"], "run", fold=fold, start=start, run_dir=run_dir, **{**common, **tiny})
@@ -115,6 +112,8 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
             save_predictions=True,
             **common,
         )
+        described = json.loads((tmp_path / f"runs/fold{fold}" / "model.json").read_bytes())
+        assert described["start"] == start and bool(described["pretraining_patients"]) == (start == "pretrained")
         record = json.loads((tmp_path / f"runs/fold{fold}" / "evaluation" / "evaluation.json").read_bytes())
         assert not {case["patient"] for case in record["cases"]} & set(record["training_patients"])
         # the training's own validation, on the same grid, saw the same Dice
@@ -159,19 +158,14 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
         assert_on_grid_of(output / image.name.replace(".nii.gz", "_seg.nii.gz"), image)
 
 
-def assert_on_grid_of(segmentation: Path, image: Path) -> np.ndarray:
-    found, expected = nibabel.load(segmentation), nibabel.load(image)
-    assert found.shape == expected.shape[:3]
-    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
-    return np.asarray(found.dataobj)
-
-
-@pytest.mark.parametrize("task", ["Task50_HeadNeckCT", "Task51_SarcomaCT"])
-def test_real_ct_tasks_train_from_their_dataset_json_alone(
-    task: str, run_bundle: Run, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("start", ["scratch", "pretrained"])
+def test_a_real_ct_task_trains_from_its_dataset_json_alone(
+    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
-    folder = few_of(swinfuse_data / "MSD_like" / task, tmp_path / "task", [0, 1])
+    folder = few_of(swinfuse_data / "MSD_like" / "Task50_HeadNeckCT", tmp_path / "task", [0, 1])
     run_dir = tmp_path / "run"
+    # coarse, for the test's time; the CT window is measured
+    options = {**tiny, "spacing": [6.0, 6.0, 6.0], "roi_size": PRETRAINED_ROI}
     run_bundle(
         "finetune_msd",
         ["train.json"],
@@ -179,8 +173,9 @@ def test_real_ct_tasks_train_from_their_dataset_json_alone(
         dataset_dir=str(folder),
         run_dir=str(run_dir),
         num_folds=2,
-        # coarse, for the test's time; the CT window is measured
-        **{**tiny, "spacing": [6.0, 6.0, 6.0]},
+        start=start,
+        pretrained_checkpoint=str(pretrained_run / "model.pt"),
+        **options,
     )
     described = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
     low, high = described["ct_window"]
@@ -217,23 +212,6 @@ def random_model(tmp_path: Path) -> Path:
     return folder
 
 
-def oblique() -> np.ndarray:
-    angle = np.deg2rad(20)
-    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    tilt = np.array([[1, 0, 0], [0, np.cos(0.2), -np.sin(0.2)], [0, np.sin(0.2), np.cos(0.2)]])
-    affine = np.eye(4)
-    affine[:3, :3] = rotation @ tilt @ np.diag([0.9, 1.1, 1.7])
-    affine[:3, 3] = [-31.5, 12.25, 7.75]
-    return affine
-
-
-AFFINES = {
-    "oblique": oblique(),
-    "other orientation": np.array([[0, 0, -1.2, 40], [-1.1, 0, 0, 30], [0, 1.0, 0, -20], [0, 0, 0, 1.0]]),
-    "anisotropic": np.diag([0.7, 0.8, 4.0, 1.0]),
-}
-
-
 @pytest.mark.parametrize("case", sorted(AFFINES))
 def test_segmentations_come_back_on_the_grid_of_the_input(
     case: str, run_bundle: Run, random_model: Path, tmp_path: Path
@@ -242,12 +220,16 @@ def test_segmentations_come_back_on_the_grid_of_the_input(
     image.parent.mkdir()
     array = np.random.default_rng(1).normal(100, 30, (41, 37, 19)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(array, AFFINES[case]), image)
+    given = image.parent if case == "oblique" else image
+    if case == "other orientation":
+        given = tmp_path / "volume.nrrd"
+        itk.imwrite(itk.imread(str(image)), str(given))
     output = tmp_path / "out"
     run_bundle(
         "finetune_msd",
         ["inference.json"],
         "inference",
-        dataset_dir=str(image.parent if case == "oblique" else image),
+        dataset_dir=str(given),
         run_dir=str(random_model),
         output_dir=str(output),
         overlap=0.0,
@@ -263,33 +245,9 @@ def test_segmentations_come_back_on_the_grid_of_the_input(
         assert float(row[f"{name} (ml)"]) == pytest.approx((labels == value).sum() * voxel, abs=1e-3)
 
 
-def write_dicom_series(folder: Path, array: np.ndarray, spacing: tuple[float, float, float]) -> None:
-    """One file a slice; ``array`` is (Z, Y, X)."""
-    folder.mkdir(parents=True)
-    root = "1.2.826.0.1.3680043.2.1125.1"
-    for number, plane in enumerate(array):
-        position = (-20.0, -30.0, 15.0 + number * spacing[2])
-        image = itk.image_from_array(plane[None])
-        image.SetSpacing(spacing)
-        image.SetOrigin(position)
-        for tag, value in {
-            "0008|0018": f"{root}.3.{number + 1}",
-            "0008|0060": "MR",
-            "0020|000d": f"{root}.1",
-            "0020|000e": f"{root}.2",
-            "0020|0013": str(number + 1),
-            "0020|0032": "\\".join(map(str, position)),
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }.items():
-            image[tag] = value
-        dicom = itk.GDCMImageIO.New()
-        dicom.SetKeepOriginalUID(True)
-        itk.imwrite(image, str(folder / f"IM{number:04d}.dcm"), imageio=dicom)
-
-
 def test_a_dicom_series_is_segmented_on_its_own_grid(run_bundle: Run, random_model: Path, tmp_path: Path) -> None:
     array = np.random.default_rng(2).integers(0, 400, (16, 34, 38)).astype(np.int16)
-    write_dicom_series(tmp_path / "study" / "series", array, (1.2, 1.2, 2.5))
+    affine = write_dicom_series(tmp_path / "study" / "series", array, (1.2, 1.2, 2.5))
     output = tmp_path / "out"
     run_bundle(
         "finetune_msd",
@@ -304,10 +262,7 @@ def test_a_dicom_series_is_segmented_on_its_own_grid(run_bundle: Run, random_mod
     (segmentation,) = output.glob("*.nii.gz")
     found = nibabel.load(segmentation)
     assert found.shape == (38, 34, 16)
-    # DICOM counts towards left and posterior, NIfTI towards right and anterior
-    expected = np.diag([-1.2, -1.2, 2.5, 1.0])
-    expected[:3, 3] = [20.0, 30.0, 15.0]
-    np.testing.assert_allclose(found.affine, expected, atol=1e-4)
+    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
 
 
 def test_the_path_that_monai_label_adds_does_not_disturb(repository: Path, random_model: Path, tmp_path: Path) -> None:

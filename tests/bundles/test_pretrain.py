@@ -22,6 +22,8 @@ from monai.bundle import run as run_bundle
 from swinfuse_components import engines
 from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
 
+from .conftest import write_synthrad
+
 # as small as the network allows, whose last normalisation needs two voxels
 SMALL: dict[str, Any] = {
     "roi_size": [32, 32, 64],
@@ -63,20 +65,7 @@ OVERLAYS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def synthrad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four patients in SynthRAD's layout: a CT in Hounsfield units and an MRI of the same ellipsoids."""
-    root = tmp_path_factory.mktemp("synthrad")
-    rng = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (24, 24, 48)], indexing="ij"))
-    for number in range(4):
-        folder = root / "Task1" / "pelvis" / f"1PA{number:03d}"
-        folder.mkdir(parents=True)
-        body = (grid**2).sum(0) < 1
-        bone = ((grid - rng.uniform(-0.4, 0.4, (3, 1, 1, 1))) ** 2).sum(0) < 0.1
-        ct = np.where(bone, 700, np.where(body, 40, -1000)) + rng.normal(0, 10, body.shape)
-        mr = np.where(bone, 50, np.where(body, 400, 0)) + rng.normal(0, 10, body.shape)
-        for name, volume in (("ct", ct), ("mr", mr), ("mask", body)):
-            image = nib.Nifti1Image(volume.astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
-            nib.save(image, folder / f"{name}.nii.gz")
-    return root
+    return write_synthrad(tmp_path_factory.mktemp("synthrad"))
 
 
 def configuration(repository: Path, *names: str) -> list[str]:
