@@ -13,6 +13,8 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
+from swinfuse_components.engines.accumulation import accumulation_options
+
 TERMS_KEY = "terms"
 
 
@@ -64,16 +66,22 @@ class PretrainingTrainer(SupervisedTrainer):
     detached, for handlers to log. Everything else, the iteration itself included, is the parent's.
 
     ``decollate`` is off by default: outputs hold 2B views while the batch holds B items, so they cannot be split
-    into items.
+    into items. ``accumulation_steps`` batches make one step.
 
     Raises:
         KeyError: the loss function's dictionary has no ``"loss"``.
     """
 
     def __init__(
-        self, *args: Any, loss_function: Callable[..., Mapping[str, Tensor]], decollate: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        loss_function: Callable[..., Mapping[str, Tensor]],
+        decollate: bool = False,
+        accumulation_steps: int = 1,
+        **kwargs: Any,
     ) -> None:
         self.term_function = loss_function
+        kwargs |= accumulation_options(accumulation_steps)
         super().__init__(*args, loss_function=self._total_loss, decollate=decollate, **kwargs)
 
     def _total_loss(self, prediction: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -86,8 +87,30 @@ def gather_batch(x: Tensor) -> Tensor:
     dist.all_gather(lengths, length)
     counts = [int(n) for n in lengths]
     padding = [0, 0] * (x.ndim - 1) + [0, max(counts) - len(x)]
-    gathered = all_gather(F.pad(x, padding))
+    gathered = _AllGather.apply(F.pad(x, padding))
     return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
+class _AllGather(torch.autograd.Function):
+    """``all_gather`` with a gradient: each rank gets the sum of what all ranks have for its part.
+
+    PyTorch's own has moved from module to module and warns of the next move.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """x of every rank, stacked on a new first axis."""
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """The gradient of this rank's x."""
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad[dist.get_rank()]
 
 
 def _unit_length(z: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 import multiprocessing
 import os
-import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from ignite.engine import Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.handlers import ValidationHandler
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from toy_training import ToyPretrainer, ToyViews, make_items
 
 from swinfuse_components import engines
 from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import PretrainingLoss
+from swinfuse_components.networks import SwinFUSEPretrainer
 
 STEPS = 3
 
@@ -32,12 +35,21 @@ def double(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1) -> dict[str, Any]:
-    """Losses of each step and the weights after three steps per epoch, with validation and checkpoints."""
+def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1, **options: Any) -> dict[str, Any]:
+    """Losses of each batch and the weights after three batches per epoch, with validation and checkpoints."""
     torch.manual_seed(0)
     network = ToyPretrainer().double()
     network.dropout.p = 0.0
-    wrapped = DistributedDataParallel(network, static_graph=True) if dist.is_initialized() else network
+    wrapped: torch.nn.Module = network
+    exchanges: list[int] = []
+    if dist.is_initialized():
+        wrapped = DistributedDataParallel(network, static_graph=options.pop("static_graph", True))
+
+        def count_and_average(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+            exchanges.append(trainer.state.iteration)
+            return allreduce_hook(group, bucket)
+
+        wrapped.register_comm_hook(None, count_and_average)
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
     dataset = Dataset(make_items(7), double)
     loader = engines.ResumableDataLoader(dataset, batch_size, seed=1)
@@ -74,6 +86,7 @@ def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1)
             engines.NonFiniteGuard(checkpoint, loader),
             engines.StopOnSignal(checkpoint, evaluator),
         ],
+        **options,
     )
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(trainer.state.output["loss"].detach()))
     trainer.run()
@@ -81,22 +94,25 @@ def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1)
         "losses": torch.stack(losses),
         "weights": [parameter.detach().clone() for parameter in network.parameters()],
         "metric": evaluator.state.metrics["val_inpainting"],
+        "exchanges": exchanges,
     }
 
 
-def process(rank: int, folder: Path, resume: bool) -> None:
+def process(rank: int, folder: Path, work: Callable[[], dict[str, Any]]) -> None:
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore", FutureWarning)  # PyTorch moves its differentiable all_gather to another place
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store{resume}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     try:
-        torch.save(train(folder / "run", 2, resume), folder / f"{rank}{resume}.pt")
+        torch.save(work(), folder / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
 
 
-def two_processes(folder: Path, resume: bool = False) -> list[dict[str, Any]]:
+def two_processes(folder: Path, work: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ``work`` returns in each of two processes."""
+    folder.mkdir(exist_ok=True)
+    (folder / "store").unlink(missing_ok=True)
     context = multiprocessing.get_context("fork")
-    children = [context.Process(target=process, args=(rank, folder, resume)) for rank in range(2)]
+    children = [context.Process(target=process, args=(rank, folder, work)) for rank in range(2)]
     for child in children:
         child.start()
     for child in children:
@@ -104,12 +120,12 @@ def two_processes(folder: Path, resume: bool = False) -> list[dict[str, Any]]:
         if child.exitcode is None:
             os.kill(child.pid or 0, 9)
     assert [child.exitcode for child in children] == [0, 0]
-    return [torch.load(folder / f"{rank}{resume}.pt") for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
     one = train(tmp_path / "one", 4)
-    first, second = two_processes(tmp_path)
+    first, second = two_processes(tmp_path, partial(train, tmp_path / "run", 2))
     mean = (first["losses"] + second["losses"]) / 2
     assert torch.allclose(mean, one["losses"], rtol=1e-12, atol=0)
     for ours, theirs, joined in zip(first["weights"], second["weights"], one["weights"]):
@@ -122,9 +138,55 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
 
 
 def test_distributed_run_resumes(tmp_path: Path) -> None:
-    two_processes(tmp_path)
+    two_processes(tmp_path, partial(train, tmp_path / "run", 2))
     newest = checkpoints_of(tmp_path / "run")[-1]
     newest.write_bytes(b"damaged")  # both processes have to agree on the one before
-    first, second = two_processes(tmp_path, resume=True)
+    first, second = two_processes(tmp_path, partial(train, tmp_path / "run", 2, resume=True))
     assert len(first["losses"]) == len(second["losses"]) == 1
     assert all(map(torch.equal, first["weights"], second["weights"]))
+
+
+@pytest.mark.parametrize("static_graph", [False, True])
+def test_accumulation_exchanges_gradients_once_a_step(tmp_path: Path, static_graph: bool) -> None:
+    """Two epochs of three batches in groups of two: the weights change after batches 2, 3, 5 and 6."""
+    one = train(tmp_path / "one", 4, epochs=2, accumulation_steps=2)
+    work = partial(train, tmp_path / "run", 2, epochs=2, accumulation_steps=2, static_graph=static_graph)
+    first, second = two_processes(tmp_path, work)
+    # a static graph is recorded in the very first backward pass, which exchanges all the same
+    assert sorted(set(first["exchanges"])) == ([1, 2, 3, 5, 6] if static_graph else [2, 3, 5, 6])
+    for ours, theirs, joined in zip(first["weights"], second["weights"], one["weights"]):
+        assert torch.equal(ours, theirs)
+        assert torch.allclose(ours, joined, rtol=1e-10, atol=1e-12)
+
+
+def whole_step(batch: int) -> dict[str, Any]:
+    """Loss and gradients of the whole network on this process's part of four sub-volumes."""
+    torch.manual_seed(0)
+    network = SwinFUSEPretrainer(roi_size=(64, 32, 32), feature_size=12, window_size=4, dim="swinfuse").double()
+    wrapped: torch.nn.Module = network
+    part = slice(0, batch)
+    if dist.is_initialized():
+        part = slice(dist.get_rank() * batch, (dist.get_rank() + 1) * batch)
+        wrapped = DistributedDataParallel(network, static_graph=True)
+    generator = torch.Generator().manual_seed(1)
+    views, targets = torch.rand(2, 2, 4, 1, 64, 32, 32, generator=generator, dtype=torch.float64)
+    rotations = torch.randint(4, (2, 4), generator=generator)
+    target = {"reconstruction": torch.cat([*targets[:, part]]), "rotation": torch.cat([*rotations[:, part]])}
+    loss_function = PretrainingLoss(density_weight=0.0, gather_distributed=True)
+    loss = loss_function(wrapped(*views[:, part]), target)["loss"]
+    loss.backward()
+    gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), "gradients": gradients}
+
+
+def test_the_networks_whole_step_is_that_of_the_joined_batch(tmp_path: Path) -> None:
+    """With the negatives of both processes; the density term, which draws at random in each, is left out."""
+    one = whole_step(4)
+    first, second = two_processes(tmp_path, partial(whole_step, 2))
+    assert torch.allclose((first["loss"] + second["loss"]) / 2, one["loss"], rtol=1e-12, atol=0)
+    assert first["gradients"].keys() == second["gradients"].keys() == one["gradients"].keys()
+    assert any("domain_invariance" in name for name in one["gradients"])
+    for name, joined in one["gradients"].items():
+        assert torch.equal(first["gradients"][name], second["gradients"][name]), name
+        scale = joined.abs().max().clamp_min(1e-12)
+        assert float((first["gradients"][name] - joined).abs().max() / scale) < 1e-8, name
