@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from swinfuse_components.engines.value_types import wrong_values
+
 T = TypeVar("T")
 
 _CONFIGURATION_FILES = (".json", ".yaml", ".yml")
@@ -84,6 +86,8 @@ def check_configuration() -> None:
 
     - A value such as ``true``: on a command line it is a string, and every string that is not empty counts as true.
     - A key that no configuration file of the bundle has and nothing refers to: a misspelt override changes nothing.
+    - A value of another kind than the bundle's own JSON files have for its key. Their key ``examples`` adds values for
+      keys that are null or computed by default, or that take more than one kind.
 
     Raises:
         ValueError: names every such key, with a hint; all at once.
@@ -93,16 +97,22 @@ def check_configuration() -> None:
     if parser is None:
         raise RuntimeError("check_configuration() can only be called by a configuration, in a '$' expression")
     content: Any = parser.get()
-    findings = [
-        f"{key} is the text '{value}': write {_NOT_PYTHON[value.lower()]}"
+    slips = {
+        key: f"{key} is the text '{value}': write {_NOT_PYTHON[value.lower()]}"
         for key, value in _leaves(content)
         if isinstance(value, str) and value.lower() in _NOT_PYTHON and not key.startswith("_meta_")
-    ]
+    }
+    findings = list(slips.values())
     known = set(re.findall(r"@(\w+)", json.dumps(content, default=str))) | {"_meta_"}
     for workflow in _callers(ConfigWorkflow):
-        files = (path for path in sorted(workflow.config_root_path.iterdir()) if path.suffix in _CONFIGURATION_FILES)
-        names = {str(name) for path in files for name in ConfigParser.load_config_file(path)}
+        files = [path for path in sorted(workflow.config_root_path.iterdir()) if path.suffix in _CONFIGURATION_FILES]
+        contents = {path: ConfigParser.load_config_file(path) for path in files}
+        names = {str(name) for each in contents.values() for name in each}
         known |= {re.split("::|#", name.lstrip("+"))[0] for name in names}
+        defaults = [each for path, each in contents.items() if path.suffix == ".json" and path.stem != "metadata"]
+        examples = {key: values for each in defaults for key, values in each.get("examples", {}).items()}
+        wrong = wrong_values(content, defaults, examples)
+        findings += [message for key, message in wrong if not any(slip.startswith(key) for slip in slips)]
         for key in sorted(set(content) - known):
             close = difflib.get_close_matches(key, known, 1)
             findings.append(f"{key} is a key that nothing uses" + (f": did you mean {close[0]}?" if close else ""))

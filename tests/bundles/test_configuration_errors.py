@@ -1,0 +1,99 @@
+"""Slips in overrides and overlays of the bundles: one message with the key, before anything is read or written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from swinfuse_components import engines
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "max_epochs": ("abc", "expected a whole number such as"),
+    "batch_size": (1.5, "batch_size is a number, 1.5: expected a whole number such as"),
+    "roi_size": ("5x", "a list of 3 numbers such as"),
+    "num_workers": ([1, 2], "num_workers is a list of 2 numbers"),
+    "learning_rate": ("1e-3", "write 0.001"),
+    "resume": (1, "expected True or False"),
+    "amp": ("on", "expected True or False"),
+    "dataset_dir": (7, "dataset_dir is a whole number, 7: expected text"),
+    "run_dir": (2024, "expected text"),
+    "seed": ("zero", "expected a whole number"),
+    "optimizer::lr": ({}, "optimizer::lr is a dictionary"),
+    "dim_options": ("windows", "expected a dictionary"),
+    "feature_size": (None, "feature_size is nothing"),
+    "max_epoch": (3, "is a key that nothing uses: did you mean max_epochs"),
+    "extend": ("true", "write True"),
+}
+TRAININGS = ("pretrain", "finetune_msd", "finetune_brats")
+# what only some of them have
+OTHERS = [
+    ("pretrain", "train.json", "epoch_length", "all"),
+    ("pretrain", "train.json", "ct_window", [-1000.0, 0.0, 1000.0]),
+    ("pretrain", "train.json", "modality_ratio", 3),
+    ("pretrain", "inference.json", "spacing", 2),
+    ("finetune_msd", "train.json", "fold", "first"),
+    ("finetune_msd", "train.json", "views", "two"),
+    ("finetune_msd", "train.json", "spacing", 1.0),
+    ("finetune_brats", "train.json", "accumulation_steps", 0.5),
+    ("finetune_msd", "inference.json", "overlap", "half"),
+    ("ood_eval", "evaluate.json", "limit", "few"),
+]
+OVERLAYS = sorted(path for path in (Path(__file__).parents[2] / "bundles").glob("*/configs/**/*.yaml"))
+
+
+def check(repository: Path, bundle: str, files: list[str], **overrides: Any) -> None:
+    configs = repository / "bundles" / bundle / "configs"
+    workflow = ConfigWorkflow(
+        config_file=[str(configs / name) for name in files], workflow_type=None, logging_file=False, **overrides
+    )
+    workflow.initialize()
+
+
+def refusal(*arguments: Any, **overrides: Any) -> str:
+    with pytest.raises(RuntimeError) as error:
+        check(*arguments, **overrides)
+    message = engines.explanation(error.value)
+    assert message is not None
+    return message
+
+
+@pytest.mark.parametrize("bundle", TRAININGS)
+def test_wrong_overrides_of_a_training(bundle: str, repository: Path, tmp_path: Path) -> None:
+    places = {"dataset_dir": str(tmp_path / "no such folder"), "run_dir": str(tmp_path / "run")}
+    for key, (value, expected) in WRONG.items():
+        message = refusal(repository, bundle, ["train.json"], **{**places, key: value})
+        assert message.startswith(f"the configuration has slips: {key} is ") and expected in message
+    every = refusal(
+        repository, bundle, ["train.json"], **{**places, **{key: value for key, (value, _) in WRONG.items()}}
+    )
+    assert all(f"{key} is " in every for key in WRONG)  # all at once
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("bundle", "file", "key", "value"), OTHERS, ids=[f"{bundle}-{key}" for bundle, _, key, _ in OTHERS]
+)
+def test_wrong_overrides_of_single_bundles(bundle: str, file: str, key: str, value: Any, repository: Path) -> None:
+    assert f"{key} is " in refusal(repository, bundle, [file], **{key: value})
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+def test_own_overlays_are_of_the_right_kinds(overlay: Path, repository: Path) -> None:
+    configs = next(path for path in overlay.parents if path.name == "configs")
+    base = "train.json" if (configs / "train.json").is_file() else "evaluate.json"
+    files = [base] if overlay.stem != "ensemble" else [base, "evaluate.json"]
+    check(
+        repository,
+        configs.parent.name,
+        [*files, str(overlay.relative_to(configs))],
+        initialize=["$engines.check_configuration()"],
+    )
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("pretrain", "evaluate.json"), ("finetune_msd", "evaluate.json"), ("finetune_brats", "multi_gpu_train.json")],
+)
+def test_own_second_files_are_too(files: tuple[str, str], repository: Path) -> None:
+    check(repository, files[0], ["train.json", files[1]], initialize=["$engines.check_configuration()"])
