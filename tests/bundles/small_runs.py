@@ -1,0 +1,89 @@
+"""The training bundles on volumes of a few voxels, in processes that can be killed."""
+
+import csv
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from monai.bundle import run as run_bundle
+
+from .conftest import TINY, write_brats, write_msd_task, write_synthrad
+
+BUNDLES = ("pretrain", "finetune_msd", "finetune_brats")
+# settings that only the fine-tuning bundles have, or that pre-training calls otherwise
+_PRETRAIN = {key: value for key, value in TINY.items() if key not in ("warmup_epochs", "views", "overlap")}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        **_PRETRAIN,
+        "roi_size": [32, 32, 64],
+        "spacing": [4, 4, 4],
+        "warmup_iterations": 2,
+        "epoch_length": 2,
+    },
+    "finetune_msd": {**TINY, "num_folds": 2, "batch_size": 1},
+    "finetune_brats": {**TINY, "num_folds": 2, "batch_size": 1, "spacing": [2.0, 2.0, 2.0]},
+}
+
+
+class Run(NamedTuple):
+    """A training in another process."""
+
+    process: BaseProcess
+    log: Path
+
+    def exit_code(self, seconds: float = 240.0) -> int | None:
+        """Wait for the end; negative for a signal. ``join`` would also wait for the workers of a killed process."""
+        end = time.monotonic() + seconds
+        while self.process.exitcode is None and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.process.exitcode
+
+
+class SmallBundle:
+    """A training bundle's own ``train.json``, with a small network, data made here and workers on."""
+
+    def __init__(self, name: str, repository: Path, root: Path) -> None:
+        self.config = repository / "bundles" / name / "configs" / "train.json"
+        if name == "pretrain":
+            self.dataset = write_synthrad(root, patients=3)
+        elif name == "finetune_msd":
+            self.dataset = write_msd_task(root, "Task90_Toy", ("MRI",), ("box",), cases=4)
+        else:
+            self.dataset = write_brats(root / "brats", cases=4)
+        self.options = {**_OPTIONS[name], "num_workers": 1, "dataset_dir": str(self.dataset)}
+
+    def train(self, run_dir: Path, **changes: Any) -> None:
+        """Train in this process."""
+        run_bundle(
+            run_id="training",
+            config_file=str(self.config),
+            logging_file=False,
+            run_dir=str(run_dir),
+            **{**self.options, **changes},
+        )
+
+    def start(self, run_dir: Path, in_child: Callable[[], Any] | None = None, **changes: Any) -> Run:
+        """Train in a process of its own, forked: what is imported already need not be imported again."""
+        log = run_dir.with_name(run_dir.name + ".log")
+
+        def child() -> None:
+            torch.set_num_threads(1)  # sums in one order, and no threads that a fork would have lost
+            sys.stdout = sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # pytest has its own
+            if in_child is not None:
+                in_child()
+            self.train(run_dir, **changes)
+
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        return Run(process, log)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """A table as text, so that equal means equal to the last digit."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,90 @@
+"""Each training bundle killed over and over, half of it while it writes: resumed, it is the run uninterrupted."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from swinfuse_components import engines
+from swinfuse_components.engines import atomic
+from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+
+from .small_runs import BUNDLES, SmallBundle, rows
+
+# epochs for each number of kills: more steps, two an epoch, than so many kills let pass
+EPOCHS = {2: 3, 10: 8}
+
+
+def kill_in_writing(number: int, fraction: float) -> Callable[[], None]:
+    """Die while a file is written, the ``number``-th: only its first ``fraction`` has reached the disk."""
+    fsync, calls = os.fsync, iter(range(1, 10**6))
+
+    def last(descriptor: int) -> None:
+        if next(calls) == number:
+            size = os.fstat(descriptor).st_size
+            if not os.path.isdir(f"/proc/self/fd/{descriptor}"):  # the folder is flushed too, after the renaming
+                os.truncate(descriptor, int(size * fraction))
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(descriptor)
+
+    def install() -> None:
+        atomic.os.fsync = last  # type: ignore[assignment]
+
+    return install
+
+
+def kill_after(step: int, seconds: float) -> Callable[[], None]:
+    """Die ``seconds`` after the ``step``-th step of this process has begun: in a step, a validation, a saving."""
+    started, steps = engines.RunCheckpoint._iteration_started, iter(range(1, 10**6))
+
+    def count(self: engines.RunCheckpoint, engine: object) -> None:
+        if next(steps) == step:
+            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        started(self, engine)  # type: ignore[arg-type]
+
+    def install() -> None:
+        engines.RunCheckpoint._iteration_started = count  # type: ignore[method-assign]
+
+    return install
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", BUNDLES)
+def test_killed_and_resumed_is_the_run_uninterrupted(name: str, kills: int, repository: Path, tmp_path: Path) -> None:
+    bundle = SmallBundle(name, repository, tmp_path / "data")
+    bundle.options |= {"max_epochs": EPOCHS[kills], "val_interval": 2 if kills > 2 else 1, "checkpoint_interval": 1}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    begin = time.monotonic()
+    reference = bundle.start(whole)
+    assert reference.exit_code() == 0, reference.log.read_text(encoding="utf-8")
+
+    about_a_step = (time.monotonic() - begin) / (2 * EPOCHS[kills])
+    rng = random.Random(name)
+    cut_short = 0  # killed with a file half written
+    for kill in range(kills):
+        if kill % 2:
+            method = kill_after(1, rng.uniform(0, about_a_step))
+        else:
+            method = kill_in_writing(rng.randint(1, 6), rng.random())
+        run = bundle.start(killed, method, resume=True)
+        assert run.exit_code() == -signal.SIGKILL, run.log.read_text(encoding="utf-8")[-3000:]
+        cut_short += bool(list(killed.glob(".*.tmp")))
+    assert cut_short >= 1
+    run = bundle.start(killed, resume=True)
+    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")[-3000:]
+
+    for table in ("losses.csv", "validation.csv"):
+        assert rows(killed / table) == rows(whole / table)
+    assert len(rows(whole / "losses.csv")) == 2 * EPOCHS[kills]
+    ours, theirs = (read_checkpoint(checkpoints_of(folder)[-1]) for folder in (killed, whole))
+    assert ours["trainer"] == theirs["trainer"] and ours["evaluator"] == theirs["evaluator"]
+    for key, value in theirs["model"].items():
+        assert torch.equal(ours["model"][key], value), key
+    best, expected = (torch.load(folder / "model.pt", weights_only=True)["model"] for folder in (killed, whole))
+    assert all(torch.equal(best[key], expected[key]) for key in expected)
