@@ -46,6 +46,7 @@ class LossCurves:
         self.output_transform = output_transform
         self.draw_every = draw_every
         self._files: dict[str, TextIO] = {}
+        self._columns: dict[str, list[str]] = {}
         self._rate = float("nan")
         self._bounds: dict[str, float] = {}
 
@@ -113,11 +114,14 @@ class LossCurves:
 
     def _append(self, path: Path, row: Mapping[str, float]) -> None:
         if path.name not in self._files:
-            is_new = not path.exists() or path.stat().st_size == 0
+            columns = path.read_text(encoding="utf-8").splitlines()[:1] if path.exists() else []
+            # a table that an earlier version began keeps its columns
+            self._columns[path.name] = next(csv.reader(columns)) if columns else list(row)
             self._files[path.name] = open(path, "a", newline="", buffering=1, encoding="utf-8")
-            if is_new:
+            if not columns:
                 csv.writer(self._files[path.name]).writerow(row)
-        csv.writer(self._files[path.name]).writerow([_text(value) for value in row.values()])
+        values = [_text(row.get(column, math.nan)) for column in self._columns[path.name]]
+        csv.writer(self._files[path.name]).writerow(values)
 
     def draw(self) -> Path:
         """Draw ``losses.png`` from the tables; its path."""

@@ -4,7 +4,7 @@ from .description import GENERIC_DESCRIPTION, read_description, write_descriptio
 from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
 from .inference import FlipAveragingInferer, VolumeTable, list_images, list_sequences
-from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetres
+from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetres, dice_of_regions
 from .optimization import EncoderFreezer, layerwise_parameter_groups
 from .results import EvaluationRecord, score_label_maps, write_evaluation
 from .saving import LastModelSaver
@@ -21,6 +21,7 @@ __all__ = [
     "SurfaceDistanceInMillimetres",
     "VolumeTable",
     "common_description",
+    "dice_of_regions",
     "fingerprint",
     "layerwise_parameter_groups",
     "list_images",

@@ -2,12 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 
 from swinfuse_components.finetuning import (
     FlipAveragingInferer,
     HausdorffDistanceInMillimetres,
+    dice_of_regions,
     list_images,
     list_sequences,
 )
@@ -88,3 +90,13 @@ def test_sequences_of_a_patient_are_found_in_their_order_and_form(tmp_path: Path
         list_sequences(tmp_path / "new", [*names, "t2"])
     (tmp_path / "four.nii.gz").write_bytes(b"x")
     assert list_sequences(tmp_path / "four.nii.gz", names) == [{"image": str(tmp_path / "four.nii.gz")}]
+
+
+def test_each_region_has_its_dice_under_its_name() -> None:
+    first, second = torch.zeros(2, 4, 4, 4), torch.zeros(2, 4, 4, 4)
+    first[0, :2], second[0, :2] = 1, 1  # equal
+    first[1, :2], second[1, 1:3] = 1, 1  # half of it
+    engine = Engine(lambda *_: [{"pred": first, "label": second}])
+    for name, metric in dice_of_regions(["liver", "GTV (primary)"]).items():
+        metric.attach(engine, name)
+    assert engine.run([0]).metrics == pytest.approx({"val_dice_liver": 1.0, "val_dice_GTV _primary_": 0.5})
