@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -103,14 +103,20 @@ class SwinFUSEEncoder(SwinTransformer):
         Returns five feature maps: the embedding itself and the output of each stage, (B, C * 2^k, d / 2^k, ...) for
         k = 0 to 4; layer-normalised over the channels if ``normalize``.
         """
-        features = [self.proj_out(embedding, normalize)]
-        x = embedding
+        return [self.proj_out(x, normalize) for x in self._stages(embedding)]
+
+    def encode_deepest(self, embedding: Tensor, normalize: bool = True) -> Tensor:
+        """The last of the maps of :meth:`encode`, without normalising the others for nothing."""
+        *_, deepest = self._stages(embedding)
+        return self.proj_out(deepest, normalize)
+
+    def _stages(self, x: Tensor) -> Iterator[Tensor]:
+        yield x
         for number in range(1, self.num_layers + 1):
             if self.use_v2:
                 x = getattr(self, f"layers{number}c")[0](x.contiguous())
-            x = getattr(self, f"layers{number}")[0](x.contiguous())
-            features.append(self.proj_out(x, normalize))
-        return features
+            x = getattr(self, f"layers{number}")[0](x)
+            yield x
 
     def forward(self, x: Tensor, normalize: bool = True) -> list[Tensor]:
         """One input (B, in_chans, D, H, W): it is paired with itself, and the average of Eq. 1 is encoded."""

@@ -108,10 +108,10 @@ class SwinFUSEPretrainer(nn.Module):
         self._check(view_i)
         if view_j is None:
             p = self.swinViT.embed(view_i)
-            return self.decoder(self.swinViT.encode(self.swinViT.fuse(p, p).fused)[-1])
+            return self.decoder(self.swinViT.encode_deepest(self.swinViT.fuse(p, p).fused))
         self._check(view_j)
         output = self.streams(view_i, view_j)
-        features = self.swinViT.encode(torch.cat([output.stream_i, output.stream_j]))[-1]
+        features = self.swinViT.encode_deepest(torch.cat([output.stream_i, output.stream_j]))
         return {
             "reconstruction": self.decoder(features),
             "rotation": self.rotation_head(features),

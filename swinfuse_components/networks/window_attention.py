@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
-from .block_attention import BlockAttention, order_by_kind
-from .window_mask import WindowMask
+from .block_attention import SAFE_SCORE, BlockAttention
+from .window_mask import WindowMask, order_by_kind
+from .window_plan import WindowPlan
 
 ATTENTION = ("auto", "plain", "blocks", "fused")
 
@@ -43,24 +44,43 @@ class EfficientWindowAttention(nn.Module):
         """Windows (B * windows, n, C) and their mask (MONAI's, or one of few kinds) to the same shape."""
         b, n, c = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads)
-        index = cast(Tensor, self.relative_position_index)[:n, :n].reshape(-1)
-        bias = self.relative_position_bias_table[index].reshape(n, n, -1).permute(2, 0, 1).contiguous()
-        way = self._way(qkv)
-        if way == "plain" or isinstance(mask, Tensor):
+        bias = self._bias(n)
+        if self.way(qkv) != "fused" or isinstance(mask, Tensor):
             out = self._plain(qkv, bias, mask.dense() if isinstance(mask, WindowMask) else mask)
-        elif way == "blocks":
-            out = self._blocks(qkv, bias, mask)
         else:
             out = self._fused(qkv, bias, mask)
         return self.proj_drop(self.proj(out))
 
-    def _way(self, qkv: Tensor) -> str:
+    def attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """The same in all windows of volumes (B, D, H, W, C), in blocks; nothing need be padded, shifted or cut."""
+        qkv = self.qkv(x).view(-1, 3, self.num_heads, x.shape[-1] // self.num_heads)
+        kind = plan.kinds[0]
+        bias = self._bias(len(kind.inside) + len(kind.padding))
+        # What a block makes of the zeros that it pads with.
+        padding = qkv.new_zeros(qkv.shape[1:]) if self.qkv.bias is None else self.qkv.bias.view(qkv.shape[1:])
+        # By Cauchy and Schwarz no score is larger than this; if it is small, nothing need be taken off before exp.
+        with torch.no_grad():
+            q, k = qkv[:, :2].norm(dim=-1).amax(0)
+            largest = self.scale * (q * k.maximum(padding[1].norm(dim=-1))).max() + bias.abs().max()
+            safe = bool(largest < SAFE_SCORE)
+        biases = [kind.key_bias(bias) for kind in plan.kinds]
+        out = BlockAttention.apply(qkv, padding[1:], plan, self.scale, safe, *biases)
+        return self.proj_drop(self.proj(out.view_as(x)))
+
+    def _bias(self, n: int) -> Tensor:
+        """Bias of the relative positions, (heads, n, n)."""
+        index = cast(Tensor, self.relative_position_index)[:n, :n].reshape(-1)
+        return self.relative_position_bias_table[index].reshape(n, n, -1).permute(2, 0, 1).contiguous()
+
+    def way(self, x: Tensor) -> str:
+        """``"plain"``, ``"blocks"`` or ``"fused"``, for an input of the device and type of ``x``."""
         dropped = self.training and self.attn_drop.p > 0
         if self.attention == "plain" or dropped or torch.jit.is_tracing() or torch.compiler.is_compiling():
             return "plain"
-        if self.attention == "fused" or (self.attention == "auto" and qkv.is_cuda):
+        if self.attention == "fused" or (self.attention == "auto" and x.is_cuda):
             return "fused"
-        return "blocks" if qkv.dtype in (torch.float32, torch.float64) else "plain"
+        full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
+        return "blocks" if full else "plain"
 
     def _plain(self, qkv: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -69,10 +89,6 @@ class EfficientWindowAttention(nn.Module):
             scores = (scores.unflatten(0, (-1, mask.shape[0])) + mask.unsqueeze(1)).flatten(0, 1)
         weights = self.attn_drop(scores.softmax(-1)).to(v.dtype)
         return (weights @ v).transpose(1, 2).flatten(2)
-
-    def _blocks(self, qkv: Tensor, bias: Tensor, mask: WindowMask | None) -> Tensor:
-        masks, kinds = (bias.new_zeros(1, 1, 1), (0,)) if mask is None else (mask.patterns, mask.kinds)
-        return BlockAttention.apply(qkv, bias, masks, kinds, self.scale)
 
     def _fused(self, qkv: Tensor, bias: Tensor, mask: WindowMask | None) -> Tensor:
         bias = bias.to(qkv.dtype)

@@ -44,3 +44,21 @@ def window_mask(
     far = [[min(k // max(n - 1, 1), 1) for k in range(n)] for n in counts]
     rows, columns = (min(n, 2) for n in counts[1:])
     return WindowMask(patterns, tuple((i * rows + j) * columns + k for i, j, k in itertools.product(*far)))
+
+
+@lru_cache(maxsize=64)
+def order_by_kind(
+    kinds: tuple[int, ...], windows: int, step: int, device: torch.device
+) -> tuple[Tensor, Tensor, list[tuple[int, int, int]]]:
+    """An order of the windows with equal kinds together, its inverse, and (kind, first, last) of each step in it."""
+    kind_of = [kinds[w % len(kinds)] for w in range(windows)]
+    order = sorted(range(windows), key=kind_of.__getitem__)
+    steps: list[tuple[int, int, int]] = []
+    for kind in sorted(set(kinds)):
+        members = [place for place, w in enumerate(order) if kind_of[w] == kind]
+        steps += [
+            (kind, first, min(first + step, members[-1] + 1)) for first in range(members[0], members[-1] + 1, step)
+        ]
+    with torch.inference_mode(False):
+        forth = torch.tensor(order, device=device)
+        return forth, forth.argsort(), steps

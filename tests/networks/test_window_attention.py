@@ -7,11 +7,21 @@ import itertools
 
 import pytest
 import torch
-from monai.networks.nets.swin_unetr import WindowAttention, compute_mask, get_window_size
+from monai.networks.nets.swin_unetr import (
+    BasicLayer,
+    PatchMerging,
+    PatchMergingV2,
+    WindowAttention,
+    compute_mask,
+    get_window_size,
+)
 
 from swinfuse_components.networks import block_attention
+from swinfuse_components.networks.merging import LegacyPatchMerging, merge
+from swinfuse_components.networks.stage import SwinStage
 from swinfuse_components.networks.window_attention import EfficientWindowAttention
-from swinfuse_components.networks.window_mask import window_mask
+from swinfuse_components.networks.window_mask import order_by_kind, window_mask
+from swinfuse_components.networks.window_plan import window_plan
 
 CPU = torch.device("cpu")
 VOLUMES = [((6, 9, 3), (3, 3, 3)), ((4, 4, 4), (2, 2, 2)), ((5, 10, 5), (5, 5, 5)), ((3, 4, 8), (3, 2, 4))]
@@ -47,53 +57,134 @@ def attention(window=(3, 3, 3), heads=2, scale=1.0, **kwargs):
     return monai
 
 
-@pytest.mark.parametrize("way", ["plain", "blocks", "fused"])
-@pytest.mark.parametrize("scale", [1.0, 60.0])  # the second has scores too large for the exponential as they are
-@pytest.mark.parametrize("elements", [1, 5000])  # one window at a time, several at a time
+def check_equal(ours, theirs, inputs, tolerance=1e-10):
+    """Outputs and all gradients of two modules, each called with its own arguments."""
+    upstream, grads = None, []
+    for net, (x, *others) in zip((ours, theirs), inputs, strict=True):
+        x = x.clone().requires_grad_()
+        out = net(x, *others)
+        upstream = torch.randn_like(out) if upstream is None else upstream
+        (out * upstream).sum().backward()
+        grads.append([out, x.grad, *(p.grad for p in net.parameters())])
+        with torch.no_grad():
+            torch.testing.assert_close(net(x, *others), out, rtol=tolerance, atol=tolerance)
+    for mine, other in zip(*grads, strict=True):
+        torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("way", ["plain", "fused"])
 @pytest.mark.parametrize("masked", [True, False])
-def test_equals_monai(way, scale, elements, masked, monkeypatch):
-    monkeypatch.setattr(block_attention, "ELEMENTS_AT_A_TIME", elements)
-    monai = attention(scale=scale)
+def test_windows_equal_monai(way, masked):
+    monai = attention()
     size, window, batch = (6, 9, 3), (3, 3, 3), 2
     shift = shift_of(size, window)
     mask = window_mask(size, window, shift, CPU) if masked else None
     dense = compute_mask(size, window, shift, CPU) if masked else None
-    source = copy.deepcopy(monai)
-    ours = EfficientWindowAttention(source, way)
+    ours = EfficientWindowAttention(copy.deepcopy(monai), way)
     assert list(ours.state_dict()) == list(monai.state_dict())
-    inputs = [torch.randn(batch * 6, 27, 8, dtype=torch.float64) for _ in range(2)]
-    grads = []
-    for net, m in ((ours, mask), (monai, dense)):
-        x = inputs[0].clone().requires_grad_()
-        out = net(x, m)
-        (out * inputs[1]).sum().backward()
-        grads.append([out, x.grad, *(p.grad for p in net.parameters())])
+    x = torch.randn(batch * 6, 27, 8, dtype=torch.float64)
+    check_equal(ours, monai, [(x, mask), (x, dense)])
+
+
+def layer(window, scale=1.0, **kwargs):
+    """Two Swin blocks, one of them with shifted windows."""
+    torch.manual_seed(0)
+    monai = BasicLayer(8, depth=2, num_heads=2, window_size=window, drop_path=[0.0, 0.0], **kwargs).double()
+    for block in monai.blocks:
+        torch.nn.init.normal_(block.attn.relative_position_bias_table)
         with torch.no_grad():
-            torch.testing.assert_close(net(x, m), out, rtol=1e-10, atol=1e-10)
-    for mine, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+            block.attn.qkv.weight.mul_(scale)
+        if block.attn.qkv.bias is not None:
+            torch.nn.init.normal_(block.attn.qkv.bias)
+    return monai
+
+
+# No padding; padding on every axis, with windows that hold one voxel; a window larger than an axis, and smaller ones.
+PADDED = [((6, 9, 3), (3, 3, 3)), ((7, 8, 10), (3, 3, 3)), ((3, 9, 5), (4, 4, 4)), ((6, 6, 5), (4, 2, 3))]
+
+
+@pytest.mark.parametrize("way", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize(("size", "window"), PADDED)
+def test_blocks_of_a_volume_equal_monai(way, size, window):
+    monai = layer(window, qkv_bias=True)
+    x = torch.randn(2, 8, *size, dtype=torch.float64)
+    check_equal(SwinStage(copy.deepcopy(monai), way), monai, [(x,), (x,)])
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0])  # the second has scores too large for the exponential as they are
+@pytest.mark.parametrize("elements", [1, 1500, 10**6])  # one window at a time, several, several heads
+@pytest.mark.parametrize("options", [{"qkv_bias": True}, {"qkv_bias": False}, {"use_checkpoint": True}])
+def test_however_many_windows_at_a_time(scale, elements, options, monkeypatch):
+    monkeypatch.setattr(block_attention, "ELEMENTS_AT_A_TIME", elements)
+    monai = layer((3, 3, 3), scale, **options)
+    x = torch.randn(2, 8, 7, 8, 10, dtype=torch.float64)
+    # Large scores have large gradients, and those of the keys' bias add up to zero.
+    check_equal(SwinStage(copy.deepcopy(monai), "blocks"), monai, [(x,), (x,)], 1e-10 if scale == 1 else 1e-8)
+
+
+def test_blocks_in_float32_with_large_scores_stay_finite():
+    monai = layer((3, 3, 3), 300.0).float()
+    x = torch.randn(1, 8, 7, 8, 10, requires_grad=True)
+    out = SwinStage(copy.deepcopy(monai), "blocks")(x)
+    out.sum().backward()
+    assert torch.isfinite(out).all() and torch.isfinite(x.grad).all()
+    torch.testing.assert_close(out, monai(x), rtol=1e-3, atol=1e-3)
 
 
 def test_blocks_pass_gradcheck():
     torch.manual_seed(0)
-    qkv = torch.randn(3, 4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
-    masks = torch.zeros(2, 4, 4)
-    masks[1, :2, 2:] = -100
-    apply = block_attention.BlockAttention.apply
-    assert torch.autograd.gradcheck(lambda a, b: apply(a, b, masks, (1, 0, 1), 0.7), (qkv, bias))
+    plan = window_plan(1, (3, 2, 3), (2, 2, 2), (1, 0, 1), CPU)
+    assert any(kind.mask is not None for kind in plan.kinds) and any(len(kind.padding) for kind in plan.kinds)
+    qkv, padding, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((18, 3, 2, 2), (2, 2, 2), (2, 8, 8)))
+
+    def attend(qkv, padding, bias, safe):
+        biases = [kind.key_bias(bias) for kind in plan.kinds]
+        return block_attention.BlockAttention.apply(qkv, padding, plan, 0.7, safe, *biases)
+
+    inputs = [x.requires_grad_() for x in (qkv, padding, bias)]
+    for safe in (True, False):
+        assert torch.autograd.gradcheck(lambda *x, safe=safe: attend(*x, safe), inputs)
+    torch.testing.assert_close(attend(*inputs, True), attend(*inputs, False))
 
 
 def test_blocks_leave_their_inputs_alone():
-    qkv = torch.randn(1, 4, 3, 1, 2)
-    before = qkv.clone()
-    block_attention.BlockAttention.apply(qkv, torch.zeros(1, 4, 4), torch.zeros(1, 1, 1), (0,), 0.5)
-    assert torch.equal(qkv, before)
+    ours = SwinStage(layer((3, 3, 3)), "blocks")
+    x = torch.randn(1, 8, 6, 6, 6, dtype=torch.float64)
+    before = x.clone()
+    ours(x)
+    assert torch.equal(x, before)
+
+
+def test_a_plan_holds_every_voxel_once():
+    plan = window_plan(2, (7, 8, 10), (3, 3, 3), (1, 1, 1), CPU)
+    assert sorted(plan.order.tolist()) == list(range(2 * 7 * 8 * 10))
+    assert torch.equal(plan.order[plan.back], torch.arange(len(plan.order)))
+    assert sum(kind.windows * len(kind.inside) for kind in plan.kinds) == len(plan.order)
+    assert len(plan.kinds) <= 8
+    assert window_plan(2, (7, 8, 10), (3, 3, 3), (1, 1, 1), CPU) is plan
+
+
+class Merge(torch.nn.Module):
+    def __init__(self, merging):
+        super().__init__()
+        self.merging = merging
+
+    def forward(self, x):
+        return merge(self.merging, x)
+
+
+@pytest.mark.parametrize("merging", [PatchMerging, PatchMergingV2, LegacyPatchMerging])
+@pytest.mark.parametrize("size", [(6, 8, 10), (6, 7, 10)])
+def test_merging_equals_monai(merging, size):
+    monai = merging(4).double()
+    ours = copy.deepcopy(monai)
+    x = torch.randn(2, *size, 4, dtype=torch.float64)
+    check_equal(Merge(ours), monai, [(x,), (x,)])
 
 
 def test_smaller_windows_than_the_table():
     monai = attention(window=(3, 3, 3))
-    ours = EfficientWindowAttention(copy.deepcopy(monai), "blocks")
+    ours = EfficientWindowAttention(copy.deepcopy(monai), "fused")
     x = torch.randn(4, 12, 8, dtype=torch.float64)
     torch.testing.assert_close(ours(x, None), monai(x, None), rtol=1e-10, atol=1e-10)
 
@@ -110,10 +201,10 @@ def test_smaller_windows_than_the_table():
 )
 def test_choice_of_the_way(setting, dtype, dropout, way):
     ours = EfficientWindowAttention(attention(attn_drop=dropout), setting)
-    assert ours._way(torch.zeros(1, dtype=dtype)) == way
-    assert EfficientWindowAttention(attention(attn_drop=dropout), setting).eval()._way(torch.zeros(1)) != "plain" or (
-        setting == "plain"
-    )
+    assert ours.way(torch.zeros(1, dtype=dtype)) == way
+    assert (ours.eval().way(torch.zeros(1)) == "plain") == (setting == "plain")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ours.way(torch.zeros(1)) == ("fused" if setting == "fused" else "plain")
 
 
 def test_half_precision_stays_close():
@@ -128,7 +219,7 @@ def test_half_precision_stays_close():
 
 def test_windows_of_one_kind_stand_together():
     kinds = (0, 1, 0, 3)
-    order, back, steps = block_attention.order_by_kind(kinds, 8, 3, CPU)
+    order, back, steps = order_by_kind(kinds, 8, 3, CPU)
     assert sorted(order.tolist()) == list(range(8))
     assert torch.equal(order[back], torch.arange(8))
     covered = list(itertools.chain.from_iterable(range(first, last) for _, first, last in steps))
