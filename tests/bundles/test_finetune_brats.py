@@ -9,14 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import itk
 import nibabel
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from swinfuse_components.finetuning import score_label_maps
-from swinfuse_components.networks import SwinFUSEPretrainer
+from swinfuse_components.finetuning import score_label_maps, write_description
+from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
+
+from .conftest import PRETRAINED_ROI, write_nifti
+from .grids import AFFINES, assert_on_grid_of, write_dicom_series
 
 Run = Callable[..., ConfigWorkflow]
 REGIONS = {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]}
@@ -108,8 +112,9 @@ def test_real_patients_lose_their_background_before_the_windows(repository: Path
     assert windows[0] == 48 and windows[1] <= 18
 
 
+@pytest.mark.parametrize("start", ["scratch", "pretrained"])
 def test_real_patients_train_and_come_back_on_their_grid(
-    run_bundle: Run, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
+    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = swinfuse_data / "BraTS21_like"
     common = {
@@ -120,7 +125,9 @@ def test_real_patients_train_and_come_back_on_their_grid(
         "num_workers": 0,
     }
     # 4 mm for the test's time; the answer is on the grid of 1 mm all the same
-    run_bundle("finetune_brats", ["train.json"], "training", **{**tiny, **common, "spacing": [4.0, 4.0, 4.0]})
+    options = {**tiny, **common, "spacing": [4.0, 4.0, 4.0], "roi_size": PRETRAINED_ROI, "start": start}
+    checkpoint = str(pretrained_run / "model.pt")
+    run_bundle("finetune_brats", ["train.json"], "training", pretrained_checkpoint=checkpoint, **options)
     run_bundle("finetune_brats", ["train.json", "evaluate.json"], "evaluating", save_predictions=True, **common)
     (written,) = (tmp_path / "run" / "evaluation").glob("*.nii.gz")
     patient = json.loads((tmp_path / "run/evaluation/evaluation.json").read_bytes())["cases"][0]["patient"]
@@ -128,3 +135,70 @@ def test_real_patients_train_and_come_back_on_their_grid(
     found = nibabel.load(written)
     assert found.shape == source.shape == (240, 240, 155)
     np.testing.assert_allclose(found.affine, source.affine, atol=1e-4)
+
+
+@pytest.fixture
+def random_model(tmp_path: Path) -> Path:
+    """A model folder with random weights."""
+    folder = tmp_path / "model"
+    described = {
+        "name": "BraTS21",
+        "modality": "mr",
+        "channels": ["FLAIR", "T1ce", "T1", "T2"],
+        "labels": {"0": "background", "1": "core", "2": "oedema", "4": "enhancing"},
+        "regions": REGIONS,
+        "spacing": [1.5, 1.5, 1.5],
+        "mr_nonzero": True,
+        "roi_size": [64, 32, 32],
+        "feature_size": 12,
+        "window_size": 4,
+    }
+    write_description(folder / "model.json", described)
+    torch.manual_seed(0)
+    network = SwinFUSE(4, 3, roi_size=[64, 32, 32], feature_size=12, window_size=4)
+    torch.save({"model": network.state_dict()}, folder / "model.pt")
+    return folder
+
+
+@pytest.mark.parametrize("case", [*sorted(AFFINES), "DICOM"])
+def test_label_maps_come_back_on_the_grid_of_the_input(
+    case: str, run_bundle: Run, random_model: Path, tmp_path: Path
+) -> None:
+    """A file with four channels, a folder of patients, one patient's folder, and four DICOM series."""
+    sequences = np.random.default_rng(1).normal(100, 30, (4, 41, 37, 19)).clip(1).astype(np.int16)
+    sequences[:, :4] = 0  # around the head
+    patient = tmp_path / "images" / "P1"
+    files = [patient / f"P1_{name}" for name in ("flair", "t1ce", "t1", "t2")]
+    reference = tmp_path / "reference.nii.gz"
+    affine = AFFINES.get(case, np.eye(4))
+    for number, (path, volume) in enumerate(zip(files, sequences, strict=True)):
+        if case == "DICOM":
+            affine = write_dicom_series(path, volume.T, (1.2, 1.2, 2.5), number + 1)
+        elif case == "oblique":
+            write_nifti(path.with_suffix(".nii.gz"), volume, affine)
+        elif case == "anisotropic":
+            patient.mkdir(parents=True, exist_ok=True)
+            write_nifti(tmp_path / "one.nii.gz", volume, affine)
+            itk.imwrite(itk.imread(str(tmp_path / "one.nii.gz")), str(path.with_suffix(".nrrd")))
+        else:
+            write_nifti(tmp_path / "images" / "P1.nii.gz", np.moveaxis(sequences, 0, -1), affine)
+    write_nifti(reference, sequences[0], affine)
+    given = {"oblique": patient.parent, "other orientation": patient.parent / "P1.nii.gz"}.get(case, patient)
+    run_bundle(
+        "finetune_brats",
+        ["inference.json"],
+        "inference",
+        dataset_dir=str(given),
+        run_dir=str(random_model),
+        output_dir=str(tmp_path / "out"),
+        overlap=0.0,
+        tta_axes=[2] if case == "oblique" else [],
+        device="$torch.device('cpu')",
+    )
+    (written,) = (tmp_path / "out").glob("*.nii.gz")
+    labels = assert_on_grid_of(written, reference)
+    assert set(np.unique(labels)) <= {0, 1, 2, 4} and labels.any()
+    with open(tmp_path / "out" / "volumes.csv", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
+    assert float(row["oedema (ml)"]) == pytest.approx((labels == 2).sum() * voxel, abs=1e-3)
