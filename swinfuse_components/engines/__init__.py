@@ -3,7 +3,7 @@
 from .accumulation import HAS_ACCUMULATION, supervised_trainer
 from .configuration import bundle_root, check_configuration, save_configuration, save_patients
 from .curves import LossCurves, draw_curves, read_table
-from .data_order import ResumableBatchSampler, ResumableDataLoader, SeededDataset
+from .data_order import ResumableBatchSampler, ResumableDataLoader
 from .guards import EXIT_INTERRUPTED, NonFiniteGuard, NonFiniteLossError, StopOnSignal, lock_run_dir
 from .messages import StatsLogger, explanation, short_errors
 from .pretraining import (
@@ -17,12 +17,14 @@ from .pretraining import (
 from .progress import TrainingProgress
 from .run_checkpoint import BestModelSaver, RunCheckpoint
 from .saturation import SaturationWarner
+from .seeded_dataset import ItemError, SeededDataset
 from .tensorboard import middle_slices, summary_writer
 
 __all__ = [
     "EXIT_INTERRUPTED",
     "HAS_ACCUMULATION",
     "BestModelSaver",
+    "ItemError",
     "LossCurves",
     "LossTerms",
     "NonFiniteGuard",

@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from monai.data import DataLoader
-from monai.data.utils import set_rnd
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from swinfuse_components.engines.random_state import get_random_state, set_random_state
-
-_PATH_KEYS_OF_NO_FILE = ("modality", "patient")
-
-
-class SeededDataset(Dataset):
-    """Reads an item under a seed of its own, so that its random transforms depend on nothing else.
-
-    Indexed by ``(index, seed)``. The transforms of the wrapped dataset and the global generators of Python, NumPy and
-    PyTorch are seeded, the item is read, and the global generators of the process are put back.
-
-    Raises:
-        RuntimeError: the wrapped dataset fails on an item; the message names the item's files.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        index, seed = key
-        try:
-            with _seeded(seed):
-                # the transform alone where there is one: set_rnd would walk through every cached volume
-                set_rnd(getattr(self.dataset, "transform", self.dataset), seed)
-                return self.dataset[index]
-        except Exception as error:
-            root = _root_cause(error)
-            raise RuntimeError(
-                f"cannot read item {index} of the data list ({describe_item(self.dataset, index)}): "
-                f"{type(root).__name__}: {root}"
-            ) from error
+from swinfuse_components.engines.seeded_dataset import SeededDataset, describe_item, name_files
 
 
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -86,7 +50,7 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        if num_items < 1:
+        if num_items < 1 and endless:
             raise ValueError("the data list is empty: nothing to draw from")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -101,7 +65,7 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         self.endless = endless
         self.rank = (dist.get_rank() if distributed else 0) if rank is None else rank
         self.world_size = (dist.get_world_size() if distributed else 1) if world_size is None else world_size
-        if not endless and num_items < self.world_size:
+        if 0 < num_items < self.world_size and not endless:
             raise ValueError(f"{num_items} items for {self.world_size} processes: one of them would have nothing to do")
         self.start_iteration = 0
         self._round: tuple[int, list[int]] | None = None
@@ -155,7 +119,8 @@ class ResumableDataLoader(DataLoader):
     Args:
         dataset: any MONAI dataset over a list of items.
         batch_size: items of one process in one iteration.
-        seed, shuffle, weights, endless: see :class:`ResumableBatchSampler`.
+        seed, shuffle, weights, endless, world_size: see :class:`ResumableBatchSampler`; a ``world_size`` of 1 is for
+            processes that each have a data set of their own.
         num_workers: as usual.
         kwargs: further arguments of ``monai.data.DataLoader``.
 
@@ -172,15 +137,31 @@ class ResumableDataLoader(DataLoader):
         shuffle: bool = True,
         weights: Sequence[float] | None = None,
         endless: bool = True,
+        world_size: int | None = None,
         num_workers: int = 0,
         **kwargs: Any,
     ) -> None:
-        items = len(dataset)  # type: ignore[arg-type]
-        order = ResumableBatchSampler(items, batch_size, seed, shuffle=shuffle, weights=weights, endless=endless)
+        order = ResumableBatchSampler(
+            len(dataset),  # type: ignore[arg-type]
+            batch_size,
+            seed,
+            shuffle=shuffle,
+            weights=weights,
+            endless=endless,
+            rank=0 if world_size == 1 else None,
+            world_size=world_size,
+        )
         self.order = order
         kwargs.setdefault("worker_init_fn", _outlive_signals)
         kwargs.setdefault("generator", torch.Generator().manual_seed(_mix(seed, 3, 0)))
-        super().__init__(SeededDataset(dataset), num_workers=num_workers, batch_sampler=order, **kwargs)
+        super().__init__(SeededDataset(dataset, num_workers), num_workers=num_workers, batch_sampler=order, **kwargs)
+
+    def __iter__(self) -> Iterator[Any]:
+        """As PyTorch's, whose errors of workers do not say which file it was."""
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:
+            raise name_files(error) from error
 
     def describe_batch(self, iteration: int) -> list[str]:
         """The files (or the item's fields) behind each item of ``iteration``, counted from 0."""
@@ -188,44 +169,9 @@ class ResumableDataLoader(DataLoader):
         return [describe_item(source, index) for index, _ in self.order.batch(iteration)]
 
 
-def describe_item(dataset: Any, index: int) -> str:
-    """The file names in item ``index`` of a dataset, for messages."""
-    data = getattr(dataset, "data", None)
-    try:
-        item = data[index]  # type: ignore[index]
-    except (TypeError, IndexError, KeyError):
-        return f"item {index}"
-    if not isinstance(item, dict):
-        return str(item)[:200]
-    names: list[str] = []
-    for key, value in item.items():
-        if key not in _PATH_KEYS_OF_NO_FILE and isinstance(value, (str, list, tuple)):
-            names += [str(v) for v in ([value] if isinstance(value, str) else value) if isinstance(v, str)]
-    return ", ".join(names) or f"item {index}"
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """Where a chain of exceptions started: MONAI wraps each failure in "applying transform ..."."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def _mix(*numbers: int) -> int:
     """One well-spread 32-bit seed from several numbers (NumPy's seed sequence)."""
     return int(np.random.SeedSequence([n % 2**64 for n in numbers]).generate_state(1)[0])
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    state = get_random_state(cuda=False)
-    try:
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.random.default_generator.manual_seed(seed)
-        yield
-    finally:
-        set_random_state(state)
 
 
 def _outlive_signals(worker_id: int) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 from ignite.engine import Engine
 from monai.handlers import StatsHandler
 
+from swinfuse_components.engines.distributed import lost_process
+from swinfuse_components.engines.seeded_dataset import name_files
+
 _LIBRARY = Path(__file__).resolve().parents[1]
 # raised on purpose, with a message that says what was found and expected
 _EXPLAINED = (OSError, ValueError, RuntimeError)
@@ -43,7 +46,7 @@ def explanation(error: BaseException) -> str | None:
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    message = explanation(error)
+    message = explanation(error) or lost_process(error)
     if message is None:
         sys.__excepthook__(kind, error, trace)
     else:
@@ -54,5 +57,5 @@ class StatsLogger(StatsHandler):
     """MONAI's ``StatsHandler``, which logs terms and metrics, without its traceback in the log for every error."""
 
     def exception_raised(self, _engine: Engine, e: Exception) -> Any:
-        """Pass the error on; whoever called the engine reports it."""
-        raise e
+        """Pass the error on, with the file if a data worker died in the middle of a step; the caller reports it."""
+        raise (name_files(e) if isinstance(e, RuntimeError) else e) from e.__cause__

@@ -1,16 +1,27 @@
+import multiprocessing
+import os
+import signal
 import subprocess
 import time
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Compose, RandomizableTransform
 
-from swinfuse_components.engines import ResumableBatchSampler, ResumableDataLoader
+from swinfuse_components.engines import (
+    ItemError,
+    ResumableBatchSampler,
+    ResumableDataLoader,
+    StatsLogger,
+    explanation,
+)
 
 
 class Draw(RandomizableTransform):
@@ -99,7 +110,7 @@ def test_weights_set_the_frequencies() -> None:
     assert counts[0] / 1000 == pytest.approx(0.75, abs=0.05)
 
 
-def test_file_that_fails_is_named() -> None:
+def test_file_that_fails_is_named_alone() -> None:
     def fail(item: dict[str, Any]) -> dict[str, Any]:
         if item["index"] == 2:
             raise OSError("cannot identify image file")
@@ -107,9 +118,39 @@ def test_file_that_fails_is_named() -> None:
 
     for workers in (0, 1):
         loader = ResumableDataLoader(Dataset(items(4), fail), 2, shuffle=False, num_workers=workers)
-        with pytest.raises(RuntimeError, match=r"item 2 of the data list \(2.nii.gz\): OSError: cannot identify"):
+        with pytest.raises(ItemError) as error:
             take_all = list(islice(iter(loader), 2))
             assert take_all
+        # no traceback of the worker in the message
+        message = "cannot read item 2 of the data list (2.nii.gz): OSError: cannot identify image file"
+        assert str(error.value) == message == explanation(error.value)
+
+
+def die(item: dict[str, Any]) -> dict[str, Any]:
+    """What the system does to a worker when the memory is full."""
+    if item["index"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_file_of_a_killed_worker_is_named(seconds: float, tmp_path: Path) -> None:
+    """PyTorch tells of the death while it waits for data, or by a signal in the middle of something else."""
+
+    def child() -> None:
+        step = Engine(lambda engine, batch: time.sleep(seconds))
+        StatsLogger(iteration_log=False, epoch_log=False).attach(step)
+        try:
+            step.run(ResumableDataLoader(Dataset(items(6), die), 1, shuffle=False, num_workers=2))
+        except ItemError as error:
+            (tmp_path / "message").write_text(explanation(error) or "", encoding="utf-8")
+        os._exit(0)  # PyTorch's signal handler would tell of it over and over
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    message = (tmp_path / "message").read_text(encoding="utf-8")
+    assert message.startswith("DataLoader worker (pid") and "while it read item 3 (3.nii.gz). " in message
 
 
 def test_workers_outlive_a_signal_to_all_but_obey_their_parent() -> None:
@@ -117,7 +158,7 @@ def test_workers_outlive_a_signal_to_all_but_obey_their_parent() -> None:
     loader = ResumableDataLoader(Dataset(items(4), Draw()), 2, num_workers=1)
     batches = iter(loader)
     next(batches)
-    (worker,) = batches._workers
+    (worker,) = batches.gi_yieldfrom._workers
     for name in ("TERM", "INT"):
         subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
     for _ in range(4):  # more than was fetched in advance
