@@ -50,3 +50,24 @@ def any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
     agreed = torch.tensor([float(flag)], device=device)
     dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
     return bool(agreed.item())
+
+
+def lost_process(error: BaseException) -> str | None:
+    """What to say when an exchange between processes failed, which mostly means that another one died; else None.
+
+    Gloo finds out at once, NCCL within the time limit of the process group (10 minutes unless
+    ``init_process_group`` is given another); ``torchrun`` ends the other processes of a machine itself.
+    """
+    current: BaseException | None = error
+    while current is not None:
+        text = str(current)
+        if isinstance(current, RuntimeError) and (
+            isinstance(current, dist.DistError) or "gloo" in text or "Connection closed by peer" in text
+        ):
+            found = text.partition("\n")[0].partition(". ")[0]
+            return (
+                f"rank {rank()} of {world_size()} lost another process of this run ({found}). "
+                "Look for the first error among all ranks; then start all of them again, with '--resume True'"
+            )
+        current = current.__cause__ or current.__context__
+    return None
