@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
+from monai.data import Dataset, MetaTensor
 from monai.inferers import sliding_window_inference
 from monai.transforms import (
     BoundingRect,
     Compose,
+    DeleteItemsd,
     RandCoarseDropout,
     RandRotate90,
     RandSpatialCrop,
@@ -20,6 +21,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from swinfuse_components.engines import PreparePretrainingBatch, ResumableDataLoader
 from swinfuse_components.losses import DensityDivergenceLoss, PretrainingLoss
 from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
 from swinfuse_components.transforms import RandTwoViewsd
@@ -50,20 +52,27 @@ def pretraining(settings: Settings, variant: str) -> Work:
     """One step, two views of one sub-volume: forward, losses, backward, optimizer.
 
     Variants: ``reference``; ``none``, ``paper``, ``swinfuse``, ``released`` (which DIM); ``checkpoint`` (``none``
-    with recomputation of the Swin blocks); ``bf16``, ``tf32``, ``compile`` (``none`` under these, for a GPU).
+    with recomputation of the Swin blocks); ``bf16``, ``tf32``, ``compile`` (``none`` under these); ``reference_bf16``,
+    ``reference_tf32``.
     """
     images = torch.cat([_volume(settings)] * 2)
     views = (images[: settings.batch_size], images[settings.batch_size :].flip(2))
     rotations = torch.arange(2 * settings.batch_size, device=settings.device) % 4
     torch.manual_seed(0)
-    if variant == "reference":
+    if variant.endswith("tf32"):
+        torch.set_float32_matmul_precision("high")
+    autocast = torch.autocast(settings.device.split(":")[0], dtype=torch.bfloat16, enabled=variant.endswith("bf16"))
+    if variant.startswith("reference"):
         net = reference.ReferencePretrainer(settings.feature_size, settings.window_size).to(settings.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=4e-4, weight_decay=1e-5)
         loss_function = reference.ReferenceLoss()
-        return lambda: reference.reference_step(net, loss_function, views, images, rotations, optimizer)
 
-    if variant == "tf32":
-        torch.set_float32_matmul_precision("high")
+        def reference_step() -> float:
+            with autocast:
+                return reference.reference_step(net, loss_function, views, images, rotations, optimizer)
+
+        return reference_step
+
     dim = variant if variant in ("paper", "swinfuse", "released") else "none"
     ours = SwinFUSEPretrainer(
         roi_size=settings.roi_size,
@@ -77,7 +86,6 @@ def pretraining(settings: Settings, variant: str) -> Work:
     fused = torch.optim.AdamW(ours.parameters(), lr=4e-4, weight_decay=1e-5, fused=True)
     forward: Callable[..., Any] = torch.compile(ours) if variant == "compile" else ours
     target = {"reconstruction": images, "rotation": rotations}
-    autocast = torch.autocast(settings.device.split(":")[0], dtype=torch.bfloat16, enabled=variant == "bf16")
 
     def step() -> float:
         with autocast:
@@ -184,6 +192,37 @@ def augmentation(settings: Settings, variant: str) -> Work:
     return lambda: transform({"image": volume})
 
 
+def fed(settings: Settings, variant: str) -> Work:
+    """Ten pre-training steps without DIM, fed by the data loader from volumes in memory, crops and views included.
+
+    The variant is the number of its worker processes; with ``shares`` the table says how busy the GPU was.
+    """
+    volumes = [{"image": _volume(settings, size=(160, 160, 160))[0].cpu()} for _ in range(2)]
+    crop = RandSpatialCropd(keys="image", roi_size=(settings.roi_size,) * 3, random_size=False)
+    transform = Compose([crop, RandTwoViewsd(keys="image"), DeleteItemsd(keys="image")])
+    workers, cuda = int(variant), settings.device.startswith("cuda")
+    options = {"persistent_workers": workers > 0, "pin_memory": cuda, "num_workers": workers}
+    loader = iter(ResumableDataLoader(Dataset(volumes, transform), settings.batch_size, **options))
+    prepare = PreparePretrainingBatch()
+    torch.manual_seed(0)
+    net = SwinFUSEPretrainer(
+        roi_size=settings.roi_size, feature_size=settings.feature_size, window_size=settings.window_size, dim="none"
+    ).to(settings.device)
+    loss = PretrainingLoss(density_weight=0.0)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=4e-4, fused=True)
+
+    def steps() -> None:
+        for _ in range(10):
+            view_i, target, others, _ = prepare(next(loader), settings.device, non_blocking=True)
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda):
+                prediction = net(view_i, *others)
+            optimizer.zero_grad(set_to_none=True)
+            loss(prediction, target)["loss"].backward()
+            optimizer.step()
+
+    return steps
+
+
 CASES: Mapping[str, tuple[Callable[..., Work], tuple[str, ...], str]] = {
     "pretraining": (pretraining, ("reference", "none", "checkpoint", "swinfuse", "paper"), "reference"),
     "finetuning": (finetuning, ("reference", "none", "swinfuse"), "reference"),
@@ -191,4 +230,10 @@ CASES: Mapping[str, tuple[Callable[..., Work], tuple[str, ...], str]] = {
     "inference_msd": (functools.partial(inference, volume="msd"), ("reference", "crop", "swinfuse"), "reference"),
     "augmentation": (augmentation, ("reference", "plain"), "reference"),
     "density": (density, ("512", "1024", "4608"), "512"),
+    "fed": (fed, ("0", "2"), "0"),
+}
+# What is measured besides on a GPU.
+GPU_VARIANTS: Mapping[str, tuple[str, ...]] = {
+    "pretraining": ("reference_tf32", "tf32", "reference_bf16", "bf16", "compile"),
+    "fed": ("4", "8"),
 }

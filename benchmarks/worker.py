@@ -27,19 +27,26 @@ PARTS = {
 
 
 def shares(work: Work, cuda: bool) -> dict[str, float]:
-    """Share of the time of one call that each kind of operation takes."""
+    """Share of the time of one call that each kind of operation takes, and ``"busy"``, that in which the GPU works."""
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
+        start = time.perf_counter()
         work()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
     times: dict[str, float] = collections.Counter()
     for event in profiler.key_averages():
         name = next((part for part, starts in PARTS.items() if event.key.startswith(starts)), "other")
         times[name] += event.self_device_time_total if cuda else event.self_cpu_time_total
     total = sum(times.values())
-    return {name: value / total for name, value in sorted(times.items(), key=lambda item: -item[1])}
+    found = {name: value / total for name, value in sorted(times.items(), key=lambda item: -item[1])}
+    return found | ({"busy": total / 1e6 / seconds} if cuda else {})
 
 
-def measure(case: str, variant: str, settings: Settings, repeats: int, with_shares: bool = False) -> dict:
-    """Warm up once, then the seconds of each of ``repeats`` calls: of this process on a CPU, on the clock on a GPU."""
+def measure(
+    case: str, variant: str, settings: Settings, repeats: int, with_shares: bool = False, warm_up: bool = True
+) -> dict:
+    """Warm up once, then the seconds of each of ``repeats`` calls: of this process on a CPU, and by the clock."""
     cuda = settings.device.startswith("cuda")
     work = CASES[case][0](settings, variant)
 
@@ -48,15 +55,16 @@ def measure(case: str, variant: str, settings: Settings, repeats: int, with_shar
         if cuda:
             torch.cuda.synchronize()
 
-    clock = time.perf_counter if cuda else time.process_time
-    call()
-    seconds = []
-    for _ in range(repeats):
-        start = clock()
+    if warm_up:
         call()
-        seconds.append(clock() - start)
+    seconds, clock = [], []
+    for _ in range(repeats):
+        start, of_process = time.perf_counter(), time.process_time()
+        call()
+        clock.append(time.perf_counter() - start)
+        seconds.append(clock[-1] if cuda else time.process_time() - of_process)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    result = {"seconds": seconds, "peak_gib": peak / 2**30}
+    result = {"seconds": seconds, "clock": clock, "peak_gib": peak / 2**30}
     return result | ({"shares": shares(work, cuda)} if with_shares else {})
 
 

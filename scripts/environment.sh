@@ -13,6 +13,8 @@
 export MALLOC_MMAP_MAX_="${MALLOC_MMAP_MAX_:-0}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
 export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-268435456}"
+# Huge pages for that memory (Linux, glibc 2.35 or later; others do not read it).
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 export PYTHONUNBUFFERED=1
 # some readers of medical files change the locale in passing; text stays UTF-8 all the same
 export PYTHONUTF8=1

@@ -77,7 +77,7 @@ def test_measures_small_cases(benchmarks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["pretraining", "finetuning", "inference_brats", "inference_msd"])
+@pytest.mark.parametrize("case", ["pretraining", "finetuning", "inference_brats", "inference_msd", "fed"])
 def test_every_variant_runs(benchmarks, case):
     settings = benchmarks["cases"].Settings(roi_size=64, feature_size=12, window_size=4)
     make, variants, _ = benchmarks["cases"].CASES[case]
@@ -96,8 +96,8 @@ def test_cropped_inference_equals_the_plain_one_on_the_foreground(benchmarks, mo
 
 def test_ratios_are_taken_within_a_round(benchmarks):
     def item(variant, malloc, number, seconds, peak=2.0):
-        key = {"case": "pretraining", "variant": variant, "malloc": malloc, "round": number}
-        return key | {"seconds": seconds, "peak_gib": peak}
+        key = {"case": "pretraining", "variant": variant, "batch": 1, "malloc": malloc, "round": number}
+        return key | {"seconds": seconds, "clock": [2 * s for s in seconds], "peak_gib": peak}
 
     measurements = [
         item("reference", "tuned", 0, [4.0]),
@@ -105,15 +105,17 @@ def test_ratios_are_taken_within_a_round(benchmarks):
         item("reference", "default", 0, [8.0]),
         item("reference", "tuned", 1, [9.0]),
         item("none", "tuned", 1, [3.0], 1.0),
-        {"case": "pretraining", "variant": "paper", "malloc": "tuned", "round": 0, "error": ["out of memory"]},
+        {"case": "pretraining", "variant": "paper", "batch": 1, "malloc": "tuned", "round": 0, "error": ["full"]},
     ]
     settings = {"roi_size": 96, "feature_size": 48, "window_size": 7, "batch_size": 1}
     results = {"settings": settings, "threads": 1, "torch": "2", "device_name": "x", "measurements": measurements}
     rows = {(row["variant"], row["malloc"]): row for row in benchmarks["report"].summarise(results)}
     none = rows["none", "tuned"]
     assert none["speed"] == (2.5, 2.0, 3.0)
-    assert none["speed_default"] == (4.0, 4.0, 4.0)
+    assert none["speed_default"] == none["speed_clock_default"] == (4.0, 4.0, 4.0)
+    assert none["clock"] == 2 * none["seconds"]
     assert none["memory"] == 0.5
     text = benchmarks["report"].to_markdown(results)
-    assert "2.50 (2.00-3.00); 4.00 (4.00-4.00) against default malloc | 1.00 | 0.50 |" in text
-    assert "failed: out of memory" in text
+    ratio = "2.50 (2.00-3.00); 4.00 (4.00-4.00) against default malloc"
+    assert f"| 2.5 | {ratio} | 5 | {ratio} | 1.00 | 0.50 |" in text
+    assert "failed: full" in text
