@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.handlers import ValidationHandler
@@ -20,6 +22,7 @@ from toy_training import ToyPretrainer, ToyViews, make_items
 
 from swinfuse_components import engines
 from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+from swinfuse_components.engines.distributed import lost_process
 from swinfuse_components.losses import PretrainingLoss
 from swinfuse_components.networks import SwinFUSEPretrainer
 
@@ -85,6 +88,7 @@ def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1,
             ValidationHandler(1, evaluator),
             engines.NonFiniteGuard(checkpoint, loader),
             engines.StopOnSignal(checkpoint, evaluator),
+            *options.pop("more_handlers", []),
         ],
         **options,
     )
@@ -107,6 +111,30 @@ def process(rank: int, folder: Path, work: Callable[[], dict[str, Any]]) -> None
         dist.destroy_process_group()
 
 
+class DieAt:
+    """Handler: the second process is killed after this iteration."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=self.iteration), self)
+
+    def __call__(self, engine: Engine) -> None:
+        if dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def survive(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        train(folder / "run", 2, more_handlers=[DieAt(2)])
+    except RuntimeError as error:
+        (folder / "message").write_text(str(lost_process(error)), encoding="utf-8")
+        os._exit(1)
+
+
 def two_processes(folder: Path, work: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
     """What ``work`` returns in each of two processes."""
     folder.mkdir(exist_ok=True)
@@ -118,7 +146,7 @@ def two_processes(folder: Path, work: Callable[[], dict[str, Any]]) -> list[dict
     for child in children:
         child.join(120)
         if child.exitcode is None:
-            os.kill(child.pid or 0, 9)
+            os.kill(child.pid or 0, signal.SIGKILL)
     assert [child.exitcode for child in children] == [0, 0]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
@@ -190,3 +218,23 @@ def test_the_networks_whole_step_is_that_of_the_joined_batch(tmp_path: Path) -> 
         assert torch.equal(first["gradients"][name], second["gradients"][name]), name
         scale = joined.abs().max().clamp_min(1e-12)
         assert float((first["gradients"][name] - joined).abs().max() / scale) < 1e-8, name
+
+
+def test_a_killed_process_ends_the_other_with_a_message(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=survive, args=(rank, tmp_path)) for rank in range(2)]
+    for child in children:
+        child.start()
+    children[1].join(100)
+    died = time.monotonic()
+    children[0].join(60)
+    assert [child.exitcode for child in children] == [1, -signal.SIGKILL]
+    assert time.monotonic() - died < 60
+    message = (tmp_path / "message").read_text(encoding="utf-8")
+    assert message.startswith("rank 0 of 2 lost another process of this run")
+    assert message.endswith("start all of them again, with '--resume True'")
+
+
+def test_other_errors_are_no_lost_process() -> None:
+    assert lost_process(RuntimeError("size mismatch")) is None
+    assert lost_process(ValueError("Connection closed by peer")) is None
