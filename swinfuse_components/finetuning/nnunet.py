@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,23 +44,34 @@ def nnunet_splits(items: Sequence[Mapping[str, Any]]) -> list[dict[str, list[str
     ]
 
 
-def _short_trainer(folder: Path, epochs: int | None, iterations: int | None) -> str:
-    """Write a trainer of another length where nnU-Net looks for external ones (``nnUNet_extTrainer``); its name."""
-    epochs, iterations = epochs or 1000, iterations or 250
-    name = f"nnUNetTrainer_{epochs}x{iterations}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.py").write_text(
-        "import torch\n"
-        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
-        f"class {name}(nnUNetTrainer):\n"
-        # nnU-Net reads its arguments by their names
-        "    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device('cuda')):\n"
-        "        super().__init__(plans, configuration, fold, dataset_json, device)\n"
-        f"        self.num_epochs = {epochs}\n"
-        f"        self.num_iterations_per_epoch = {iterations}\n"
-        f"        self.num_val_iterations_per_epoch = {max(1, iterations // 5)}\n",
-        encoding="utf-8",
-    )
+def _write_program(path: Path, epochs: int | None, iterations: int | None) -> str:
+    """Write the program that trains: nnU-Net's own with a trainer of the wanted length; the trainer's name.
+
+    ``nnUNetv2_train`` finds a trainer by importing every module that nnU-Net has, among them some that need a
+    ``torchvision`` which fits torch. The program names its class instead, and needs none.
+    """
+    name = "nnUNetTrainer"
+    lines = ["from nnunetv2.run import run_training", f"from nnunetv2.training.nnUNetTrainer.{name} import {name}"]
+    if epochs is not None or iterations is not None:
+        epochs, iterations = epochs or 1000, iterations or 250
+        name = f"nnUNetTrainer_{epochs}x{iterations}"
+        lines += [
+            "import torch",
+            f"class {name}(nnUNetTrainer):",
+            # nnU-Net reads its arguments by their names
+            "    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device('cuda')):",
+            "        super().__init__(plans, configuration, fold, dataset_json, device)",
+            f"        self.num_epochs = {epochs}",
+            f"        self.num_iterations_per_epoch = {iterations}",
+            f"        self.num_val_iterations_per_epoch = {max(1, iterations // 5)}",
+        ]
+    lines += [
+        f"run_training.recursive_find_trainer_class_by_name = lambda _: {name}",
+        "if __name__ == '__main__':",
+        "    run_training.run_training_entry()",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return name
 
 
@@ -107,7 +119,8 @@ def run_nnunet_fold(
     from monai.apps.nnunet import nnUNetV2Runner
 
     work = Path(work_dir).resolve()
-    trainer = "nnUNetTrainer" if epochs is iterations is None else _short_trainer(work / "trainers", epochs, iterations)
+    program = work / "train.py"
+    trainer = _write_program(program, epochs, iterations)
     datalist = write_nnunet_datalist(items, dataset_dir, work / "datalist.json")
     folders = {f"nnunet_{name}": str(work / f"nnUNet_{name}") for name in ("raw", "preprocessed", "results")}
     runner = nnUNetV2Runner(
@@ -141,8 +154,8 @@ def run_nnunet_fold(
         command, environment = runner.train_single_model_command(configuration, fold, 0, {})
         # the runner has no option for the device, nnU-Net has
         subprocess.run(
-            [*command, "-device", device],
-            env={**environment, "nnUNet_compile": "f", "nnUNet_extTrainer": str(work / "trainers")},
+            [sys.executable, str(program), *command[1:], "-device", device],
+            env={**environment, "nnUNet_compile": "f"},
             check=True,
         )
     cases = []

@@ -53,7 +53,7 @@ def test_nnunet_trains_predicts_and_stands_in_the_table(repository: Path, tmp_pa
     environment = {**os.environ, "nnUNet_n_proc_DA": "1", "PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
     command = [python, "scripts/nnunet_baseline.py", str(folder), "--fold", "1", "--num_folds", "2"]
     command += ["--work_dir", str(tmp_path / "nnunet"), "--epochs", "2", "--iterations", "2", "--device", "cpu"]
-    subprocess.run([*command, "--processes", "1"], cwd=repository, env=environment, check=True, timeout=1200)
+    subprocess.run([*command, "--processes", "1"], cwd=repository, env=environment, check=True, timeout=3000)
     record = json.loads((tmp_path / "nnunet" / "fold1" / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     held_out = {item["patient"] for item in split_folds(msd_datalist(folder), 2, seed=0) if item["fold"] == 1}
     assert {case["patient"] for case in record["cases"]} == held_out
