@@ -1,5 +1,6 @@
 """Weights in and out: read a checkpoint without running code, load it into a network, and say what happened."""
 
+from .digest import sha256
 from .errors import CheckpointError
 from .loading import load_pretrained
 from .names import SourceWeights, identify_source
@@ -15,4 +16,5 @@ __all__ = [
     "identify_source",
     "load_pretrained",
     "read_checkpoint",
+    "sha256",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from swinfuse_components.checkpoints import sha256
 
 
 def write_atomically(path: str | Path, content: bytes | memoryview) -> None:
@@ -29,7 +32,8 @@ def write_atomically(path: str | Path, content: bytes | memoryview) -> None:
         os.replace(temporary, path)
         _flush_directory(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is read-only or none refuses that too
+            temporary.unlink(missing_ok=True)
         megabytes = len(content) / 2**20
         raise OSError(
             error.errno, f"cannot write {path} ({megabytes:.1f} MB): {error.strerror}. Nothing that was there is lost"
@@ -63,8 +67,7 @@ def verify_checksum(path: str | Path) -> None:
     neighbour = _checksum_path(path)
     if not neighbour.is_file():
         raise ValueError(f"{path} has no checksum file {neighbour.name}")
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+    found = sha256(path)
     expected = neighbour.read_text(encoding="utf-8").split()[:1]
     if expected != [found]:
         raise ValueError(f"{path} is damaged: its SHA-256 is {found[:12]}…, expected {''.join(expected)[:12]}…")
@@ -78,14 +81,6 @@ def remove_with_checksum(path: str | Path) -> None:
 
 def _checksum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def _digest(file: Any) -> str:
-    """hashlib.file_digest is new in Python 3.11."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _flush_directory(directory: Path) -> None:

@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from swinfuse_components import checkpoints
 from swinfuse_components.engines.atomic import remove_with_checksum, verify_checksum
 
 _PATTERN = re.compile(r"checkpoint_iteration=(\d+)\.pt")
@@ -43,15 +42,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: its checksum is wrong, it cannot be read, holds other objects than tensors and builtins, or is not
             the state of a run; the message names the file.
     """
-    path = Path(path)
     verify_checksum(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files and foreign objects come as a dozen types
-        raise ValueError(
-            f"{path} cannot be read as tensors and builtins alone: damaged, or not written by this software "
-            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
-        ) from error
+    state = checkpoints.read_checkpoint(path)
     if not isinstance(state, dict) or not isinstance(state.get("trainer"), dict):
         found = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"{path} is not the state of a training run: found {found}, expected 'trainer' among others")

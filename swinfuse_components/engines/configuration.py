@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from swinfuse_components.engines.atomic import write_atomically
 from swinfuse_components.engines.value_types import wrong_values
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ def save_configuration(directory: str | Path, filename: str = "configuration.jso
     if path.exists() and path.read_text(encoding="utf-8") != text:
         number = sum(1 for _ in path.parent.glob(f"{path.stem}.*{path.suffix}")) + 1
         path.rename(path.with_suffix(f".{number}{path.suffix}"))
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text.encode())
     return str(path)
 
 
@@ -77,7 +78,7 @@ def save_patients(directory: str | Path, items: Sequence[Mapping[str, Any]], gro
     path = Path(directory) / "patients.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     patients = sorted({str(item[group_key]) for item in items})
-    path.write_text(json.dumps({"training": patients}, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps({"training": patients}, indent=1) + "\n").encode())
     return str(path)
 
 

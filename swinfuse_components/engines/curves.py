@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TextIO
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
+from swinfuse_components.engines.atomic import write_atomically
 from swinfuse_components.engines.distributed import rank
 from swinfuse_components.engines.pretraining import term_values
 
@@ -76,10 +78,7 @@ class LossCurves:
     def _start(self, engine: Engine) -> None:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         for path in (self.table, self.validation_table):
-            rows = [row for row in read_table(path) if row["iteration"] <= engine.state.iteration]
-            path.unlink(missing_ok=True)
-            for row in rows:
-                self._append(path, row)
+            _drop_rows_after(path, engine.state.iteration)
 
     def _remember_rate(self, engine: Engine) -> None:
         # before the step: a scheduler may already have moved on when the iteration is complete
@@ -121,7 +120,10 @@ class LossCurves:
             if not columns:
                 csv.writer(self._files[path.name]).writerow(row)
         values = [_text(row.get(column, math.nan)) for column in self._columns[path.name]]
-        csv.writer(self._files[path.name]).writerow(values)
+        try:
+            csv.writer(self._files[path.name]).writerow(values)
+        except OSError as error:  # which does not say of what file
+            raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
     def draw(self) -> Path:
         """Draw ``losses.png`` from the tables; its path."""
@@ -130,6 +132,18 @@ class LossCurves:
         path = self.run_dir / "losses.png"
         draw_curves(read_table(self.table), read_table(self.validation_table), path, self._bounds)
         return path
+
+
+def _drop_rows_after(path: Path, iteration: int) -> None:
+    """Cut a table back to ``iteration``, whole or not at all: a run may be killed here too."""
+    rows = read_table(path)
+    kept = [row for row in rows if row["iteration"] <= iteration]
+    if not kept:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([list(kept[0]), *([_text(value) for value in row.values()] for row in kept)])
+    write_atomically(path, text.getvalue().encode())
 
 
 def read_table(path: str | Path) -> list[dict[str, float]]:

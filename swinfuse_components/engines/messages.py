@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -18,20 +19,22 @@ from swinfuse_components.engines.seeded_dataset import name_files
 _LIBRARY = Path(__file__).resolve().parents[1]
 # raised on purpose, with a message that says what was found and expected
 _EXPLAINED = (OSError, ValueError, RuntimeError)
+# what the system refuses, wherever it happens: a full disk, a limit, a folder that is read-only or not the user's
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 def short_errors() -> None:
     """From now on, end with one message where the library refused what it was given; for a configuration's start.
 
-    An error counts as explained if the library itself raised it. Anything else keeps its traceback, and so does
-    everything if the environment variable ``SWINFUSE_TRACEBACK`` is set.
+    An error counts as explained if the library itself raised it, or if the system refused a file. Anything else keeps
+    its traceback, and so does everything if the environment variable ``SWINFUSE_TRACEBACK`` is set.
     """
     if not os.environ.get("SWINFUSE_TRACEBACK"):
         sys.excepthook = _report
 
 
 def explanation(error: BaseException) -> str | None:
-    """The message of the error in a chain of causes that the library raised on purpose; None if there is none.
+    """The message of the error in a chain of causes that the library raised on purpose, or the system; else None.
 
     MONAI wraps what happens inside a configuration in "Failed to evaluate ..." and transforms in "applying
     transform ...": the first explained error from the outside is the one to show.
@@ -41,6 +44,8 @@ def explanation(error: BaseException) -> str | None:
         frames = traceback.extract_tb(current.__traceback__)
         if isinstance(current, _EXPLAINED) and frames and Path(frames[-1].filename).resolve().is_relative_to(_LIBRARY):
             return str(current)
+        if isinstance(current, OSError) and current.errno in _REFUSED:
+            return f"{current.strerror}: {current.filename or 'a file of this run'}"
         current = current.__cause__ or current.__context__
     return None
 

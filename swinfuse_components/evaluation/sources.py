@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import Compose, Invertd, LoadImage
 
-from swinfuse_components.checkpoints import find_state_dict, read_checkpoint
+from swinfuse_components.checkpoints import find_state_dict, read_checkpoint, sha256
 
 from .baselines import VIEWS
 from .targets import Case, Target, case_name
@@ -58,15 +57,6 @@ def describe(value: Any, depth: int = 4) -> str:
 def patients_of(entries: Iterable[Any]) -> frozenset[str]:
     """Patients named by a list of identifiers, or by a data list with the key ``patient``."""
     return frozenset(str(entry["patient"] if isinstance(entry, Mapping) else entry) for entry in entries)
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class NetworkSource:

@@ -36,7 +36,7 @@ class Run(NamedTuple):
     process: BaseProcess
     log: Path
 
-    def exit_code(self, seconds: float = 240.0) -> int | None:
+    def exit_code(self, seconds: float = 900.0) -> int | None:
         """Wait for the end; negative for a signal. ``join`` would also wait for the workers of a killed process."""
         end = time.monotonic() + seconds
         while self.process.exitcode is None and time.monotonic() < end:
@@ -76,7 +76,11 @@ class SmallBundle:
             sys.stdout = sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # pytest has its own
             if in_child is not None:
                 in_child()
-            self.train(run_dir, **changes)
+            try:
+                self.train(run_dir, **changes)
+            except Exception:  # shown by the hook that the configuration sets, as by Python itself
+                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                raise SystemExit(1) from None
 
         process = multiprocessing.get_context("fork").Process(target=child)
         process.start()
