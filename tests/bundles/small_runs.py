@@ -67,9 +67,11 @@ class SmallBundle:
             **{**self.options, **changes},
         )
 
-    def start(self, run_dir: Path, in_child: Callable[[], Any] | None = None, **changes: Any) -> Run:
+    def start(
+        self, run_dir: Path, in_child: Callable[[], Any] | None = None, log: Path | None = None, **changes: Any
+    ) -> Run:
         """Train in a process of its own, forked: what is imported already need not be imported again."""
-        log = run_dir.with_name(run_dir.name + ".log")
+        log = log or run_dir.with_name(run_dir.name + ".log")
 
         def child() -> None:
             torch.set_num_threads(1)  # sums in one order, and no threads that a fork would have lost
