@@ -91,16 +91,17 @@ pretrain_epochs="${pretrain_epochs:-10}" epochs="${epochs:-10}"
 # one axis keeps the 64 voxels that instance normalisation needs; a quarter of the cube's work
 roi="[32,32,64]"
 # ten times the bundle's rate, for both networks: there are a hundred steps, not ten thousand
-rate=0.001
+both=(--dataset_dir "$ct_task" --roi_size "$roi" --fold 0 --learning_rate 0.001 --max_epochs "$epochs" --val_interval "$epochs")
+# whole bodies on their own fine grid are thousands of such regions each: hours, where the demonstration takes minutes
+[ "$data" = "$output/cohort" ] || both+=(--spacing "[4,4,4]")
 step pretrain "2/6 pre-training on CT and MRI" \
   train "$output/pretrain" pretrain train.json,small.yaml \
   --dataset_dir "$pairs" --roi_size "$roi" --max_epochs "$pretrain_epochs" --val_interval "$pretrain_epochs"
 step swinfuse "3/6 fine-tuning SwinFUSE on CT, from the pre-trained checkpoint" \
-  train "$output/swinfuse" finetune_msd train.json,small.yaml --dataset_dir "$ct_task" --roi_size "$roi" --fold 0 \
-  --learning_rate "$rate" --start pretrained --pretrained_checkpoint "$output/pretrain/model.pt" --max_epochs "$epochs" --val_interval "$epochs"
+  train "$output/swinfuse" finetune_msd train.json,small.yaml "${both[@]}" \
+  --start pretrained --pretrained_checkpoint "$output/pretrain/model.pt"
 step swin_unetr "4/6 training Swin UNETR on CT, from scratch" \
-  train "$output/swin_unetr" finetune_msd train.json,small.yaml,swin_unetr.yaml --dataset_dir "$ct_task" --roi_size "$roi" --fold 0 \
-  --learning_rate "$rate" --max_epochs "$epochs" --val_interval "$epochs"
+  train "$output/swin_unetr" finetune_msd train.json,small.yaml,swin_unetr.yaml "${both[@]}"
 step evaluation "5/6 testing both on CT and MRI of patients not trained on" bundle ood_eval evaluating evaluate.json,small.yaml \
   --models "{'SwinFUSE': ['$output/swinfuse'], 'Swin UNETR': ['$output/swin_unetr']}" \
   --datasets "['$ct_task','$mr_task']" --mean_mask_datasets "['$ct_task']" --fold 0 --output_dir "$output/evaluation"
