@@ -1,6 +1,5 @@
 """What the Model Zoo asks of a package, asked before it is sent there."""
 
-import hashlib
 import json
 import re
 import sys
@@ -13,6 +12,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, verify_net_in_out
 
+from swinfuse_components.checkpoints import sha256
 from swinfuse_components.distribution.package import LARGE_FILE_BYTES
 from swinfuse_components.distribution.vendoring import LIBRARY, VENDORED, config_files
 
@@ -139,7 +139,7 @@ def _check_large_files(root: Path) -> list[str]:
         name = path.relative_to(root).as_posix()
         if path.stat().st_size > LARGE_FILE_BYTES and name not in listed:
             problems.append(f"{name}: over 25 MB, expected an entry in large_files.yml")
-        elif name in listed and hashlib.sha256(path.read_bytes()).hexdigest() != listed[name]["hash_val"]:
+        elif name in listed and sha256(path) != listed[name]["hash_val"]:
             problems.append(f"{name}: its sha256 is not the one in large_files.yml")
     return problems + [f"{name}: in large_files.yml but missing" for name in listed if not (root / name).is_file()]
 

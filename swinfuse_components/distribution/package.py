@@ -1,6 +1,5 @@
 """One bundle, its weights and the code it needs, in one zip that runs where this library is not installed."""
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
+from swinfuse_components.checkpoints import sha256
 from swinfuse_components.distribution.vendoring import required_packages, vendor_library
 
 DESCRIPTION = "model.json"
@@ -211,7 +211,7 @@ def _list_large_files(folder: Path, url_prefix: str) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.stat().st_size > LARGE_FILE_BYTES:
             name = path.relative_to(folder).as_posix()
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = sha256(path)
             url = f"{url_prefix.rstrip('/')}/{folder.name}/{name}" if url_prefix else ""
             entries.append({"path": name, "url": url, "hash_val": digest, "hash_type": "sha256"})
     if entries:
