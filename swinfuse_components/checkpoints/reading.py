@@ -108,8 +108,13 @@ def _explain(path: Path, size: int, error: Exception) -> str:
             "are read. If you trust where the file comes from, open it where it was written and save its weights "
             "alone: torch.save(network.state_dict(), 'weights.pt')"
         )
-    first_line = f"{type(error).__name__}: {text.strip().splitlines()[0]}" if text.strip() else type(error).__name__
-    return f"{path} ({_megabytes(size)}) is truncated, damaged or not a PyTorch checkpoint: {first_line}"
+    # PyTorch's own words advise to read the file with weights_only=False, which is the last thing to do with it
+    found = re.search(r"WeightsUnpickler error: *([^\n]+)", text)
+    words = (
+        [found.group(1)] if found else [line for line in text.strip().splitlines()[:1] if "weights_only" not in line]
+    )
+    reason = ": ".join([type(error).__name__, *words])
+    return f"{path} ({_megabytes(size)}) is truncated, damaged or not a PyTorch checkpoint: {reason}"
 
 
 def _megabytes(size: int) -> str:
