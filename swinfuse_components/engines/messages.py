@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -39,6 +40,7 @@ def explanation(error: BaseException) -> str | None:
     MONAI wraps what happens inside a configuration in "Failed to evaluate ..." and transforms in "applying
     transform ...": the first explained error from the outside is the one to show.
     """
+    component: re.Match[str] | None = None
     current: BaseException | None = error
     while current is not None:
         frames = traceback.extract_tb(current.__traceback__)
@@ -46,6 +48,9 @@ def explanation(error: BaseException) -> str | None:
             return str(current)
         if isinstance(current, OSError) and current.errno in _REFUSED:
             return f"{current.strerror}: {current.filename or 'a file of this run'}"
+        if isinstance(current, ValueError) and component:  # PyTorch's or MONAI's constructor refuses a setting
+            return f"{component.group(1)} refuses its settings: {current}"
+        component = component or re.match(r"Failed to instantiate component '([^']+)'", str(current))
         current = current.__cause__ or current.__context__
     return None
 

@@ -97,3 +97,10 @@ def test_own_overlays_are_of_the_right_kinds(overlay: Path, repository: Path) ->
 )
 def test_own_second_files_are_too(files: tuple[str, str], repository: Path) -> None:
     check(repository, files[0], ["train.json", files[1]], initialize=["$engines.check_configuration()"])
+
+
+def test_setting_that_a_component_refuses(repository: Path) -> None:
+    optimizer = {"_target_": "torch.optim.SGD", "params": "$[torch.zeros(1)]", "lr": -1}
+    steps = ["$@optimizer"]
+    message = refusal(repository, "pretrain", ["train.json"], optimizer=optimizer, initialize=steps)
+    assert message == "torch.optim.SGD refuses its settings: Invalid learning rate: -1"
