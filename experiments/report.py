@@ -26,19 +26,25 @@ from swinfuse_components.evaluation.tables import markdown
 PAGE = HERE.parent / "docs" / "results.md"
 IMAGES = HERE.parent / "docs" / "images"
 MODALITIES = {"ct": "CT", "mr": "MRI"}
+STRUCTURES = tuple(read_matrix()["structures"])
+#: What is tested: a structure in a modality, in the order of the tables' columns.
+TESTS = [(structure, modality) for structure in STRUCTURES for modality in MODALITIES]
 
-#: Dice of one row of the table in one modality: patient -> (seed, fold) -> score. A patient is tested in one fold.
+#: Dice of one row of the table in one test: patient -> (seed, fold) -> score. A patient is tested in one fold.
 Scores = Mapping[str, Mapping[tuple[int, int], float]]
+#: Every row, structure and modality.
+AllScores = Mapping[tuple[str, str, str], Scores]
 
 
-def read_scores(probe: str = "tumour", score: str = "dice") -> dict[tuple[str, str], dict[str, dict]]:
-    """Scores by row and modality, then by patient, one value for each seed and fold.
+def read_scores(score: str = "dice") -> AllScores:
+    """Scores by row, structure and modality, then by patient, one value for each seed and fold.
 
     A row is an arm, `arm/view` for another view than the image, or `arm: name` for the rows of the trivial baselines.
+    A patient without the structure has no Dice and is left out.
     """
-    scores: dict[tuple[str, str], dict[str, dict]] = defaultdict(lambda: defaultdict(dict))
+    scores: dict[tuple[str, str, str], dict[str, dict]] = defaultdict(lambda: defaultdict(dict))
     matrix = read_matrix()
-    for cell in cells(probe):
+    for cell in cells():
         if not cell.result.is_file():
             continue
         arm = matrix["arms"][cell.arm]
@@ -50,7 +56,9 @@ def read_scores(probe: str = "tumour", score: str = "dice") -> dict[tuple[str, s
                     row = f"{row}: {record['row']}"
                 elif own_view is not None and record["view"] != own_view:
                     row = f"{row}/{record['view']}"
-                scores[row, record["tested_on"]][record["patient"]][cell.seed, cell.fold] = float(record[score])
+                if (value := float(record[score])) == value:
+                    key = (row, record["structure"], record["tested_on"])
+                    scores[key][record["patient"]][cell.seed, cell.fold] = value
     return {key: dict(patients) for key, patients in scores.items()}
 
 
@@ -68,11 +76,26 @@ def patient_means(scores: Scores) -> dict[str, float]:
     return {patient: float(np.mean(list(values.values()))) for patient, values in scores.items()}
 
 
+def _shared(first: Scores, second: Scores) -> tuple[dict[str, float], dict[str, float]]:
+    """Means of both over the seeds that both have, for the patients that both have."""
+    means: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    for patient in sorted(set(first) & set(second)):
+        keys = sorted(set(first[patient]) & set(second[patient]))
+        if keys:
+            means[0][patient] = float(np.mean([first[patient][key] for key in keys]))
+            means[1][patient] = float(np.mean([second[patient][key] for key in keys]))
+    return means
+
+
+def _averaged(scores: Scores) -> Scores:
+    """The mean over seeds in place of the seeds, to compare with a row that has fewer of them."""
+    return {patient: {(0, 0): mean} for patient, mean in patient_means(scores).items()}
+
+
 def compare(first: Scores, second: Scores) -> PairedTest:
-    """First minus second over the patients that both have, each patient's seeds averaged."""
-    a, b = patient_means(first), patient_means(second)
-    both = sorted(set(a) & set(b))
-    return paired_test([a[p] for p in both], [b[p] for p in both], method="permutation")
+    """First minus second over the patients that both have, the seeds that both have averaged."""
+    a, b = _shared(first, second)
+    return paired_test(list(a.values()), list(b.values()), method="permutation")
 
 
 def fold_interval(first: Scores, second: Scores) -> tuple[float, float]:
@@ -81,9 +104,9 @@ def fold_interval(first: Scores, second: Scores) -> tuple[float, float]:
     The networks of a fold are its own, so that the spread between folds holds what patients and trainings add; over
     patients alone the noise of a training, which is common to all patients of its fold, would be missed.
     """
-    a, b = patient_means(first), patient_means(second)
+    a, b = _shared(first, second)
     differences = defaultdict(list)
-    for patient in sorted(set(a) & set(b)):
+    for patient in a:
         (fold,) = {fold for _, fold in first[patient]}
         differences[fold].append(a[patient] - b[patient])
     means = [float(np.mean(values)) for values in differences.values()]
@@ -104,41 +127,90 @@ def _interval(mean: float, low: float, high: float, sign: str = "") -> str:
     return f"{mean:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
 
 
-def _rows(scores: Mapping[tuple[str, str], Scores], *, without_network: bool) -> list[str]:
-    arms = list(read_matrix()["arms"])
+def _arm(row: str) -> str:
+    return re.split("/|:", row)[0]
+
+
+def _rows(scores: AllScores, *, without_network: bool) -> list[str]:
+    arms = [arm for arm, settings in read_matrix()["arms"].items() if settings.get("table", "main") == "main"]
     plain = ("trivial", "blank", "silhouette")
-    rows = [r for r in dict.fromkeys(row for row, _ in scores) if (re.split("/|:", r)[0] in plain) == without_network]
-    return sorted(rows, key=lambda r: arms.index(re.split("/|:", r)[0]))
+    rows = [r for r in dict.fromkeys(key[0] for key in scores) if _arm(r) in arms]
+    return sorted((r for r in rows if (_arm(r) in plain) == without_network), key=lambda r: arms.index(_arm(r)))
 
 
-def _score_lines(scores: Mapping[tuple[str, str], Scores], rows: Iterable[str]) -> list[list[str]]:
+def _score_table(scores: AllScores, rows: Iterable[str], first_column: str) -> str:
     lines = []
     for row in rows:
-        line = [title(row)]
-        for modality in MODALITIES:
-            summary = summarize(list(patient_means(scores.get((row, modality), {})).values()))
+        line, patients, seeds = [title(row)], set(), []
+        for structure, modality in TESTS:
+            tested = scores.get((row, structure, modality), {})
+            summary = summarize(list(patient_means(tested).values()))
             line.append(_interval(*summary[:3]) if summary.cases else "-")
-        any_scores = scores.get((row, "ct")) or scores.get((row, "mr")) or {}
-        lines.append([*line, str(len(any_scores)), str(seeds_of(any_scores))])
-    return lines
+            patients |= set(tested)
+            seeds += [seeds_of(tested)] if tested else []
+        lines.append([*line, str(len(patients)), str(min(seeds, default=0))])
+    columns = [f"{structure} in {MODALITIES[modality]}" for structure, modality in TESTS]
+    return markdown([first_column, *columns, "patients", "seeds"], lines)
 
 
-def main(probe: str = "tumour") -> str:
+def main() -> str:
     """Mean Dice of every arm, in distribution and out of it."""
-    scores = read_scores(probe)
-    return markdown(
-        ["model, fine-tuned on CT unless said", "Dice in CT", "Dice in MRI", "patients", "seeds"],
-        _score_lines(scores, _rows(scores, without_network=False)),
-    )
+    scores = read_scores()
+    return _score_table(scores, _rows(scores, without_network=False), "model, fine-tuned on CT unless said")
 
 
-def position(probe: str = "tumour") -> str:
+def position() -> str:
     """What can be had without looking at the image."""
-    scores = read_scores(probe)
-    return markdown(
-        ["row", "Dice in CT", "Dice in MRI", "patients", "seeds"],
-        _score_lines(scores, _rows(scores, without_network=True)),
-    )
+    scores = read_scores()
+    return _score_table(scores, _rows(scores, without_network=True), "row")
+
+
+def _one_seed(scores: Scores) -> Scores:
+    """What the first seed gave: the other tables have no more."""
+    first = read_matrix()["seeds"][0]
+    return {
+        patient: kept
+        for patient, values in scores.items()
+        if (kept := {key: value for key, value in values.items() if key[0] == first})
+    }
+
+
+def ablations() -> str:
+    """Table 2: one thing changed in pre-training, with the difference and its interval over folds."""
+    matrix, scores = read_matrix(), read_scores()
+    reference = matrix["ablations_of"]
+    lines = []
+    for arm, settings in matrix["arms"].items():
+        if arm != reference and settings.get("table") != "ablations":
+            continue
+        line = [settings["title"]]
+        for test in TESTS:
+            own, first = (_one_seed(scores.get((row, *test), {})) for row in (arm, reference))
+            text = f"{np.mean(list(patient_means(own).values())):.2f}" if own else "-"
+            if own and first and arm != reference:
+                text += f"; {compare(own, first).difference:+.2f} " + "({:+.2f} to {:+.2f})".format(
+                    *fold_interval(own, first)
+                )
+            line.append(text)
+        lines.append(line)
+    return markdown(["pre-training", *(f"{s} in {MODALITIES[m]}" for s, m in TESTS)], lines)
+
+
+def few_labels() -> str:
+    """Table 4: Dice by the number of training cases."""
+    matrix, scores = read_matrix(), read_scores()
+    arms = {a: s for a, s in matrix["arms"].items() if s.get("table") == "few_labels" or a in matrix["few_labels_of"]}
+    counts = sorted({s["cases"] for s in arms.values() if "cases" in s})
+    lines = []
+    for name in matrix["few_labels_of"]:
+        own = {s.get("cases"): a for a, s in arms.items() if s["title"] == matrix["arms"][name]["title"]}
+        for test in TESTS:
+            line = [matrix["arms"][name]["title"], f"{test[0]} in {MODALITIES[test[1]]}"]
+            for count in [*counts, None]:
+                found = summarize(list(patient_means(_one_seed(scores.get((own[count], *test), {}))).values()))
+                line.append(_interval(*found[:3]) if found.cases else "-")
+            lines.append(line)
+    return markdown(["model", "tested on", *(f"{count} cases" for count in counts), "all cases"], lines)
 
 
 def verdict(test: PairedTest, p_corrected: float, over_folds: tuple[float, float]) -> str:
@@ -152,17 +224,17 @@ def verdict(test: PairedTest, p_corrected: float, over_folds: tuple[float, float
     return "not resolved"
 
 
-def contrast_tests(probe: str = "tumour") -> list[dict[str, Any]]:
-    """Every contrast of `matrix.yaml` in both modalities, corrected by Holm over all of them."""
-    scores, found = read_scores(probe), []
+def contrast_tests() -> list[dict[str, Any]]:
+    """Every contrast of `matrix.yaml` in every test, corrected by Holm over all of them."""
+    scores, found = read_scores(), []
     for contrast in read_matrix()["contrasts"]:
-        for modality in MODALITIES:
-            first, second = (scores.get((contrast[side], modality), {}) for side in ("first", "second"))
+        for structure, modality in TESTS:
+            first, second = (scores.get((contrast[side], structure, modality), {}) for side in ("first", "second"))
             test = compare(first, second)
             found.append(
                 {
                     **contrast,
-                    "modality": modality,
+                    "tested_on": f"{structure} in {MODALITIES[modality]}",
                     "test": test,
                     "over_folds": fold_interval(first, second),
                     "seeds": min(seeds_of(first), seeds_of(second)),
@@ -174,16 +246,16 @@ def contrast_tests(probe: str = "tumour") -> list[dict[str, Any]]:
     return found
 
 
-def contrasts(probe: str = "tumour") -> str:
+def contrasts() -> str:
     """What each ingredient gave: differences of Dice on the same patients."""
     lines = []
-    for entry in contrast_tests(probe):
+    for entry in contrast_tests():
         test: PairedTest = entry["test"]
         measured = test.cases > 1
         lines.append(
             [
                 entry["question"],
-                MODALITIES[entry["modality"]],
+                entry["tested_on"],
                 _interval(test.difference, test.low, test.high, "+") if measured else "-",
                 "{:+.2f} to {:+.2f}".format(*entry["over_folds"]) if not np.isnan(entry["over_folds"][0]) else "-",
                 ("<0.001" if entry["p"] < 0.001 else f"{entry['p']:.3f}") if measured else "-",
@@ -203,6 +275,19 @@ def contrasts(probe: str = "tumour") -> str:
         ],
         lines,
     )
+
+
+def summary() -> str:
+    """Every contrast in one line: difference of Dice with its interval over folds, bold where a direction is named."""
+    lines: dict[str, list[str]] = {}
+    for entry in contrast_tests():
+        low, high = entry["over_folds"]
+        text = "-" if np.isnan(low) else _interval(entry["test"].difference, low, high, "+")
+        if "higher" in entry["verdict"] or "lower" in entry["verdict"]:
+            text = f"**{text}**"
+        lines.setdefault(entry["question"], []).append(text)
+    columns = [f"{structure} in {MODALITIES[modality]}" for structure, modality in TESTS]
+    return markdown(["what it gave", *columns], [[question, *cells_] for question, cells_ in lines.items()])
 
 
 def _times() -> dict[str, list[float]]:
@@ -236,100 +321,123 @@ def times() -> str:
     )
 
 
-def left(probe: str = "tumour") -> str:
-    """Cells of table 1 that have no results yet, and the processor hours they need by the measured medians."""
+def left() -> str:
+    """Cells that have no results yet, and the processor hours they need by the measured medians."""
     matrix, measured, lines = read_matrix(), _times(), []
     median = {step: float(np.median(measured.get(f"{step} cpu", [0]))) for step in ("pretrain", "finetune", "evaluate")}
     counted: set[tuple] = set()
     for arm, settings in matrix["arms"].items():
-        missing = [cell for cell in cells(probe, [arm]) if not cell.result.is_file()]
+        missing = [cell for cell in cells([arm]) if not cell.result.is_file()]
         if not missing:
             continue
         seconds = len(missing) * (median["evaluate"] + (0 if settings.get("trivial") else median["finetune"]))
         pretrainings = (
-            {(settings["pretraining"], c.seed, c.fold) for c in missing} if "pretraining" in settings else set()
+            {(settings["pretraining"], cell.fold) for cell in missing} if "pretraining" in settings else set()
         )
         seconds += len(pretrainings - counted) * median["pretrain"]
         counted |= pretrainings
-        seeds = ", ".join(f"seed {s}: {sum(c.seed == s for c in missing)}" for s in matrix["seeds"])
-        lines.append([settings["title"], seeds, f"{seconds / 3600:.2f}"])
+        seeds = ", ".join(f"seed {s}: {n}" for s in matrix["seeds"] if (n := sum(c.seed == s for c in missing)))
+        name = f"{settings['title']}, {settings['cases']} cases" if "cases" in settings else settings["title"]
+        lines.append([settings.get("table", "main").replace("_", " "), name, seeds, f"{seconds / 3600:.2f}"])
     if not lines:
         return "Nothing is left.\n"
     without = "" if "pretrain" in measured else " (pre-training, not timed yet, comes on top)"
     total = f"\nTogether {sum(float(line[-1]) for line in lines):.1f} processor hours{without}.\n"
-    return markdown(["arm", "folds left", "processor hours"], lines) + total
+    return markdown(["table", "arm", "folds left", "processor hours"], lines) + total
 
 
-def coverage(probe: str = "tumour") -> str:
-    """How much of table 1 is measured, and which directions it names."""
-    planned = list(cells(probe))
-    done = sum(cell.result.is_file() for cell in planned)
-    found = contrast_tests(probe)
-    named = [e for e in found if "higher" in e["verdict"] or "lower" in e["verdict"]]
-    text = f"{done} of {len(planned)} cells of table 1 are measured; "
-    if not named:
-        return text + f"of {len(found)} comparisons none has a direction that could be resolved.\n"
-    list_of = "; ".join(f"{e['question']}: {e['verdict'].strip('*')} in {MODALITIES[e['modality']]}" for e in named)
-    return text + f"of {len(found)} comparisons {len(named)} could be resolved: {list_of}.\n"
+def coverage() -> str:
+    """How much is measured, table by table."""
+    lines = []
+    for table in ("main", "ablations", "few_labels"):
+        planned = list(cells(table=table))
+        lines.append(f"{sum(cell.result.is_file() for cell in planned)} of {len(planned)} ({table.replace('_', ' ')})")
+    return f"Measured so far: {', '.join(lines)} cells.\n"
 
 
-def floor(probe: str = "tumour") -> str:
+def floor() -> str:
     """Which rows beat the best row that never looks at the image, on the patients that both have."""
-    scores, lines = read_scores(probe), []
-    for modality, name in MODALITIES.items():
+    scores, lines = read_scores(), []
+    for test in TESTS:
         means = {
-            row: float(np.mean(list(patient_means(scores[row, modality]).values())))
+            row: float(np.mean(list(patient_means(scores[(row, *test)]).values())))
             for row in _rows(scores, without_network=True)
-            if (row, modality) in scores
+            if (row, *test) in scores
         }
         if not means:
             continue
         best = max(means, key=means.__getitem__)
-        rows = [r for r in _rows(scores, without_network=False) if (r, modality) in scores]
-        tests = {row: compare(scores[row, modality], scores[best, modality]) for row in rows}
-        above = [f"{title(row)} (by {test.difference:.2f})" for row, test in tests.items() if test.low > 0]
-        below = [f"{title(row)} (by {-test.difference:.2f})" for row, test in tests.items() if test.high < 0]
+        rows = [r for r in _rows(scores, without_network=False) if (r, *test) in scores]
+        found = {row: compare(_averaged(scores[(row, *test)]), _averaged(scores[(best, *test)])) for row in rows}
+        above = [f"{title(row)} (by {gain.difference:.2f})" for row, gain in found.items() if gain.low > 0]
+        below = [f"{title(row)} (by {-gain.difference:.2f})" for row, gain in found.items() if gain.high < 0]
         lines.append(
-            f"- {name}: the best row that does not look is *{title(best)}*, {means[best]:.2f}. Above it, with their "
-            f"whole interval over patients: {'; '.join(above) or 'nothing'}. Below it: {'; '.join(below) or 'nothing'}."
+            f"- {test[0]} in {MODALITIES[test[1]]}: the best row that does not look is *{title(best)}*, "
+            f"{means[best]:.2f}. Above it, with their whole interval over patients: {'; '.join(above) or 'nothing'}. "
+            f"Below it: {'; '.join(below) or 'nothing'}."
         )
     return "\n".join(lines) + "\n"
 
 
-def draw(probe: str = "tumour", path: Path | None = None) -> Path:
-    """Forest plot: mean Dice with 95 % interval over patients, in CT and in MRI."""
+def draw(path: Path | None = None) -> Path:
+    """Forest plot: mean Dice with 95 % interval over patients, of each structure in CT and in MRI."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    scores = read_scores(probe)
-    rows = _rows(scores, without_network=False) + _rows(scores, without_network=True)
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 0.9 + 0.34 * max(len(rows), 1)), sharey=True, layout="constrained")
-    for axis, (modality, name) in zip(axes, MODALITIES.items()):
+    scores = read_scores()
+    plain = _rows(scores, without_network=True)
+    rows = _rows(scores, without_network=False) + plain
+    size = (4 + 2.8 * len(TESTS), 0.9 + 0.34 * max(len(rows), 1))
+    figure, axes = plt.subplots(1, len(TESTS), figsize=size, sharey=True, layout="constrained")
+    for axis, (structure, modality) in zip(axes, TESTS):
         for height, row in enumerate(reversed(rows)):
-            values = scores.get((row, modality))
+            values = scores.get((row, structure, modality))
             if not values:
                 continue
             mean, low, high, *_ = summarize(list(patient_means(values).values()))
-            colour = "0.55" if row in _rows(scores, without_network=True) else {"ct": "C0", "mr": "C1"}[modality]
+            colour = "0.55" if row in plain else {"ct": "C0", "mr": "C1"}[modality]
             axis.plot([low, high], [height, height], color=colour, lw=2)
             axis.plot(mean, height, "o", color=colour)
-        axis.set_title(f"tested on {name}", fontsize=10)
-        axis.set_xlabel("Dice, mean over patients, 95 % interval", fontsize=9)
+        axis.set_title(f"{structure} in {MODALITIES[modality]}", fontsize=10)
         axis.grid(axis="x", alpha=0.3)
-        axis.set_xlim(0, 0.85)
+        axis.set_xlim(0, 1)
     axes[0].set_yticks(range(len(rows)), [title(row) for row in reversed(rows)], fontsize=8)
-    target = path or IMAGES / f"results_{probe}.png"
+    figure.supxlabel("Dice, mean over patients, 95 % interval", fontsize=9)
+    target = path or IMAGES / "results.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=110)
     plt.close(figure)
     return target
 
 
+def features() -> str:
+    """Table 3: what encoders make of CT and of MRI at the same places, mean and range over the folds."""
+    path = RESULTS / "features.csv"
+    if not path.is_file():
+        return "Not measured yet.\n"
+    with path.open(newline="", encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    # the similarity of unrelated places, stored beside, is zero within 0.02 everywhere: no column
+    measures = [m for m in dict.fromkeys(r["measure"] for r in records) if "unrelated" not in m]
+    lines = []
+    for encoder in dict.fromkeys(record["encoder"] for record in records):
+        line = [encoder]
+        for measure in measures:
+            values = [float(r["value"]) for r in records if (r["encoder"], r["measure"]) == (encoder, measure)]
+            line.append(f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "-")
+        lines.append(line)
+    return markdown(["encoder", *measures], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage,
+    "summary": summary,
     "floor": floor,
+    "ablations": ablations,
+    "features": features,
+    "few_labels": few_labels,
     "main": main,
     "contrasts": contrasts,
     "position": position,

@@ -1,10 +1,10 @@
 """Fill in the cells of `experiments/matrix.yaml`: pre-train, fine-tune, test; skip what is done; stop in time.
 
-    python experiments/run.py run --volumes DIR --work_dir DIR --minutes 60 [--arms swinfuse,swin_unetr] [--seeds 0]
+    python experiments/run.py run --volumes DIR --work_dir DIR --minutes 60 [--table main] [--arms …] [--seeds 0]
     python experiments/run.py status
 
 Every step is one `python -m monai.bundle run` of a bundle with overlays; its log starts with the exact command.
-It runs in a forked process, which spares it MONAI's import. Per-case scores go to `experiments/results/<probe>/<arm>/`,
+It runs in a forked process, which spares it MONAI's import. Per-case scores go to `experiments/results/<arm>/`,
 one small CSV a cell: whoever has them can rebuild every table without training anything (`experiments/report.py`).
 """
 
@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 FOLDS = HERE / "splits" / "sarcoma.json"
 SCORES = ("dice", "surface_distance", "hausdorff95", "sensitivity", "truth_volume", "predicted_volume")
-COLUMNS = ("arm", "seed", "fold", "row", "view", "tested_on", "patient", *SCORES)
+COLUMNS = ("arm", "seed", "fold", "row", "view", "tested_on", "patient", "structure", *SCORES)
 
 
 class OutOfTimeError(Exception):
@@ -40,9 +40,8 @@ class OutOfTimeError(Exception):
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm with one fold and one seed, of one probe."""
+    """One arm with one fold and one seed."""
 
-    probe: str
     arm: str
     seed: int
     fold: int
@@ -55,7 +54,7 @@ class Cell:
     @property
     def result(self) -> Path:
         """File of its per-case scores."""
-        return RESULTS / self.probe / self.arm / f"{self.name}.csv"
+        return RESULTS / self.arm / f"{self.name}.csv"
 
 
 def read_matrix() -> dict[str, Any]:
@@ -69,19 +68,22 @@ def _chosen(value: Any, default: Sequence) -> list:
     return value.split(",") if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def cells(probe: str = "tumour", arms: Any = None, seeds: Any = None, folds: Any = None) -> Iterator[Cell]:
+def cells(arms: Any = None, seeds: Any = None, folds: Any = None, table: str | None = None) -> Iterator[Cell]:
     """Cells in the order in which they are wanted: by seed, then by arm, then by fold."""
     matrix = read_matrix()
     names = _chosen(arms, matrix["arms"])
     unknown = sorted(set(names) - set(matrix["arms"]))
-    if unknown or probe not in matrix["probes"]:
-        raise ValueError(f"unknown arms {unknown} or probe {probe!r}: see {HERE / 'matrix.yaml'}")
-    for seed in _chosen(seeds, matrix["seeds"]):
-        for arm in names:
-            if matrix["arms"][arm].get("trivial") and seed != matrix["seeds"][0]:
-                continue  # nothing random in it
+    if unknown:
+        raise ValueError(f"unknown arms {unknown}: see {HERE / 'matrix.yaml'}")
+    for seed in map(int, _chosen(seeds, matrix["seeds"])):
+        for name in names:
+            arm = matrix["arms"][name]
+            in_table = arm.get("table", "main")
+            planned = arm.get("seeds", matrix["seeds"] if in_table == "main" else matrix["seeds"][:1])
+            if seed not in planned or table not in (None, in_table):
+                continue
             for fold in _chosen(folds, matrix["folds"]):
-                yield Cell(probe, arm, int(seed), int(fold))
+                yield Cell(name, seed, int(fold))
 
 
 def overlays(matrix: Mapping[str, Any], kind: str, names: Sequence[str] = ()) -> list[str]:
@@ -165,13 +167,17 @@ class Runner:
         with times.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["probe", "arm", "seed", "fold", "step", "wall_seconds", "cpu_seconds"])
+                writer.writerow(["arm", "seed", "fold", "step", "wall_seconds", "cpu_seconds"])
             wall = round(time.monotonic() - start, 1)
-            writer.writerow([cell.probe, cell.arm, cell.seed, cell.fold, kind, wall, round(cpu, 1)])
+            writer.writerow([cell.arm, cell.seed, cell.fold, kind, wall, round(cpu, 1)])
 
     def pretrain(self, cell: Cell, name: str) -> Path:
-        """Pre-train without the patients of the fold; shared by all arms that start from it."""
-        folder = self.work / "pretraining" / name / cell.name
+        """Pre-train without the patients of the fold; shared by all arms and seeds that start from it.
+
+        A fold has one pre-training, whose noise is in the spread between folds; seeds are of the fine-tuning.
+        """
+        cell = replace(cell, seed=0)
+        folder = self.work / "pretraining" / name / f"fold{cell.fold}"
         self.step(
             cell,
             "pretrain",
@@ -187,13 +193,17 @@ class Runner:
     def run(self, cell: Cell) -> None:
         """All the steps of a cell, and its scores into `results/`."""
         arm = self.matrix["arms"][cell.arm]
-        tasks = self.matrix["probes"][cell.probe]
-        folder = self.work / cell.probe / cell.arm / cell.name
+        tasks = self.matrix["tasks"]
+        folder = self.work / cell.arm / cell.name
         models: list[str] = []
         if not arm.get("trivial"):
-            start: dict[str, Any] = {}
+            options: dict[str, Any] = {"dim_options": arm["dim_options"]} if "dim_options" in arm else {}
             if "pretraining" in arm:
-                start = {"start": "pretrained", "pretrained_checkpoint": str(self.pretrain(cell, arm["pretraining"]))}
+                checkpoint = self.pretrain(cell, arm["pretraining"])
+                options |= {"start": "pretrained", "pretrained_checkpoint": str(checkpoint)}
+            if "cases" in arm:
+                some = f"$data.load_fold(@datalist, @fold or 0, 'training')[:{arm['cases']}]"
+                options["train#dataset#data"] = some
             self.step(
                 cell,
                 "finetune",
@@ -205,7 +215,7 @@ class Runner:
                 seed=cell.seed,
                 dim=arm["network"],
                 run_dir=str(folder),
-                **start,
+                **options,
             )
             models = [str(folder)]
         names = {self._column(task): modality for modality, task in tasks.items()}
@@ -241,8 +251,9 @@ class Runner:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             for row in rows:
-                head = [cell.arm, cell.seed, cell.fold, row["model"], row["view"], names[row["target"]], row["patient"]]
-                writer.writerow([*head, *(f"{float(row[score]):.6g}" for score in SCORES)])
+                what = [row["model"], row["view"], names[row["target"]], row["patient"], row["label"]]
+                scores = [f"{float(row[score]):.6g}" for score in SCORES]
+                writer.writerow([cell.arm, cell.seed, cell.fold, *what, *scores])
         os.replace(partial, cell.result)
 
 
@@ -250,10 +261,10 @@ def run(
     volumes: str,
     work_dir: str,
     minutes: float = 60,
-    probe: str = "tumour",
     arms: Any = None,
     seeds: Any = None,
     folds: Any = None,
+    table: str | None = None,
     results: str | None = None,
     niceness: int = 19,
 ) -> str:
@@ -263,10 +274,10 @@ def run(
         volumes: the folder that `experiments/volumes.py` has written.
         work_dir: for checkpoints and logs; a second call with the same folder goes on where this one stops.
         minutes: time budget. A step that is not over by then is ended, and begun anew by the next call.
-        probe: `tumour` or `bone`.
         arms: some arms of `matrix.yaml`, all by default.
         seeds: some seeds, all by default.
         folds: some folds, all by default.
+        table: `main`, `ablations` or `few_labels`; all of them by default.
         results: folder of the scores, in place of `experiments/results`.
         niceness: added to the priority number of this process.
     """
@@ -290,13 +301,13 @@ def run(
     signal.signal(signal.SIGINT, runner.stop)
     done = failed = 0
     try:
-        for cell in cells(probe, arms, seeds, folds):
+        for cell in cells(arms, seeds, folds, table):
             if cell.result.is_file():
                 continue
             try:
                 runner.run(cell)
                 done += 1
-                print(f"{time.strftime('%H:%M:%S')} {cell.probe} {cell.arm} {cell.name}", flush=True)
+                print(f"{time.strftime('%H:%M:%S')} {cell.arm} {cell.name}", flush=True)
             except RuntimeError as error:
                 failed += 1
                 print(f"{time.strftime('%H:%M:%S')} {error}", flush=True)
@@ -307,16 +318,14 @@ def run(
     return f"nothing is left: {done} cells done, {failed} failed"
 
 
-def status(probe: str = "tumour") -> str:
-    """How many folds of each arm and seed have results."""
+def status() -> str:
+    """How many cells of each arm have results."""
     matrix = read_matrix()
     lines = []
     for arm in matrix["arms"]:
-        counts = [
-            f"seed {seed}: {sum(cell.result.is_file() for cell in cells(probe, [arm], [seed]))}/{len(matrix['folds'])}"
-            for seed in matrix["seeds"]
-        ]
-        lines.append(f"{arm:28s} " + "  ".join(counts))
+        planned = list(cells([arm]))
+        done = sum(cell.result.is_file() for cell in planned)
+        lines.append(f"{arm:28s} {done} of {len(planned)}")
     return "\n".join(lines)
 
 

@@ -1,23 +1,25 @@
 """The volumes of the experiments, resampled once: what every cell would otherwise repeat.
 
-    python experiments/volumes.py --data_dir DIR --output_dir DIR [--spacing 4]
+    python experiments/volumes.py --data_dir DIR --output_dir DIR [--spacing 6]
 
-reads `SynthRAD_like` and `MSD_like` (docs/data.md) and writes the same layouts on an isotropic grid in RAS order, and
-the bone probe: the label of both images of a registered pair is its CT above a threshold.
+reads `SynthRAD_like` and `MSD_like` (docs/data.md) and writes the same layouts on an isotropic grid in RAS order. The
+two sarcoma tasks get a second class beside the tumour: bone, which is the CT above a threshold, and on the MRI the
+registered CT of the same patient above it. One network then answers two questions, one with a strong prior of position
+(volumes are cropped around their tumour) and one with hardly any.
 """
 
 import json
 from pathlib import Path
 
 import fire
-import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImage, Orientation, SaveImage, Spacing
+from monai.transforms import Compose, LoadImage, Orientation, ResampleToMatch, SaveImage, Spacing
 
 from swinfuse_components.data import msd_datalist, synthrad_datalist
 
-TUMOUR_TASKS = ("Task51_SarcomaCT", "Task52_SarcomaMR")
-BONE_TASKS = {"ct": "Task71_BoneCT", "mr": "Task72_BoneMR"}
+TASKS = {"ct": "Task51_SarcomaCT", "mr": "Task52_SarcomaMR"}
+CLASSES = {"0": "background", "1": "tumour", "2": "bone"}
+BONE = 2
 BONE_THRESHOLD_HU = 250.0
 
 
@@ -39,11 +41,19 @@ def _save(volume: MetaTensor, path: Path) -> None:
     )
 
 
-def _write_description(folder: Path, name: str, modality: str, label: str, patients: list[str]) -> None:
+def with_bone(label: MetaTensor, ct: MetaTensor) -> MetaTensor:
+    """The tumour's label map (1, D, H, W) with the bone of a CT in the same space, where there is no tumour."""
+    ct = ResampleToMatch(mode="bilinear", padding_mode="border")(ct, img_dst=label)
+    found = label.clone()
+    found[(ct > BONE_THRESHOLD_HU) & (label == 0)] = BONE
+    return found
+
+
+def _write_description(folder: Path, name: str, modality: str, patients: list[str]) -> None:
     content = {
         "name": name,
         "modality": {"0": modality},
-        "labels": {"0": "background", "1": label},
+        "labels": CLASSES,
         "numTraining": len(patients),
         "numTest": 0,
         "training": [{"image": f"./imagesTr/{p}.nii.gz", "label": f"./labelsTr/{p}.nii.gz"} for p in patients],
@@ -52,7 +62,7 @@ def _write_description(folder: Path, name: str, modality: str, label: str, patie
     (folder / "dataset.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def prepare(data_dir: str, output_dir: str, spacing: float = 4.0) -> str:
+def prepare(data_dir: str, output_dir: str, spacing: float = 6.0) -> str:
     """Write the resampled copies; volumes that are there already are kept.
 
     Args:
@@ -62,34 +72,28 @@ def prepare(data_dir: str, output_dir: str, spacing: float = 4.0) -> str:
     """
     source, target = Path(data_dir), Path(output_dir)
     image, label = _reader(spacing, "bilinear"), _reader(spacing, "nearest")
-    for task in TUMOUR_TASKS:
+    pairs = {pair["patient"]: pair for pair in synthrad_datalist(source / "SynthRAD_like")}
+    for modality, task in TASKS.items():
         items = msd_datalist(source / "MSD_like" / task)
         folder = target / "MSD_like" / task
         for item in items:
-            for key, read, sub in (("image", image, "imagesTr"), ("label", label, "labelsTr")):
-                path = folder / sub / f"{item['patient']}.nii.gz"
-                if not path.is_file():
-                    _save(read(item[key]), path)
-        modality = {"ct": "CT", "mr": "MRI"}[items[0]["modality"]]
-        _write_description(folder, task.split("_")[1], modality, "tumour", [i["patient"] for i in items])
+            patient = item["patient"]
+            if (folder / "labelsTr" / f"{patient}.nii.gz").is_file():
+                continue
+            volume = image(item["image"])
+            ct = volume if modality == "ct" else image(pairs[patient]["ct"])
+            _save(volume, folder / "imagesTr" / f"{patient}.nii.gz")
+            _save(with_bone(label(item["label"]), ct), folder / "labelsTr" / f"{patient}.nii.gz")
+        name = {"ct": "CT", "mr": "MRI"}[modality]
+        _write_description(folder, task.split("_")[1], name, [item["patient"] for item in items])
 
-    pairs = synthrad_datalist(source / "SynthRAD_like")
-    for pair in pairs:
-        folder = target / "SynthRAD_like" / "Task1" / pair["region"] / pair["patient"]
+    for patient, pair in pairs.items():
+        folder = target / "SynthRAD_like" / "Task1" / pair["region"] / patient
         if (folder / "mask.nii.gz").is_file():
             continue
-        volumes = {key: image(pair[key]) for key in ("ct", "mr")}
-        bone = volumes["ct"].clone()
-        bone[:] = (volumes["ct"] > BONE_THRESHOLD_HU).to(torch.float32)
-        for key, volume in volumes.items():
-            _save(volume, folder / f"{key}.nii.gz")
-            _save(volume, target / "MSD_like" / BONE_TASKS[key] / "imagesTr" / f"{pair['patient']}.nii.gz")
-            _save(bone, target / "MSD_like" / BONE_TASKS[key] / "labelsTr" / f"{pair['patient']}.nii.gz")
+        for key in ("ct", "mr"):
+            _save(image(pair[key]), folder / f"{key}.nii.gz")
         _save(label(pair["mask"]), folder / "mask.nii.gz")
-    for key, task in BONE_TASKS.items():
-        modality = {"ct": "CT", "mr": "MRI"}[key]
-        names = [p["patient"] for p in pairs]
-        _write_description(target / "MSD_like" / task, task.split("_")[1], modality, "bone", names)
     return str(target)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from scipy import stats
 
 from swinfuse_components.data import assign_folds, load_fold, load_folds
@@ -20,7 +22,7 @@ def experiments(repository: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(repository / "experiments"))
     run, report = importlib.import_module("run"), importlib.import_module("report")
     yield run, report
-    for name in ("run", "report"):
+    for name in ("run", "report", "volumes", "features"):
         importlib.sys.modules.pop(name, None)
 
 
@@ -30,13 +32,13 @@ def matrix(repository: Path) -> dict:
 
 
 def _write(run, arm: str, seed: int, fold: int, dice: dict[tuple[str, str], float], view: str = "image") -> None:
-    cell = run.Cell("tumour", arm, seed, fold)
+    cell = run.Cell(arm, seed, fold)
     cell.result.parent.mkdir(parents=True, exist_ok=True)
     with cell.result.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(run.COLUMNS)
         for (modality, patient), value in dice.items():
-            writer.writerow([arm, seed, fold, "model", view, modality, patient, value, 0, 0, 0, 0, 0])
+            writer.writerow([arm, seed, fold, "model", view, modality, patient, "tumour", value, 0, 0, 0, 0, 0])
 
 
 def test_every_patient_is_tested_once_and_never_trained_on(repository: Path, matrix: dict) -> None:
@@ -67,16 +69,18 @@ def test_pretraining_leaves_out_the_tested_patients(experiments, tmp_path: Path,
     runner = run.Runner(tmp_path, tmp_path / "work", 1)
     steps = []
     monkeypatch.setattr(runner, "step", lambda cell, kind, files, folder, **values: steps.append(values))
-    runner.pretrain(run.Cell("tumour", "swinfuse_pretrained", 0, 3), "swinfuse")
+    runner.pretrain(run.Cell("swinfuse_pretrained", 2, 3), "swinfuse")
     split = json.loads((run.HERE / "splits" / "sarcoma.json").read_text(encoding="utf-8"))["training"]
     assert steps[0]["exclude_patients"] == sorted(i["patient"] for i in split if i["fold"] == 3)
+    assert steps[0]["seed"] == 0  # a fold has one pre-training, whatever the seed of the fine-tuning
 
 
 def test_cells_come_by_seed_then_arm_then_fold(experiments, matrix: dict) -> None:
     run, _ = experiments
-    every = list(run.cells())
-    trained = [name for name, arm in matrix["arms"].items() if not arm.get("trivial")]
-    assert len(set(every)) == len(every) == len(trained) * 15 + 5
+    every = list(run.cells(table="main"))
+    main = [arm for arm in matrix["arms"].values() if "table" not in arm]
+    assert len(set(every)) == len(every) == sum(5 * len(arm.get("seeds", [0, 1, 2])) for arm in main)
+    assert all(cell.seed == 0 for table in ("ablations", "few_labels") for cell in run.cells(table=table))
     assert [c.seed for c in every] == sorted(c.seed for c in every)
     assert [c.fold for c in every[:5]] == [0, 1, 2, 3, 4]
     assert {c.arm for c in run.cells(arms="swinfuse,swin_unetr", seeds=0, folds=2)} == {"swinfuse", "swin_unetr"}
@@ -107,6 +111,7 @@ def test_networks_of_the_arms_agree_with_their_pretraining(experiments, matrix: 
             parser = ConfigParser()
             parser.read_config(run.overlays(matrix, "pretrain", matrix["pretrainings"][arm["pretraining"]]))
             assert parser["dim"] == arm["network"]
+            assert parser["dim_options"] == arm.get("dim_options")
 
 
 def test_done_cells_and_steps_are_skipped_and_time_is_kept(experiments, tmp_path: Path, monkeypatch) -> None:
@@ -123,10 +128,10 @@ def test_done_cells_and_steps_are_skipped_and_time_is_kept(experiments, tmp_path
 
     runner = run.Runner(tmp_path, tmp_path / "work", minutes=0)
     with pytest.raises(run.OutOfTimeError):
-        runner.step(run.Cell("tumour", "swin_unetr", 0, 0), "finetune", [], tmp_path / "work" / "x")
+        runner.step(run.Cell("swin_unetr", 0, 0), "finetune", [], tmp_path / "work" / "x")
     (tmp_path / "work" / "x").mkdir(parents=True)
     (tmp_path / "work" / "x" / "done").touch()
-    runner.step(run.Cell("tumour", "swin_unetr", 0, 0), "finetune", [], tmp_path / "work" / "x")
+    runner.step(run.Cell("swin_unetr", 0, 0), "finetune", [], tmp_path / "work" / "x")
 
 
 def test_patients_are_the_unit_and_seeds_are_averaged(experiments, tmp_path: Path, monkeypatch) -> None:
@@ -140,9 +145,9 @@ def test_patients_are_the_unit_and_seeds_are_averaged(experiments, tmp_path: Pat
         for seed in range(2):
             _write(run, arm, seed, 0, {("mr", p): v for p, v in zip(patients, table[seed])})
     scores = report.read_scores()
-    means = report.patient_means(scores["swinfuse", "mr"])
+    means = report.patient_means(scores["swinfuse", "tumour", "mr"])
     assert np.allclose([means[p] for p in patients], values["swinfuse"].mean(0))
-    test = report.compare(scores["swinfuse", "mr"], scores["swin_unetr", "mr"])
+    test = report.compare(scores["swinfuse", "tumour", "mr"], scores["swin_unetr", "tumour", "mr"])
     expected = values["swinfuse"].mean(0) - values["swin_unetr"].mean(0)
     assert test.cases == 12 and test.difference == pytest.approx(expected.mean())
     reference = stats.permutation_test(
@@ -176,11 +181,12 @@ def test_every_arm_runs_from_pretraining_to_scores(experiments, matrix, swinfuse
     )
     assert message == f"nothing is left: {len(matrix['arms'])} cells done, 0 failed"
     for arm, settings in matrix["arms"].items():
-        with run.Cell("tumour", arm, 0, 0).result.open(encoding="utf-8") as file:
+        with run.Cell(arm, 0, 0).result.open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert {row["tested_on"] for row in rows} == {"ct", "mr"}
         assert {row["view"] for row in rows} >= set(settings.get("views", []))
-        assert all(0 <= float(row["dice"]) <= 1 for row in rows)
+        assert {row["structure"] for row in rows} == {"tumour", "bone"}
+        assert all(0 <= float(row["dice"]) <= 1 or row["dice"] == "nan" for row in rows)
 
 
 def test_a_direction_is_claimed_only_where_interval_and_test_agree(experiments) -> None:
@@ -211,3 +217,39 @@ def test_page_of_results_says_what_the_stored_scores_say(experiments) -> None:
     assert report.render(page) == page, "docs/results.md is not up to date: python experiments/report.py write"
     with pytest.raises(ValueError, match="no_such_table"):
         report.render("<!-- table: no_such_table --> <!-- end -->")
+
+
+def test_tables_of_ablations_and_few_labels_compare_one_seed(experiments, matrix, tmp_path: Path, monkeypatch) -> None:
+    run, report = experiments
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    for fold in (0, 1):
+        for seed, value in enumerate((0.5, 0.9, 0.9)):
+            _write(run, "swinfuse_pretrained", seed, fold, {("mr", f"{fold}{i}"): value for i in range(3)})
+        _write(run, "density_zero", 0, fold, {("mr", f"{fold}{i}"): 0.3 for i in range(3)})
+        _write(run, "swinfuse_5", 0, fold, {("mr", f"{fold}{i}"): 0.2 for i in range(3)})
+    table = report.ablations()
+    assert "| no density loss | - | 0.30; -0.20 (-0.20 to -0.20) | - | - |" in table
+    assert "| SwinFUSE, pre-trained | - | 0.50 | - | - |" in table
+    (line,) = [x for x in report.few_labels().splitlines() if x.startswith("| SwinFUSE") and "tumour in MRI" in x]
+    assert line.split(" | ")[2:] == ["-", "0.20 (+0.20 to +0.20)".replace("+", ""), "-", "0.50 (0.50 to 0.50) |"]
+
+
+def test_bone_is_the_threshold_of_the_ct_outside_the_tumour(experiments) -> None:
+    volumes = importlib.import_module("volumes")
+    ct = MetaTensor(torch.full((1, 4, 4, 4), -50.0))
+    ct[0, 1] = 700
+    label = MetaTensor(torch.zeros(1, 4, 4, 4))
+    label[0, 1, 0] = 1
+    found = volumes.with_bone(label, ct)
+    assert (found == 1).sum() == 4 and (found[0, 1, 1:] == volumes.BONE).all() and (found != 0).sum() == 16
+
+
+def test_features_are_measured_for_each_encoder(experiments, tmp_path: Path, monkeypatch) -> None:
+    features = importlib.import_module("features")
+    crops = features.PairedCrops(torch.rand(6, 1, 32, 32, 32), torch.rand(6, 1, 32, 32, 32), list("abcdef"))
+    found = features.measure(features.encoder_of("swinfuse", None, seed=0), crops, 0)
+    assert {f"CKA, stage {k}" for k in range(5)} <= set(found) and "attention, CT against MRI" in found
+    same = features.PairedCrops(crops.ct, crops.ct, crops.patients)
+    plain = features.measure(features.encoder_of("none", None, seed=0), same, 0)
+    assert plain["CKA, stage 4"] == pytest.approx(1) and plain["density divergence (at most 0.69)"] < 0.05
+    assert "attention, CT against MRI" not in plain

@@ -1,0 +1,124 @@
+"""What the pre-trained encoders make of CT and of MRI at the same places of patients they never saw (table 3).
+
+    python experiments/features.py --volumes DIR --work_dir DIR
+
+reads the pre-trainings that `run.py` left in the work folder, beside encoders with random weights, and writes
+`results/features.csv` and, for the first fold, t-SNE and attention pictures into docs/images.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import fire
+import numpy as np
+import torch
+import yaml
+from run import HERE, RESULTS, held_out, read_matrix
+
+from swinfuse_components.checkpoints import load_pretrained
+from swinfuse_components.data import select_patients, synthrad_datalist
+from swinfuse_components.evaluation.features import (
+    PairedCrops,
+    attention_records,
+    cka_records,
+    density_records,
+    paired_crops,
+    tsne_records,
+)
+from swinfuse_components.networks import SwinFUSE, SwinFUSEEncoder
+from swinfuse_components.visualization.scatter import scatter
+
+IMAGES = HERE.parent / "docs" / "images"
+#: Names of the rows, the network's `dim`, and the pre-training of `matrix.yaml` (None: random weights).
+ENCODERS = {
+    "Swin UNETR, random": ("none", None),
+    "Swin UNETR, pre-trained": ("none", "swin_unetr"),
+    "SwinFUSE, random": ("swinfuse", None),
+    "SwinFUSE, pre-trained": ("swinfuse", "swinfuse"),
+    "to the paper's letter, pre-trained": ("paper", "paper"),
+}
+COLUMNS = ("encoder", "fold", "measure", "value")
+
+
+def small() -> dict:
+    """The settings of the small fine-tuning, which every arm shares."""
+    return yaml.safe_load((HERE / "configs" / "small_finetune.yaml").read_text(encoding="utf-8"))
+
+
+def encoder_of(dim: str, checkpoint: Path | None, seed: int) -> SwinFUSEEncoder:
+    """An encoder in evaluation mode, its weights from a pre-training or random."""
+    settings = small()
+    torch.manual_seed(seed)
+    network = SwinFUSE(
+        1, 2, settings["roi_size"], settings["feature_size"], dim=dim, window_size=settings["window_size"]
+    )
+    if checkpoint is not None:
+        load_pretrained(network, checkpoint, part="encoder")
+    return network.swinViT.eval()
+
+
+def measure(encoder: SwinFUSEEncoder, crops: PairedCrops, seed: int) -> dict[str, float]:
+    """One number a measure: CKA by stage, mixing of the modalities, density divergence, attention."""
+    found = {}
+    for record in cka_records(encoder, crops, seed=seed):
+        if record["encoder"] != "without DIM":
+            found[f"CKA, stage {record['stage']}"] = record["cka"]
+            found[f"CKA of unrelated places, stage {record['stage']}"] = record["unrelated"]
+    points = tsne_records(encoder, crops, seed=seed)
+    found["neighbours of the same modality"] = float(np.mean([point["same_modality"] for point in points]))
+    kind = "embedding" if encoder.domain_invariance is None else "streams"
+    for record in density_records(encoder, crops, seed=seed):
+        if (record["between"], record["bandwidth"]) == (kind, "spread"):
+            found["density divergence (at most 0.69)"] = record["divergence"]
+    if encoder.domain_invariance is not None:
+        maps = [r["divergence"] for r in attention_records(encoder, crops) if r["between"] == "same_place"]
+        found["attention, CT against MRI"] = float(np.mean(maps))
+    return found
+
+
+def draw(name: str, encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
+    """t-SNE of the last stage, a line between CT and MRI of one place."""
+    points = tsne_records(encoder, crops)
+    ct, mr = ([(p["x"], p["y"]) for p in points if p["modality"] == m] for m in ("ct", "mr"))
+    plain = "".join(c if c.isalnum() else "_" for c in name.lower())
+    scatter({"CT": ct, "MR": mr}, IMAGES / f"tsne_{plain}.png", title=name, links=list(zip(ct, mr)))
+
+
+def write(volumes: str, work_dir: str, crops: int = 8) -> str:
+    """Measure every encoder on the held-out patients of every fold.
+
+    Args:
+        volumes: the folder that `volumes.py` has written.
+        work_dir: of `run.py`; pre-trainings that are not there are left out.
+        crops: places of each patient.
+    """
+    pairs, rows = synthrad_datalist(Path(volumes) / "SynthRAD_like"), []
+    settings = small()
+    for fold in read_matrix()["folds"]:
+        places = paired_crops(
+            select_patients(pairs, include=held_out(fold)),
+            roi_size=settings["roi_size"],
+            spacing=settings["spacing"],
+            ct_window=settings["ct_window"],
+            crops=crops,
+            seed=fold,
+        )
+        for name, (dim, pretraining) in ENCODERS.items():
+            checkpoint = Path(work_dir) / "pretraining" / str(pretraining) / f"fold{fold}" / "model.pt"
+            if pretraining is not None and not checkpoint.is_file():
+                continue
+            encoder = encoder_of(dim, None if pretraining is None else checkpoint, seed=fold)
+            rows += [(name, fold, key, f"{value:.6g}") for key, value in measure(encoder, places, fold).items()]
+            if fold == read_matrix()["folds"][0]:
+                draw(name, encoder, places)
+    target = RESULTS / "features.csv"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    return f"{target}: {len(rows)} values"
+
+
+if __name__ == "__main__":
+    fire.Fire(write)
