@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import MetaTensor
 from scipy import stats
 
@@ -102,6 +102,30 @@ def test_configurations_of_the_plan_fit_together(experiments, matrix: dict) -> N
         assert set(parser.config) - known <= {"_meta_"}, files
     transforms = ConfigParser.load_config_files([run.overlays(matrix, "pretrain")[0]])["train"]["preprocessing"]
     assert transforms["transforms"][9]["_target_"].endswith("RandTwoViewsd")  # what two_contrasts.yaml changes
+
+
+def test_every_step_of_the_plan_passes_the_check_of_its_bundle(experiments, matrix, tmp_path, monkeypatch) -> None:
+    """What every run does first: overlays and overrides of the runner are of the kinds that the bundles expect."""
+    run, _ = experiments
+    for task in matrix["tasks"].values():
+        (tmp_path / "MSD_like" / task).mkdir(parents=True)
+        (tmp_path / "MSD_like" / task / "dataset.json").write_text(f'{{"name": "{task}"}}', encoding="utf-8")
+    steps = {}
+    monkeypatch.setattr(run.Runner, "_collect", lambda *_: None)
+    monkeypatch.setattr(
+        run.Runner, "step", lambda self, _, kind, files, __, **values: steps.update({(kind, *files, *values): values})
+    )
+    runner = run.Runner(str(tmp_path), str(tmp_path / "work"), minutes=1)
+    for cell in run.cells(seeds=0, folds=0):
+        runner.run(cell)
+    assert {kind for kind, *_ in steps} == {"pretrain", "finetune", "evaluate"}
+    check = "$engines.check_configuration()"
+    for (_, *rest), values in steps.items():
+        files = [name for name in rest if name not in values]
+        place = ConfigParser.load_config_files(files[:1])["initialize"].index(check)
+        ConfigWorkflow(files, init_id=f"initialize::{place}", **values).initialize()
+    with pytest.raises(RuntimeError, match="Failed to evaluate"):
+        ConfigWorkflow(files, init_id=f"initialize::{place}", **{**values, "fold": "zero"}).initialize()
 
 
 def test_networks_of_the_arms_agree_with_their_pretraining(experiments, matrix: dict) -> None:
