@@ -9,6 +9,7 @@ Nothing in them is typed by hand: what stands between `<!-- table: NAME -->` and
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -27,8 +28,8 @@ PAGE = HERE.parent / "docs" / "results.md"
 IMAGES = HERE.parent / "docs" / "images"
 MODALITIES = {"ct": "CT", "mr": "MRI"}
 STRUCTURES = tuple(read_matrix()["structures"])
-#: What is tested: a structure in a modality, in the order of the tables' columns.
-TESTS = [(structure, modality) for structure in STRUCTURES for modality in MODALITIES]
+#: What is tested, a structure in a modality, with its title, in the order of the tables' columns.
+TESTS = {(s, m): f"{s} in {name}" for s in STRUCTURES for m, name in MODALITIES.items()}
 
 #: Dice of one row of the table in one test: patient -> (seed, fold) -> score. A patient is tested in one fold.
 Scores = Mapping[str, Mapping[tuple[int, int], float]]
@@ -36,6 +37,7 @@ Scores = Mapping[str, Mapping[tuple[int, int], float]]
 AllScores = Mapping[tuple[str, str, str], Scores]
 
 
+@functools.cache
 def read_scores(score: str = "dice") -> AllScores:
     """Scores by row, structure and modality, then by patient, one value for each seed and fold.
 
@@ -142,15 +144,14 @@ def _score_table(scores: AllScores, rows: Iterable[str], first_column: str) -> s
     lines = []
     for row in rows:
         line, patients, seeds = [title(row)], set(), []
-        for structure, modality in TESTS:
-            tested = scores.get((row, structure, modality), {})
+        for test in TESTS:
+            tested = scores.get((row, *test), {})
             summary = summarize(list(patient_means(tested).values()))
             line.append(_interval(*summary[:3]) if summary.cases else "-")
             patients |= set(tested)
             seeds += [seeds_of(tested)] if tested else []
         lines.append([*line, str(len(patients)), str(min(seeds, default=0))])
-    columns = [f"{structure} in {MODALITIES[modality]}" for structure, modality in TESTS]
-    return markdown([first_column, *columns, "patients", "seeds"], lines)
+    return markdown([first_column, *TESTS.values(), "patients", "seeds"], lines)
 
 
 def main() -> str:
@@ -193,7 +194,7 @@ def ablations() -> str:
                 )
             line.append(text)
         lines.append(line)
-    return markdown(["pre-training", *(f"{s} in {MODALITIES[m]}" for s, m in TESTS)], lines)
+    return markdown(["pre-training", *TESTS.values()], lines)
 
 
 def few_labels() -> str:
@@ -204,8 +205,8 @@ def few_labels() -> str:
     lines = []
     for name in matrix["few_labels_of"]:
         own = {s.get("cases"): a for a, s in arms.items() if s["title"] == matrix["arms"][name]["title"]}
-        for test in TESTS:
-            line = [matrix["arms"][name]["title"], f"{test[0]} in {MODALITIES[test[1]]}"]
+        for test, tested_on in TESTS.items():
+            line = [matrix["arms"][name]["title"], tested_on]
             for count in [*counts, None]:
                 found = summarize(list(patient_means(_one_seed(scores.get((own[count], *test), {}))).values()))
                 line.append(_interval(*found[:3]) if found.cases else "-")
@@ -224,17 +225,18 @@ def verdict(test: PairedTest, p_corrected: float, over_folds: tuple[float, float
     return "not resolved"
 
 
+@functools.cache
 def contrast_tests() -> list[dict[str, Any]]:
     """Every contrast of `matrix.yaml` in every test, corrected by Holm over all of them."""
     scores, found = read_scores(), []
     for contrast in read_matrix()["contrasts"]:
-        for structure, modality in TESTS:
-            first, second = (scores.get((contrast[side], structure, modality), {}) for side in ("first", "second"))
+        for key, tested_on in TESTS.items():
+            first, second = (scores.get((contrast[side], *key), {}) for side in ("first", "second"))
             test = compare(first, second)
             found.append(
                 {
                     **contrast,
-                    "tested_on": f"{structure} in {MODALITIES[modality]}",
+                    "tested_on": tested_on,
                     "test": test,
                     "over_folds": fold_interval(first, second),
                     "seeds": min(seeds_of(first), seeds_of(second)),
@@ -286,8 +288,7 @@ def summary() -> str:
         if "higher" in entry["verdict"] or "lower" in entry["verdict"]:
             text = f"**{text}**"
         lines.setdefault(entry["question"], []).append(text)
-    columns = [f"{structure} in {MODALITIES[modality]}" for structure, modality in TESTS]
-    return markdown(["what it gave", *columns], [[question, *cells_] for question, cells_ in lines.items()])
+    return markdown(["what it gave", *TESTS.values()], [[question, *cells_] for question, cells_ in lines.items()])
 
 
 def _times() -> dict[str, list[float]]:
@@ -358,7 +359,7 @@ def coverage() -> str:
 def floor() -> str:
     """Which rows beat the best row that never looks at the image, on the patients that both have."""
     scores, lines = read_scores(), []
-    for test in TESTS:
+    for test, tested_on in TESTS.items():
         means = {
             row: float(np.mean(list(patient_means(scores[(row, *test)]).values())))
             for row in _rows(scores, without_network=True)
@@ -372,7 +373,7 @@ def floor() -> str:
         above = [f"{title(row)} (by {gain.difference:.2f})" for row, gain in found.items() if gain.low > 0]
         below = [f"{title(row)} (by {-gain.difference:.2f})" for row, gain in found.items() if gain.high < 0]
         lines.append(
-            f"- {test[0]} in {MODALITIES[test[1]]}: the best row that does not look is *{title(best)}*, "
+            f"- {tested_on}: the best row that does not look is *{title(best)}*, "
             f"{means[best]:.2f}. Above it, with their whole interval over patients: {'; '.join(above) or 'nothing'}. "
             f"Below it: {'; '.join(below) or 'nothing'}."
         )
@@ -391,7 +392,7 @@ def draw(path: Path | None = None) -> Path:
     rows = _rows(scores, without_network=False) + plain
     size = (4 + 2.8 * len(TESTS), 0.9 + 0.34 * max(len(rows), 1))
     figure, axes = plt.subplots(1, len(TESTS), figsize=size, sharey=True, layout="constrained")
-    for axis, (structure, modality) in zip(axes, TESTS):
+    for axis, ((structure, modality), tested_on) in zip(axes, TESTS.items()):
         for height, row in enumerate(reversed(rows)):
             values = scores.get((row, structure, modality))
             if not values:
@@ -400,7 +401,7 @@ def draw(path: Path | None = None) -> Path:
             colour = "0.55" if row in plain else {"ct": "C0", "mr": "C1"}[modality]
             axis.plot([low, high], [height, height], color=colour, lw=2)
             axis.plot(mean, height, "o", color=colour)
-        axis.set_title(f"{structure} in {MODALITIES[modality]}", fontsize=10)
+        axis.set_title(tested_on, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
         axis.set_xlim(0, 1)
     axes[0].set_yticks(range(len(rows)), [title(row) for row in reversed(rows)], fontsize=8)

@@ -11,6 +11,7 @@ one small CSV a cell: whoever has them can rebuild every table without training 
 from __future__ import annotations
 
 import csv
+import functools
 import multiprocessing
 import os
 import resource
@@ -57,6 +58,7 @@ class Cell:
         return RESULTS / self.arm / f"{self.name}.csv"
 
 
+@functools.cache
 def read_matrix() -> dict[str, Any]:
     """The content of `matrix.yaml`."""
     return yaml.safe_load((HERE / "matrix.yaml").read_text(encoding="utf-8"))
