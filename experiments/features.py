@@ -9,6 +9,7 @@ reads the pre-trainings that `run.py` left in the work folder, beside encoders w
 from __future__ import annotations
 
 import csv
+import functools
 from pathlib import Path
 
 import fire
@@ -22,9 +23,11 @@ from swinfuse_components.data import select_patients, synthrad_datalist
 from swinfuse_components.evaluation.features import (
     PairedCrops,
     attention_records,
-    cka_records,
+    cka_by_stage,
     density_records,
     paired_crops,
+    pooled_features,
+    same_modality,
     tsne_records,
 )
 from swinfuse_components.networks import SwinFUSE, SwinFUSEEncoder
@@ -37,11 +40,13 @@ ENCODERS = {
     "Swin UNETR, pre-trained": ("none", "swin_unetr"),
     "SwinFUSE, random": ("swinfuse", None),
     "SwinFUSE, pre-trained": ("swinfuse", "swinfuse"),
+    "SwinFUSE, pre-trained without density loss": ("swinfuse", "density_zero"),
     "to the paper's letter, pre-trained": ("paper", "paper"),
 }
 COLUMNS = ("encoder", "fold", "measure", "value")
 
 
+@functools.cache
 def small() -> dict:
     """The settings of the small fine-tuning, which every arm shares."""
     return yaml.safe_load((HERE / "configs" / "small_finetune.yaml").read_text(encoding="utf-8"))
@@ -62,12 +67,11 @@ def encoder_of(dim: str, checkpoint: Path | None, seed: int) -> SwinFUSEEncoder:
 def measure(encoder: SwinFUSEEncoder, crops: PairedCrops, seed: int) -> dict[str, float]:
     """One number a measure: CKA by stage, mixing of the modalities, density divergence, attention."""
     found = {}
-    for record in cka_records(encoder, crops, seed=seed):
-        if record["encoder"] != "without DIM":
-            found[f"CKA, stage {record['stage']}"] = record["cka"]
-            found[f"CKA of unrelated places, stage {record['stage']}"] = record["unrelated"]
-    points = tsne_records(encoder, crops, seed=seed)
-    found["neighbours of the same modality"] = float(np.mean([point["same_modality"] for point in points]))
+    ct, mr = pooled_features(encoder, crops.ct), pooled_features(encoder, crops.mr)
+    for record in cka_by_stage(ct, mr, seed=seed):
+        found[f"CKA, stage {record['stage']}"] = record["cka"]
+        found[f"CKA of unrelated places, stage {record['stage']}"] = record["unrelated"]
+    found["neighbours of the same modality"] = float(np.mean(same_modality(ct[-1], mr[-1])))
     kind = "embedding" if encoder.domain_invariance is None else "streams"
     for record in density_records(encoder, crops, seed=seed):
         if (record["between"], record["bandwidth"]) == (kind, "spread"):

@@ -107,60 +107,91 @@ def pooled_features(encoder: SwinFUSEEncoder, images: torch.Tensor, *, use_dim: 
     return [torch.stack(stage) for stage in zip(*stages)]
 
 
-def cka_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, shuffles: int = 20, seed: int = 0) -> list[dict]:
-    """Linear CKA between CT and MRI features of the same places, per stage, with and without the module.
+def cka_by_stage(
+    ct: Sequence[torch.Tensor], mr: Sequence[torch.Tensor], *, shuffles: int = 20, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Linear CKA between CT and MRI features of the same places, per stage.
 
     ``unrelated`` is the mean CKA after shuffling the places of one side, ``unrelated_95`` its 95th percentile: what
     similarity without correspondence looks like for so many samples and features.
+
+    Args:
+        ct: features (N, C_k) of each stage, as :func:`pooled_features` gives them.
+        mr: those of the same places on MRI.
+        shuffles: how often one side is shuffled.
+        seed: of the shuffling.
     """
     generator = torch.Generator().manual_seed(seed)
+    records = []
+    for stage, (x, y) in enumerate(zip(ct, mr, strict=True)):
+        orders = [torch.randperm(len(y), generator=generator) for _ in range(shuffles)]
+        chance = [linear_cka(x, y[order]) for order in orders]
+        records.append(
+            {
+                "stage": stage,
+                "cka": linear_cka(x, y),
+                "unrelated": float(np.mean(chance)),
+                "unrelated_95": float(np.percentile(chance, 95)),
+                "samples": len(x),
+                "features": x.shape[1],
+            }
+        )
+    return records
+
+
+def cka_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, shuffles: int = 20, seed: int = 0) -> list[dict]:
+    """:func:`cka_by_stage` of an encoder, with its module and around it."""
     ways = {"with DIM": True, "without DIM": False} if encoder.domain_invariance is not None else {"no DIM": False}
     records = []
     for name, use_dim in ways.items():
         ct, mr = (pooled_features(encoder, getattr(crops, m), use_dim=use_dim) for m in MODALITIES)
-        for stage, (x, y) in enumerate(zip(ct, mr)):
-            orders = [torch.randperm(len(y), generator=generator) for _ in range(shuffles)]
-            chance = [linear_cka(x, y[order]) for order in orders]
-            records.append(
-                {
-                    "encoder": name,
-                    "stage": stage,
-                    "cka": linear_cka(x, y),
-                    "unrelated": float(np.mean(chance)),
-                    "unrelated_95": float(np.percentile(chance, 95)),
-                    "samples": len(x),
-                    "features": x.shape[1],
-                }
-            )
+        records += [{"encoder": name, **record} for record in cka_by_stage(ct, mr, shuffles=shuffles, seed=seed)]
     return records
+
+
+def _standardized(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
+    from sklearn.preprocessing import StandardScaler
+
+    return StandardScaler().fit_transform(torch.cat([ct, mr]).numpy())
+
+
+def same_modality(ct: torch.Tensor, mr: torch.Tensor, *, neighbours: int = 5) -> np.ndarray:
+    """Share of the nearest neighbours of each place that are of its own modality.
+
+    1 for modalities apart, about 0.5 for mixed ones.
+
+    Args:
+        ct: features (N, C) of one stage.
+        mr: those of the same places on MRI.
+        neighbours: how many are looked at.
+
+    Returns:
+        (2 N,), those of CT first.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    features = _standardized(ct, mr)
+    modality = np.repeat(MODALITIES, len(ct))
+    nearest = NearestNeighbors(n_neighbors=min(neighbours, len(features) - 1)).fit(features)
+    found = nearest.kneighbors(return_distance=False)  # without itself
+    return np.mean(modality[found] == modality[:, None], axis=1)
 
 
 def tsne_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, stage: int = -1, seed: int = 0) -> list[dict]:
     """Pooled features of one stage in two dimensions by scikit-learn's t-SNE, CT and MRI together.
 
-    With the coordinates, ``same_modality`` says which share of the five nearest neighbours in the full feature space
-    has the same modality: 1 for modalities apart, about 0.5 for mixed ones.
+    With the coordinates, :func:`same_modality` in the full feature space.
     """
     from sklearn.manifold import TSNE
-    from sklearn.neighbors import NearestNeighbors
-    from sklearn.preprocessing import StandardScaler
 
-    features = np.concatenate([pooled_features(encoder, getattr(crops, m))[stage].numpy() for m in MODALITIES])
-    features = StandardScaler().fit_transform(features)
-    modality = np.repeat(MODALITIES, len(crops.patients))
+    ct, mr = (pooled_features(encoder, getattr(crops, m))[stage] for m in MODALITIES)
+    features = _standardized(ct, mr)
     perplexity = min(30.0, (len(features) - 1) / 3)
     points = TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(features)
-    nearest = NearestNeighbors(n_neighbors=min(5, len(features) - 1)).fit(features)
-    neighbours = nearest.kneighbors(return_distance=False)  # without itself
+    modality = np.repeat(MODALITIES, len(ct))
     return [
-        {
-            "patient": patient,
-            "modality": str(kind),
-            "x": float(x),
-            "y": float(y),
-            "same_modality": float(np.mean(modality[near] == kind)),
-        }
-        for patient, kind, (x, y), near in zip([*crops.patients] * 2, modality, points, neighbours)
+        {"patient": patient, "modality": str(kind), "x": float(x), "y": float(y), "same_modality": float(share)}
+        for patient, kind, (x, y), share in zip([*crops.patients] * 2, modality, points, same_modality(ct, mr))
     ]
 
 

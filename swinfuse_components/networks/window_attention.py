@@ -96,10 +96,10 @@ class EfficientWindowAttention(nn.Module):
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
             return F.scaled_dot_product_attention(q, k, v, bias[None], scale=self.scale).transpose(1, 2).flatten(2)
         # One bias for all windows of a kind, broadcast, in place of one for each window.
-        order, back, steps = order_by_kind(mask.kinds, len(qkv), len(qkv), qkv.device)
+        order, back, places = order_by_kind(mask.kinds, len(qkv), qkv.device)
         q, k, v = qkv.index_select(0, order).permute(2, 0, 3, 1, 4).unbind(0)
         parts = []
-        for kind, first, last in steps:
+        for kind, first, last in places:
             some, biased = slice(first, last), bias[None] + mask.patterns[kind].to(bias.dtype)
             parts.append(F.scaled_dot_product_attention(q[some], k[some], v[some], biased, scale=self.scale))
         return torch.cat(parts).index_select(0, back).transpose(1, 2).flatten(2)

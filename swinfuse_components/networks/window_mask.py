@@ -48,17 +48,15 @@ def window_mask(
 
 @lru_cache(maxsize=64)
 def order_by_kind(
-    kinds: tuple[int, ...], windows: int, step: int, device: torch.device
+    kinds: tuple[int, ...], windows: int, device: torch.device
 ) -> tuple[Tensor, Tensor, list[tuple[int, int, int]]]:
-    """An order of the windows with equal kinds together, its inverse, and (kind, first, last) of each step in it."""
+    """An order of the windows with equal kinds together, its inverse, and (kind, first, last) of each kind in it."""
     kind_of = [kinds[w % len(kinds)] for w in range(windows)]
     order = sorted(range(windows), key=kind_of.__getitem__)
-    steps: list[tuple[int, int, int]] = []
-    for kind in sorted(set(kinds)):
-        members = [place for place, w in enumerate(order) if kind_of[w] == kind]
-        steps += [
-            (kind, first, min(first + step, members[-1] + 1)) for first in range(members[0], members[-1] + 1, step)
-        ]
+    parts: list[tuple[int, int, int]] = []
+    for kind, members in itertools.groupby(order, key=kind_of.__getitem__):
+        first = parts[-1][2] if parts else 0
+        parts.append((kind, first, first + len(list(members))))
     with torch.inference_mode(False):
         forth = torch.tensor(order, device=device)
-        return forth, forth.argsort(), steps
+        return forth, forth.argsort(), parts

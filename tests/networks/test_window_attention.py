@@ -219,11 +219,12 @@ def test_half_precision_stays_close():
 
 def test_windows_of_one_kind_stand_together():
     kinds = (0, 1, 0, 3)
-    order, back, steps = order_by_kind(kinds, 8, 3, CPU)
+    order, back, places = order_by_kind(kinds, 8, CPU)
     assert sorted(order.tolist()) == list(range(8))
     assert torch.equal(order[back], torch.arange(8))
-    covered = list(itertools.chain.from_iterable(range(first, last) for _, first, last in steps))
+    covered = list(itertools.chain.from_iterable(range(first, last) for _, first, last in places))
     assert covered == list(range(8))
-    for kind, first, last in steps:
-        assert 0 < last - first <= 3
+    assert [kind for kind, *_ in places] == [0, 1, 3]
+    for kind, first, last in places:
+        assert last - first == 2 * kinds.count(kind)
         assert {kinds[w % 4] for w in order[first:last].tolist()} == {kind}
