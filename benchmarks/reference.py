@@ -15,6 +15,7 @@ from monai.networks.nets.swin_unetr import SwinTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from swinfuse_components.losses import PretrainingLoss
 from swinfuse_components.networks import SwinFUSEPretrainer
 
 
@@ -109,9 +110,20 @@ def copy_weights(ours: SwinFUSEPretrainer, reference: ReferencePretrainer) -> No
 
 
 def check_same_work(
-    ours: SwinFUSEPretrainer, reference: ReferencePretrainer, views: tuple[Tensor, Tensor], tolerance: float = 1e-4
+    ours: SwinFUSEPretrainer,
+    reference: ReferencePretrainer,
+    views: tuple[Tensor, Tensor],
+    tolerance: float = 1e-4,
+    losses: tuple[nn.Module, ReferenceLoss] | None = None,
 ) -> None:
-    """Compare the two networks' parameters, output shapes and losses for the same weights.
+    """Compare the two networks' parameters, output shapes, outputs and losses for the same weights.
+
+    Args:
+        ours: our network, without the domain invariance module.
+        reference: gets our weights.
+        views: one batch, (B, 1, D, H, W) each.
+        tolerance: relative.
+        losses: ours and the reference's; those that the benchmark times by default.
 
     Raises:
         ValueError: they do not do the same work; says what differs.
@@ -133,3 +145,9 @@ def check_same_work(
         difference = float((prediction[name] - theirs).abs().max() / theirs.abs().max())
         if not difference <= tolerance:
             raise ValueError(f"{name}: values differ by {difference:.1e} of the largest, {tolerance:.1e} allowed")
+    our_loss, reference_loss = losses or (PretrainingLoss(density_weight=0.0), ReferenceLoss())
+    images, rotations = torch.cat(views), torch.arange(2 * len(views[0])) % 4
+    own = float(our_loss(prediction, {"reconstruction": images, "rotation": rotations})["loss"])
+    other = float(reference_loss(outputs, images, rotations))
+    if not abs(own - other) <= tolerance * abs(other):
+        raise ValueError(f"losses differ: ours {own:.6g}, reference {other:.6g}")

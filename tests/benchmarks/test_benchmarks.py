@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from swinfuse_components.losses import PretrainingLoss
 from swinfuse_components.networks import SwinFUSEPretrainer
 
 
@@ -53,6 +54,31 @@ def test_refuses_other_shapes_and_other_values(benchmarks, ours, views):
         benchmarks["reference"].check_same_work(ours, reference, views)
 
 
+def test_refuses_other_losses(benchmarks, ours, views):
+    module = benchmarks["reference"]
+    reference = module.ReferencePretrainer(12, 5).double()
+
+    class HalfReconstruction(module.ReferenceLoss):
+        def forward(self, outputs, images, rotations):
+            return (
+                super().forward(outputs, images, rotations)
+                - 0.5 * (torch.cat([o[2] for o in outputs]) - images).abs().mean()
+            )
+
+    plain = PretrainingLoss(density_weight=0.0)
+    module.check_same_work(ours, reference, views, 1e-6, (plain, module.ReferenceLoss()))
+    with pytest.raises(ValueError, match="losses differ: ours .*, reference"):
+        module.check_same_work(ours, reference, views, 1e-4, (plain, HalfReconstruction()))
+    with pytest.raises(ValueError, match="losses differ"):
+        module.check_same_work(
+            ours,
+            reference,
+            views,
+            1e-4,
+            (PretrainingLoss(rotation_weight=0.9, density_weight=0.0), module.ReferenceLoss()),
+        )
+
+
 def test_the_steps_start_at_the_same_loss(benchmarks, ours, views):
     """One contrastive pair has no negative, so that both losses are L1 and cross-entropy."""
     module = benchmarks["reference"]
@@ -60,8 +86,6 @@ def test_the_steps_start_at_the_same_loss(benchmarks, ours, views):
     module.copy_weights(ours, reference)
     images, rotations = torch.cat(views), torch.tensor([0, 3])
     theirs = module.reference_step(reference, module.ReferenceLoss(), views, images, rotations, None)
-    from swinfuse_components.losses import PretrainingLoss
-
     target = {"reconstruction": images, "rotation": rotations}
     mine = PretrainingLoss(density_weight=0.0)(ours(*views), target)["loss"]
     assert float(mine) == pytest.approx(theirs, rel=1e-6)
