@@ -33,6 +33,21 @@ TINY: dict[str, Any] = {
 PRETRAINED_ROI = [32, 32, 64]
 
 
+#: http://medicaldecathlon.com and the tasks' own dataset.json (Antonelli et al., Nature Communications 13, 4128, 2022).
+DECATHLON: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Task01_BrainTumour": (("FLAIR", "T1w", "t1gd", "T2w"), ("edema", "non-enhancing tumor", "enhancing tumour")),
+    "Task02_Heart": (("MRI",), ("left atrium",)),
+    "Task03_Liver": (("CT",), ("liver", "cancer")),
+    "Task04_Hippocampus": (("MRI",), ("Anterior", "Posterior")),
+    "Task05_Prostate": (("T2", "ADC"), ("PZ", "TZ")),
+    "Task06_Lung": (("CT",), ("cancer",)),
+    "Task07_Pancreas": (("CT",), ("pancreas", "cancer")),
+    "Task08_HepaticVessel": (("CT",), ("Vessel", "Tumour")),
+    "Task09_Spleen": (("CT",), ("spleen",)),
+    "Task10_Colon": (("CT",), ("colon cancer primaries",)),
+}
+
+
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     """Write an array (X, Y, Z[, C]) with its affine."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,5 +193,17 @@ def run_bundle(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         workflow.run()
         workflow.finalize()
         return workflow
+
+    return run
+
+
+@pytest.fixture
+def segment(run_bundle: Callable[..., ConfigWorkflow]) -> Callable[..., ConfigWorkflow]:
+    """Segment `images` by the model in `run_dir` with a bundle's inference.json, label maps into `output_dir`."""
+
+    def run(bundle: str, images: Path, run_dir: Path, output_dir: Path, **overrides: Any) -> ConfigWorkflow:
+        paths = {"dataset_dir": str(images), "run_dir": str(run_dir), "output_dir": str(output_dir)}
+        device = "$torch.device('cpu')"
+        return run_bundle(bundle, ["inference.json"], "inference", **paths, overlap=0.0, device=device, **overrides)
 
     return run

@@ -16,18 +16,19 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from swinfuse_components.finetuning import score_label_maps, write_description
-from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
+from swinfuse_components.finetuning import score_label_maps
+from swinfuse_components.networks import SwinFUSEPretrainer
 
+from ..models import BRATS, write_model
 from .conftest import PRETRAINED_ROI, write_nifti
 from .grids import AFFINES, assert_on_grid_of, write_dicom_series
 
 Run = Callable[..., ConfigWorkflow]
-REGIONS = {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]}
+REGIONS = BRATS["regions"]
 
 
 def test_from_a_one_channel_pre_training_to_label_maps(
-    run_bundle: Run, brats_dir: Path, tiny: dict[str, Any], tmp_path: Path
+    run_bundle: Run, segment: Run, brats_dir: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     torch.manual_seed(3)
     pretrainer = SwinFUSEPretrainer(1, roi_size=tiny["roi_size"], feature_size=12, window_size=4)
@@ -64,16 +65,7 @@ def test_from_a_one_channel_pre_training_to_label_maps(
     # the same patient through inference, from its folder: the same file
     shutil.copytree(brats_dir / case["patient"], tmp_path / "new" / case["patient"])
     (tmp_path / "new" / case["patient"] / f"{case['patient']}_seg.nii.gz").unlink()
-    run_bundle(
-        "finetune_brats",
-        ["inference.json"],
-        "inference",
-        dataset_dir=str(tmp_path / "new"),
-        run_dir=str(run_dir),
-        output_dir=str(tmp_path / "out"),
-        overlap=0.0,
-        device="$torch.device('cpu')",
-    )
+    segment("finetune_brats", tmp_path / "new", run_dir, tmp_path / "out")
     (again,) = (tmp_path / "out").glob("*.nii.gz")
     np.testing.assert_array_equal(np.asarray(nibabel.load(again).dataobj), np.asarray(nibabel.load(written).dataobj))
     np.testing.assert_allclose(nibabel.load(again).affine, nibabel.load(truth).affine)
@@ -140,29 +132,12 @@ def test_real_patients_train_and_come_back_on_their_grid(
 @pytest.fixture
 def random_model(tmp_path: Path) -> Path:
     """A model folder with random weights."""
-    folder = tmp_path / "model"
-    described = {
-        "name": "BraTS21",
-        "modality": "mr",
-        "channels": ["FLAIR", "T1ce", "T1", "T2"],
-        "labels": {"0": "background", "1": "core", "2": "oedema", "4": "enhancing"},
-        "regions": REGIONS,
-        "spacing": [1.5, 1.5, 1.5],
-        "mr_nonzero": True,
-        "roi_size": [64, 32, 32],
-        "feature_size": 12,
-        "window_size": 4,
-    }
-    write_description(folder / "model.json", described)
-    torch.manual_seed(0)
-    network = SwinFUSE(4, 3, roi_size=[64, 32, 32], feature_size=12, window_size=4)
-    torch.save({"model": network.state_dict()}, folder / "model.pt")
-    return folder
+    return write_model(tmp_path / "model", **BRATS, spacing=[1.5, 1.5, 1.5])
 
 
 @pytest.mark.parametrize("case", [*sorted(AFFINES), "DICOM"])
 def test_label_maps_come_back_on_the_grid_of_the_input(
-    case: str, run_bundle: Run, random_model: Path, tmp_path: Path
+    case: str, segment: Run, random_model: Path, tmp_path: Path
 ) -> None:
     """A file with four channels, a folder of patients, one patient's folder, and four DICOM series."""
     sequences = np.random.default_rng(1).normal(100, 30, (4, 41, 37, 19)).clip(1).astype(np.int16)
@@ -184,21 +159,11 @@ def test_label_maps_come_back_on_the_grid_of_the_input(
             write_nifti(tmp_path / "images" / "P1.nii.gz", np.moveaxis(sequences, 0, -1), affine)
     write_nifti(reference, sequences[0], affine)
     given = {"oblique": patient.parent, "other orientation": patient.parent / "P1.nii.gz"}.get(case, patient)
-    run_bundle(
-        "finetune_brats",
-        ["inference.json"],
-        "inference",
-        dataset_dir=str(given),
-        run_dir=str(random_model),
-        output_dir=str(tmp_path / "out"),
-        overlap=0.0,
-        tta_axes=[2] if case == "oblique" else [],
-        device="$torch.device('cpu')",
-    )
+    segment("finetune_brats", given, random_model, tmp_path / "out", tta_axes=[2] if case == "oblique" else [])
     (written,) = (tmp_path / "out").glob("*.nii.gz")
     labels = assert_on_grid_of(written, reference)
     assert set(np.unique(labels)) <= {0, 1, 2, 4} and labels.any()
     with open(tmp_path / "out" / "volumes.csv", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
     voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
-    assert float(row["oedema (ml)"]) == pytest.approx((labels == 2).sum() * voxel, abs=1e-3)
+    assert float(row["peritumoral oedema (ml)"]) == pytest.approx((labels == 2).sum() * voxel, abs=1e-3)

@@ -11,21 +11,9 @@ import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
 
-BUNDLES = ("finetune_msd", "finetune_brats")
+from .conftest import DECATHLON
 
-#: http://medicaldecathlon.com and the tasks' own dataset.json (Antonelli et al., Nature Communications 13, 4128, 2022).
-DECATHLON: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "Task01_BrainTumour": (("FLAIR", "T1w", "t1gd", "T2w"), ("edema", "non-enhancing tumor", "enhancing tumour")),
-    "Task02_Heart": (("MRI",), ("left atrium",)),
-    "Task03_Liver": (("CT",), ("liver", "cancer")),
-    "Task04_Hippocampus": (("MRI",), ("Anterior", "Posterior")),
-    "Task05_Prostate": (("T2", "ADC"), ("PZ", "TZ")),
-    "Task06_Lung": (("CT",), ("cancer",)),
-    "Task07_Pancreas": (("CT",), ("pancreas", "cancer")),
-    "Task08_HepaticVessel": (("CT",), ("Vessel", "Tumour")),
-    "Task09_Spleen": (("CT",), ("spleen",)),
-    "Task10_Colon": (("CT",), ("colon cancer primaries",)),
-}
+BUNDLES = ("finetune_msd", "finetune_brats")
 
 
 def read(repository: Path, bundle: str, name: str) -> dict[str, Any]:

@@ -19,26 +19,13 @@ from monai.bundle import ConfigWorkflow
 from monai.data import PersistentDataset
 
 from swinfuse_components.data import msd_datalist, save_folds, split_folds
-from swinfuse_components.finetuning import score_label_maps, write_description
-from swinfuse_components.networks import SwinFUSE
+from swinfuse_components.finetuning import score_label_maps
 
-from .conftest import PRETRAINED_ROI
+from ..models import write_model
+from .conftest import DECATHLON, PRETRAINED_ROI
 from .grids import AFFINES, assert_on_grid_of, write_dicom_series
 
 Run = Callable[..., ConfigWorkflow]
-
-DECATHLON = {
-    "Task01_BrainTumour": (("FLAIR", "T1w", "t1gd", "T2w"), ("edema", "non-enhancing tumor", "enhancing tumour")),
-    "Task02_Heart": (("MRI",), ("left atrium",)),
-    "Task03_Liver": (("CT",), ("liver", "cancer")),
-    "Task04_Hippocampus": (("MRI",), ("Anterior", "Posterior")),
-    "Task05_Prostate": (("T2", "ADC"), ("PZ", "TZ")),
-    "Task06_Lung": (("CT",), ("cancer",)),
-    "Task07_Pancreas": (("CT",), ("pancreas", "cancer")),
-    "Task08_HepaticVessel": (("CT",), ("Vessel", "Tumour")),
-    "Task09_Spleen": (("CT",), ("spleen",)),
-    "Task10_Colon": (("CT",), ("colon cancer primaries",)),
-}
 
 
 @pytest.mark.parametrize("name", sorted(DECATHLON))
@@ -188,35 +175,18 @@ def test_a_real_ct_task_trains_from_its_dataset_json_alone(
 @pytest.fixture
 def random_model(tmp_path: Path) -> Path:
     """A model folder with random weights whose network answers with every class somewhere."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    torch.manual_seed(0)
-    network = SwinFUSE(1, 3, roi_size=[64, 32, 32], feature_size=12, window_size=4)
-    torch.save({"model": network.state_dict()}, folder / "model.pt")
-    write_description(
-        folder / "model.json",
-        {
-            "name": "toy",
-            "modality": "mr",
-            "channels": ["MRI"],
-            "labels": {"0": "background", "1": "first", "2": "second"},
-            "spacing": [1.5, 1.5, 1.5],
-            "ct_window": [-1000, 1000],
-            "mr_nonzero": False,
-            "roi_size": [64, 32, 32],
-            "feature_size": 12,
-            "window_size": 4,
-            "dim": "swinfuse",
-            "dim_options": None,
-            "network_options": {"norm_name": "instance", "downsample": "merging"},
-        },
+    return write_model(
+        tmp_path / "model",
+        modality="mr",
+        channels=["MRI"],
+        labels={"0": "background", "1": "first", "2": "second"},
+        spacing=[1.5, 1.5, 1.5],
     )
-    return folder
 
 
 @pytest.mark.parametrize("case", sorted(AFFINES))
 def test_segmentations_come_back_on_the_grid_of_the_input(
-    case: str, run_bundle: Run, random_model: Path, tmp_path: Path
+    case: str, segment: Run, random_model: Path, tmp_path: Path
 ) -> None:
     image = tmp_path / "images" / "volume.nii.gz"
     image.parent.mkdir()
@@ -227,17 +197,7 @@ def test_segmentations_come_back_on_the_grid_of_the_input(
         given = tmp_path / "volume.nrrd"
         itk.imwrite(itk.imread(str(image)), str(given))
     output = tmp_path / "out"
-    run_bundle(
-        "finetune_msd",
-        ["inference.json"],
-        "inference",
-        dataset_dir=str(given),
-        run_dir=str(random_model),
-        output_dir=str(output),
-        overlap=0.0,
-        tta_axes=[0] if case == "anisotropic" else [],
-        device="$torch.device('cpu')",
-    )
+    segment("finetune_msd", given, random_model, output, tta_axes=[0] if case == "anisotropic" else [])
     labels = assert_on_grid_of(output / "volume_seg.nii.gz", image)
     assert set(np.unique(labels)) <= {0, 1, 2} and labels.any()
     with open(output / "volumes.csv", encoding="utf-8") as stream:
@@ -247,20 +207,11 @@ def test_segmentations_come_back_on_the_grid_of_the_input(
         assert float(row[f"{name} (ml)"]) == pytest.approx((labels == value).sum() * voxel, abs=1e-3)
 
 
-def test_a_dicom_series_is_segmented_on_its_own_grid(run_bundle: Run, random_model: Path, tmp_path: Path) -> None:
+def test_a_dicom_series_is_segmented_on_its_own_grid(segment: Run, random_model: Path, tmp_path: Path) -> None:
     array = np.random.default_rng(2).integers(0, 400, (16, 34, 38)).astype(np.int16)
     affine = write_dicom_series(tmp_path / "study" / "series", array, (1.2, 1.2, 2.5))
     output = tmp_path / "out"
-    run_bundle(
-        "finetune_msd",
-        ["inference.json"],
-        "inference",
-        dataset_dir=str(tmp_path / "study"),
-        run_dir=str(random_model),
-        output_dir=str(output),
-        overlap=0.0,
-        device="$torch.device('cpu')",
-    )
+    segment("finetune_msd", tmp_path / "study", random_model, output)
     (segmentation,) = output.glob("*.nii.gz")
     found = nibabel.load(segmentation)
     assert found.shape == (38, 34, 16)

@@ -11,11 +11,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from monai.bundle import ConfigWorkflow, run
 
 from swinfuse_components.data import assign_folds
-from swinfuse_components.networks import SwinFUSE
+
+from ..models import write_model
 
 SHAPE = (32, 30, 24)
 PATIENTS = [f"p{n}" for n in range(4)]
@@ -42,38 +42,13 @@ def write_task(folder: Path, name: str, modality: str, count: int = 4) -> Path:
     return folder
 
 
-def write_model(folder: Path, dim: str, **description: object) -> Path:
-    """A model as fine-tuning leaves it: weights and description, untrained."""
-    folder.mkdir(parents=True)
-    content = {
-        "name": "BoxCT",
-        "modality": "ct",
-        "channels": ["CT"],
-        "labels": {"0": "background", "1": "box"},
-        "spacing": [3.0, 3.0, 3.0],
-        "ct_window": [-200.0, 200.0],
-        "mr_nonzero": False,
-        "roi_size": [64, 32, 32],
-        "feature_size": 12,
-        "window_size": 4,
-        "dim": dim,
-        "dim_options": None,
-        **description,
-    }
-    (folder / "model.json").write_text(json.dumps(content), encoding="utf-8")
-    torch.manual_seed(0)
-    network = SwinFUSE(1, 2, content["roi_size"], 12, window_size=4, dim=dim)  # type: ignore[arg-type]
-    torch.save({"model": network.state_dict()}, folder / "model.pt")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ood")
     write_task(folder / "Task01_BoxCT", "BoxCT", "CT")
     write_task(folder / "Task02_BoxMR", "BoxMR", "MRI")
-    write_model(folder / "swinfuse", "swinfuse", training_patients=TRAINED)
-    write_model(folder / "swin_unetr", "none", training_patients=TRAINED)
+    write_model(folder / "swinfuse", training_patients=TRAINED)
+    write_model(folder / "swin_unetr", dim="none", training_patients=TRAINED)
     return folder
 
 

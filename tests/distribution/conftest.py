@@ -1,6 +1,5 @@
 """Small weights for each bundle, and the packages built from them."""
 
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,9 @@ import pytest
 import torch
 
 from swinfuse_components.distribution import build_package
-from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
+from swinfuse_components.networks import SwinFUSEPretrainer
+
+from ..models import BRATS, write_model
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 ROI = [64, 64, 64]
@@ -33,28 +34,15 @@ MODEL: dict[str, Any] = {
     "start": "scratch",
     "training_patients": [],
 }
-BRATS = MODEL | {
-    "name": "BraTS21",
-    "channels": ["FLAIR", "T1ce", "T1", "T2"],
-    "labels": {"0": "background", "1": "necrotic tumour core", "2": "peritumoral oedema", "4": "enhancing tumour"},
-    "regions": {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]},
-    "mr_nonzero": True,
-    "sigmoid": True,
-}
 
 
 def make_weights(bundle: str, folder: Path) -> Path:
     """A checkpoint as training leaves it, with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
+    if bundle != "pretrain":
+        return write_model(folder, **(MODEL | BRATS if bundle == "finetune_brats" else MODEL)) / "model.pt"
     torch.manual_seed(0)
-    network: torch.nn.Module
-    if bundle == "pretrain":
-        network = SwinFUSEPretrainer(1, roi_size=ROI, feature_size=12, window_size=4)
-    else:
-        model = BRATS if bundle == "finetune_brats" else MODEL
-        out_channels = len(model["regions"]) if model["sigmoid"] else len(model["labels"])
-        network = SwinFUSE(len(model["channels"]), out_channels, roi_size=ROI, feature_size=12, window_size=4)
-        (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
+    network = SwinFUSEPretrainer(1, roi_size=ROI, feature_size=12, window_size=4)
     torch.save({"model": network.state_dict()}, folder / "model.pt")
     return folder / "model.pt"
 

@@ -9,18 +9,14 @@ import torch
 
 from swinfuse_components.evaluation.folders import model_source, model_sources, read_model, read_target, unseen
 from swinfuse_components.evaluation.sources import PredictionFiles
-from swinfuse_components.networks import SwinFUSE
 
-DESCRIPTION: dict[str, Any] = {
+from ..models import DESCRIPTION, write_model
+
+SARCOMA: dict[str, Any] = {
     "name": "SarcomaCT",
-    "modality": "ct",
-    "channels": ["CT"],
     "labels": {"0": "background", "1": "tumour"},
     "spacing": [4.0, 4.0, 4.0],
     "ct_window": [-100.0, 100.0],
-    "roi_size": [64, 32, 32],
-    "feature_size": 12,
-    "window_size": 4,
     "dim": "none",
     "training_patients": ["STS_001"],
 }
@@ -28,11 +24,7 @@ DESCRIPTION: dict[str, Any] = {
 
 @pytest.fixture()
 def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "model.json").write_text(json.dumps(DESCRIPTION), encoding="utf-8")
-    torch.save({"model": SwinFUSE(1, 2, (64, 32, 32), 12, window_size=4, dim="none").state_dict()}, folder / "model.pt")
-    return folder
+    return write_model(tmp_path / "run", **SARCOMA)
 
 
 def test_a_model_and_a_target_from_real_layouts(swinfuse_data: Path, model: Path) -> None:
@@ -58,7 +50,7 @@ def test_brats_needs_a_channel_for_a_model_of_one(swinfuse_data: Path, model: Pa
 
 def test_descriptions_decide(model: Path) -> None:
     def write(**changes: object) -> None:
-        (model / "model.json").write_text(json.dumps({**DESCRIPTION, **changes}), encoding="utf-8")
+        (model / "model.json").write_text(json.dumps(DESCRIPTION | SARCOMA | changes), encoding="utf-8")
 
     write(model_name="blank images", input="blank")
     source = model_source(model)
@@ -69,7 +61,7 @@ def test_descriptions_decide(model: Path) -> None:
     with pytest.raises(ValueError, match="input 'nothing'"):
         model_source(model)
     write(roi_size=None)
-    without_spacing = {k: v for k, v in DESCRIPTION.items() if k != "spacing"}
+    without_spacing = {k: v for k, v in (DESCRIPTION | SARCOMA).items() if k != "spacing"}
     (model / "model.json").write_text(json.dumps(without_spacing), encoding="utf-8")
     with pytest.raises(ValueError, match=r"model.json: missing \['spacing'\]"):
         read_model(model)
