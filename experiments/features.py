@@ -3,7 +3,8 @@
     python experiments/features.py --volumes DIR --work_dir DIR
 
 reads the pre-trainings that `run.py` left in the work folder, beside encoders with random weights, and writes
-`results/features.csv` and, for the first fold, t-SNE and attention pictures into docs/images.
+`results/features.csv`, `results/density.csv` (the density divergence over training) and, for the first fold, t-SNE
+pictures into docs/images.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ ENCODERS = {
     "to the paper's letter, pre-trained": ("paper", "paper"),
 }
 COLUMNS = ("encoder", "fold", "measure", "value")
+#: Steps of pre-training that one value of `density.csv` is the mean of.
+STEPS = 10
 
 
 @functools.cache
@@ -90,6 +93,28 @@ def draw(name: str, encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
     scatter({"CT": ct, "MR": mr}, IMAGES / f"tsne_{plain}.png", title=name, links=list(zip(ct, mr)))
 
 
+def density_over_training(work_dir: Path) -> list[tuple]:
+    """The density divergence of every pre-training with a domain invariance module, averaged over a few steps."""
+    rows: list[tuple] = []
+    for table in sorted(work_dir.glob("pretraining/*/fold*/losses.csv")):
+        with table.open(newline="", encoding="utf-8") as file:
+            values = [float(record["density"]) for record in csv.DictReader(file)]
+        if not (table.parent / "done").is_file() or not any(values):
+            continue
+        name, fold = table.parent.parent.name, table.parent.name.removeprefix("fold")
+        for first in range(0, len(values), STEPS):
+            some = values[first : first + STEPS]
+            rows.append((name, fold, first + len(some), f"{np.mean(some):.6g}"))
+    return rows
+
+
+def _write(target: Path, columns: tuple[str, ...], rows: list[tuple]) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    return f"{target}: {len(rows)} values"
+
+
 def write(volumes: str, work_dir: str, crops: int = 8) -> str:
     """Measure every encoder on the held-out patients of every fold.
 
@@ -117,11 +142,9 @@ def write(volumes: str, work_dir: str, crops: int = 8) -> str:
             rows += [(name, fold, key, f"{value:.6g}") for key, value in measure(encoder, places, fold).items()]
             if fold == read_matrix()["folds"][0]:
                 draw(name, encoder, places)
-    target = RESULTS / "features.csv"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    return f"{target}: {len(rows)} values"
+    curves = density_over_training(Path(work_dir))
+    written = _write(RESULTS / "density.csv", ("pretraining", "fold", "step", "divergence"), curves)
+    return f"{_write(RESULTS / 'features.csv', COLUMNS, rows)}\n{written}"
 
 
 if __name__ == "__main__":

@@ -413,6 +413,36 @@ def draw(path: Path | None = None) -> Path:
     return target
 
 
+def draw_density(path: Path | None = None) -> Path:
+    """The density divergence over pre-training, mean and range over folds, each kind of pre-training a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with (RESULTS / "density.csv").open(newline="", encoding="utf-8") as file:
+        for record in csv.DictReader(file):
+            curves[record["pretraining"]][int(record["step"])].append(float(record["divergence"]))
+    titles = {settings.get("pretraining"): settings["title"] for settings in reversed(read_matrix()["arms"].values())}
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name, steps in curves.items():
+        folds = max(map(len, steps.values()))
+        label = f"{titles.get(name, name)} ({folds} fold{'s' * (folds > 1)})"
+        (line,) = axis.plot(list(steps), [np.mean(values) for values in steps.values()], label=label)
+        limits = zip(*((min(values), max(values)) for values in steps.values()))
+        axis.fill_between(list(steps), *limits, color=line.get_color(), alpha=0.2, lw=0)
+    axis.axhline(np.log(2), color="0.5", ls="--", lw=1)
+    axis.set_yscale("log")
+    axis.set_xlabel("step of pre-training")
+    axis.set_ylabel("density divergence, nats (dashed: ln 2)")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=7)
+    target = path or IMAGES / "density.png"
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+    return target
+
+
 def features() -> str:
     """Table 3: what encoders make of CT and of MRI at the same places, mean and range over the folds."""
     path = RESULTS / "features.csv"
@@ -466,7 +496,7 @@ def render(page: str) -> str:
 def write() -> str:
     """Write every table and picture."""
     PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    return f"{PAGE} {draw()}"
+    return f"{PAGE} {draw()} {draw_density()}"
 
 
 def table(name: str) -> str:

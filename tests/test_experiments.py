@@ -277,3 +277,20 @@ def test_features_are_measured_for_each_encoder(experiments, tmp_path: Path, mon
     plain = features.measure(features.encoder_of("none", None, seed=0), same, 0)
     assert plain["CKA, stage 4"] == pytest.approx(1) and plain["density divergence (at most 0.69)"] < 0.05
     assert "attention, CT against MRI" not in plain
+
+
+def test_density_over_training_is_the_mean_of_a_few_steps(experiments, tmp_path: Path, monkeypatch) -> None:
+    _, report = experiments
+    features = importlib.import_module("features")
+    for name, offset in (("swinfuse", 0.1), ("swin_unetr", 0.0)):
+        folder = tmp_path / "pretraining" / name / "fold3"
+        folder.mkdir(parents=True)
+        values = [offset + offset * n for n in range(25)]
+        (folder / "losses.csv").write_text("density\n" + "".join(f"{v}\n" for v in values), encoding="utf-8")
+        (folder / "done").touch()
+    rows = features.density_over_training(tmp_path)
+    assert [row[:3] for row in rows] == [("swinfuse", "3", 10), ("swinfuse", "3", 20), ("swinfuse", "3", 25)]
+    assert [float(row[3]) for row in rows] == pytest.approx([0.55, 1.55, 2.3])
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    features._write(tmp_path / "density.csv", ("pretraining", "fold", "step", "divergence"), rows)
+    assert report.draw_density(tmp_path / "density.png").stat().st_size > 5000
