@@ -18,7 +18,7 @@ from monai.bundle import ConfigWorkflow
 path, dataset_dir, run_dir = sys.argv[1:]
 workflow = ConfigWorkflow(
     config_file=path, workflow_type=None, logging_file=False, dataset_dir=dataset_dir, run_dir=run_dir,
-    num_folds=2, max_epochs=1, val_interval=2, num_workers=0, device="$torch.device('cpu')",
+    num_folds=2, max_epochs=1, val_interval=0, num_workers=0, device="$torch.device('cpu')",
 )
 workflow.initialize()
 workflow.run()

@@ -31,7 +31,7 @@ def start_from(
     """Train a toy task with overlays and overrides: the workflow, and the weights at the end."""
 
     def train(*overlays: str, **options: Any) -> tuple[ConfigWorkflow, dict[str, torch.Tensor]]:
-        given = {**tiny, "roi_size": PRETRAINED_ROI, "num_folds": 2, "val_interval": 9, **options}
+        given = {**tiny, "roi_size": PRETRAINED_ROI, "num_folds": 2, "val_interval": 0, **options}
         folder, run_dir = make_msd_task(cases=2), tmp_path / "run"
         files = ["train.json", *overlays]
         workflow = run_bundle("finetune_msd", files, "training", dataset_dir=str(folder), run_dir=str(run_dir), **given)

@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
     "val_interval": 1,
     "log_interval": 1000,
 }
-NO_VALIDATION = {"val_interval": 1000}
+NO_VALIDATION = {"val_interval": 0}
 # what each overlay is there to change, as found in the parsed configuration
 OVERLAYS: dict[str, dict[str, Any]] = {
     "paper": {"dim": "paper", "density_weight": -1.0, "density_options": {"bandwidth": "paper"}},
