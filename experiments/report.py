@@ -214,6 +214,24 @@ def few_labels() -> str:
     return markdown(["model", "tested on", *(f"{count} cases" for count in counts), "all cases"], lines)
 
 
+def longer() -> str:
+    """Table 5: more steps of fine-tuning, beside the usual number on the same patients and seed."""
+    scores, lines = read_scores(), []
+    for arm, settings in read_matrix()["arms"].items():
+        if settings.get("table") != "longer":
+            continue
+        for test, tested_on in TESTS.items():
+            more, usual = (_one_seed(scores.get((row, *test), {})) for row in (arm, settings["than"]))
+            means = _shared(usual, more)
+            line = [settings["title"], tested_on, str(settings["steps"]), str(len(means[0]))]
+            line += [_interval(*summarize(list(m.values()))[:3]) if m else "-" for m in means]
+            lines.append([*line, f"{compare(more, usual).difference:+.2f}" if means[0] else "-"])
+    return markdown(
+        ["model", "tested on", "steps", "patients", "Dice after the usual steps", "Dice after these", "difference"],
+        lines,
+    )
+
+
 def verdict(test: PairedTest, p_corrected: float, over_folds: tuple[float, float]) -> str:
     """What a comparison allows to be said: a direction only where test and both intervals agree on it."""
     if test.cases < 2 or np.isnan(p_corrected):
@@ -338,7 +356,9 @@ def left() -> str:
         seconds += len(pretrainings - counted) * median["pretrain"]
         counted |= pretrainings
         seeds = ", ".join(f"seed {s}: {n}" for s in matrix["seeds"] if (n := sum(c.seed == s for c in missing)))
-        name = f"{settings['title']}, {settings['cases']} cases" if "cases" in settings else settings["title"]
+        name = ", ".join(
+            [settings["title"], *(f"{settings[key]} {key}" for key in ("cases", "steps") if key in settings)]
+        )
         lines.append([settings.get("table", "main").replace("_", " "), name, seeds, f"{seconds / 3600:.2f}"])
     if not lines:
         return "Nothing is left.\n"
@@ -350,7 +370,7 @@ def left() -> str:
 def coverage() -> str:
     """How much is measured, table by table."""
     lines = []
-    for table in ("main", "ablations", "few_labels"):
+    for table in ("main", "ablations", "few_labels", "longer"):
         planned = list(cells(table=table))
         lines.append(f"{sum(cell.result.is_file() for cell in planned)} of {len(planned)} ({table.replace('_', ' ')})")
     return f"Measured so far: {', '.join(lines)} cells.\n"
@@ -469,6 +489,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablations": ablations,
     "features": features,
     "few_labels": few_labels,
+    "longer": longer,
     "main": main,
     "contrasts": contrasts,
     "position": position,

@@ -85,7 +85,8 @@ def cells(arms: Any = None, seeds: Any = None, folds: Any = None, table: str | N
             if seed not in planned or table not in (None, in_table):
                 continue
             for fold in _chosen(folds, matrix["folds"]):
-                yield Cell(name, seed, int(fold))
+                if int(fold) in arm.get("folds", matrix["folds"]):
+                    yield Cell(name, seed, int(fold))
 
 
 def overlays(matrix: Mapping[str, Any], kind: str, names: Sequence[str] = ()) -> list[str]:
@@ -206,6 +207,8 @@ class Runner:
             if "cases" in arm:
                 some = f"$data.load_fold(@datalist, @fold or 0, 'training')[:{arm['cases']}]"
                 options["train#dataset#data"] = some
+            if "steps" in arm:
+                options["steps"] = arm["steps"]
             self.step(
                 cell,
                 "finetune",
@@ -279,7 +282,7 @@ def run(
         arms: some arms of `matrix.yaml`, all by default.
         seeds: some seeds, all by default.
         folds: some folds, all by default.
-        table: `main`, `ablations` or `few_labels`; all of them by default.
+        table: `main`, `ablations`, `few_labels` or `longer`; all of them by default.
         results: folder of the scores, in place of `experiments/results`.
         niceness: added to the priority number of this process.
     """

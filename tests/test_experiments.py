@@ -80,7 +80,7 @@ def test_cells_come_by_seed_then_arm_then_fold(experiments, matrix: dict) -> Non
     every = list(run.cells(table="main"))
     main = [arm for arm in matrix["arms"].values() if "table" not in arm]
     assert len(set(every)) == len(every) == sum(5 * len(arm.get("seeds", [0, 1, 2])) for arm in main)
-    assert all(cell.seed == 0 for table in ("ablations", "few_labels") for cell in run.cells(table=table))
+    assert all(cell.seed == 0 for table in ("ablations", "few_labels", "longer") for cell in run.cells(table=table))
     assert [c.seed for c in every] == sorted(c.seed for c in every)
     assert [c.fold for c in every[:5]] == [0, 1, 2, 3, 4]
     assert {c.arm for c in run.cells(arms="swinfuse,swin_unetr", seeds=0, folds=2)} == {"swinfuse", "swin_unetr"}
@@ -243,7 +243,7 @@ def test_page_of_results_says_what_the_stored_scores_say(experiments) -> None:
         report.render("<!-- table: no_such_table --> <!-- end -->")
 
 
-def test_tables_of_ablations_and_few_labels_compare_one_seed(experiments, matrix, tmp_path: Path, monkeypatch) -> None:
+def test_tables_beside_the_main_one_compare_one_seed(experiments, matrix, tmp_path: Path, monkeypatch) -> None:
     run, report = experiments
     monkeypatch.setattr(run, "RESULTS", tmp_path)
     for fold in (0, 1):
@@ -251,9 +251,13 @@ def test_tables_of_ablations_and_few_labels_compare_one_seed(experiments, matrix
             _write(run, "swinfuse_pretrained", seed, fold, {("mr", f"{fold}{i}"): value for i in range(3)})
         _write(run, "density_zero", 0, fold, {("mr", f"{fold}{i}"): 0.3 for i in range(3)})
         _write(run, "swinfuse_5", 0, fold, {("mr", f"{fold}{i}"): 0.2 for i in range(3)})
+    _write(run, "swinfuse_pretrained_1000", 0, 1, {("mr", f"1{i}"): 0.6 for i in range(3)})
     table = report.ablations()
     assert "| no density loss | - | 0.30; -0.20 (-0.20 to -0.20) | - | - |" in table
     assert "| SwinFUSE, pre-trained | - | 0.50 | - | - |" in table
+    (line,) = [x for x in report.longer().splitlines() if x.startswith("| SwinFUSE") and "tumour in MRI" in x]
+    assert line.split(" | ")[2:4] == ["1000", "3"]
+    assert line.endswith("| 0.50 (0.50 to 0.50) | 0.60 (0.60 to 0.60) | +0.10 |")
     (line,) = [x for x in report.few_labels().splitlines() if x.startswith("| SwinFUSE") and "tumour in MRI" in x]
     assert line.split(" | ")[2:] == ["-", "0.20 (+0.20 to +0.20)".replace("+", ""), "-", "0.50 (0.50 to 0.50) |"]
 
