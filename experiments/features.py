@@ -3,8 +3,8 @@
     python experiments/features.py --volumes DIR --work_dir DIR
 
 reads the pre-trainings that `run.py` left in the work folder, beside encoders with random weights, and writes
-`results/features.csv`, `results/density.csv` (the density divergence over training) and, for the first fold, t-SNE
-pictures into docs/images.
+`results/features.csv`, `results/pretraining.csv` (the loss terms over training) and, for the first fold, t-SNE pictures
+into docs/images.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ ENCODERS = {
     "to the paper's letter, pre-trained": ("paper", "paper"),
 }
 COLUMNS = ("encoder", "fold", "measure", "value")
-#: Steps of pre-training that one value of `density.csv` is the mean of.
+#: Terms of the pre-training loss, before their weights, and the steps that one row of `pretraining.csv` is the mean of.
+TERMS = ("inpainting", "rotation", "contrastive", "density")
 STEPS = 10
 
 
@@ -93,18 +94,18 @@ def draw(name: str, encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
     scatter({"CT": ct, "MR": mr}, IMAGES / f"tsne_{plain}.png", title=name, links=list(zip(ct, mr)))
 
 
-def density_over_training(work_dir: Path) -> list[tuple]:
-    """The density divergence of every pre-training with a domain invariance module, averaged over a few steps."""
+def losses_over_training(work_dir: Path) -> list[tuple]:
+    """The loss terms of every finished pre-training, averaged over a few steps."""
     rows: list[tuple] = []
     for table in sorted(work_dir.glob("pretraining/*/fold*/losses.csv")):
-        with table.open(newline="", encoding="utf-8") as file:
-            values = [float(record["density"]) for record in csv.DictReader(file)]
-        if not (table.parent / "done").is_file() or not any(values):
+        if not (table.parent / "done").is_file():
             continue
+        with table.open(newline="", encoding="utf-8") as file:
+            values = [[float(record[term]) for term in TERMS] for record in csv.DictReader(file)]
         name, fold = table.parent.parent.name, table.parent.name.removeprefix("fold")
         for first in range(0, len(values), STEPS):
             some = values[first : first + STEPS]
-            rows.append((name, fold, first + len(some), f"{np.mean(some):.6g}"))
+            rows.append((name, fold, first + len(some), *(f"{mean:.6g}" for mean in np.mean(some, axis=0))))
     return rows
 
 
@@ -142,8 +143,8 @@ def write(volumes: str, work_dir: str, crops: int = 8) -> str:
             rows += [(name, fold, key, f"{value:.6g}") for key, value in measure(encoder, places, fold).items()]
             if fold == read_matrix()["folds"][0]:
                 draw(name, encoder, places)
-    curves = density_over_training(Path(work_dir))
-    written = _write(RESULTS / "density.csv", ("pretraining", "fold", "step", "divergence"), curves)
+    curves = losses_over_training(Path(work_dir))
+    written = _write(RESULTS / "pretraining.csv", ("pretraining", "fold", "step", *TERMS), curves)
     return f"{_write(RESULTS / 'features.csv', COLUMNS, rows)}\n{written}"
 
 

@@ -433,6 +433,37 @@ def draw(path: Path | None = None) -> Path:
     return target
 
 
+def _pretrainings() -> dict[str, list[dict[str, str]]]:
+    """Rows of `pretraining.csv` by the title of the first arm that starts there."""
+    with (RESULTS / "pretraining.csv").open(newline="", encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    titles = {
+        arm["pretraining"]: arm["title"] for arm in reversed(read_matrix()["arms"].values()) if "pretraining" in arm
+    }
+    ordered = sorted({r["pretraining"] for r in records}, key=list(read_matrix()["pretrainings"]).index)
+    return {titles[name]: [r for r in records if r["pretraining"] == name] for name in ordered}
+
+
+def pretraining() -> str:
+    """What pre-training learned: its loss terms at the start and at the end, mean and range over the folds."""
+    lines = []
+    for name, records in _pretrainings().items():
+        line = [name, str(len({r["fold"] for r in records}))]
+        for term in ("inpainting", "rotation", "contrastive", "density"):
+            ends = []
+            for fold in sorted({r["fold"] for r in records}):
+                ends.append(np.mean([float(r[term]) for r in records if r["fold"] == fold][-5:]))
+            line.append(f"{np.mean(ends):.3f} ({min(ends):.3f} to {max(ends):.3f})")
+        lines.append(line)
+    columns = [
+        "inpainting",
+        "rotation (guessing: 1.386)",
+        "contrastive (telling nothing apart: 1.099)",
+        "density divergence",
+    ]
+    return markdown(["pre-training", "folds", *columns], lines)
+
+
 def draw_density(path: Path | None = None) -> Path:
     """The density divergence over pre-training, mean and range over folds, each kind of pre-training a line."""
     import matplotlib
@@ -440,16 +471,14 @@ def draw_density(path: Path | None = None) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with (RESULTS / "density.csv").open(newline="", encoding="utf-8") as file:
-        for record in csv.DictReader(file):
-            curves[record["pretraining"]][int(record["step"])].append(float(record["divergence"]))
-    titles = {settings.get("pretraining"): settings["title"] for settings in reversed(read_matrix()["arms"].values())}
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name, steps in curves.items():
-        folds = max(map(len, steps.values()))
-        label = f"{titles.get(name, name)} ({folds} fold{'s' * (folds > 1)})"
-        (line,) = axis.plot(list(steps), [np.mean(values) for values in steps.values()], label=label)
+    for name, records in _pretrainings().items():
+        steps: dict[int, list[float]] = defaultdict(list)
+        for record in records:
+            steps[int(record["step"])].append(float(record["density"]))
+        if not any(map(any, steps.values())):
+            continue
+        (line,) = axis.plot(list(steps), [np.mean(values) for values in steps.values()], label=name)
         limits = zip(*((min(values), max(values)) for values in steps.values()))
         axis.fill_between(list(steps), *limits, color=line.get_color(), alpha=0.2, lw=0)
     axis.axhline(np.log(2), color="0.5", ls="--", lw=1)
@@ -488,6 +517,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "floor": floor,
     "ablations": ablations,
     "features": features,
+    "pretraining": pretraining,
     "few_labels": few_labels,
     "longer": longer,
     "main": main,

@@ -283,18 +283,23 @@ def test_features_are_measured_for_each_encoder(experiments, tmp_path: Path, mon
     assert "attention, CT against MRI" not in plain
 
 
-def test_density_over_training_is_the_mean_of_a_few_steps(experiments, tmp_path: Path, monkeypatch) -> None:
+def test_losses_over_training_are_means_of_a_few_steps(experiments, tmp_path: Path, monkeypatch) -> None:
     _, report = experiments
     features = importlib.import_module("features")
     for name, offset in (("swinfuse", 0.1), ("swin_unetr", 0.0)):
         folder = tmp_path / "pretraining" / name / "fold3"
         folder.mkdir(parents=True)
-        values = [offset + offset * n for n in range(25)]
-        (folder / "losses.csv").write_text("density\n" + "".join(f"{v}\n" for v in values), encoding="utf-8")
+        lines = [f"1.5,1,1.1,{offset + offset * n}\n" for n in range(60)]
+        (folder / "losses.csv").write_text(
+            "inpainting,rotation,contrastive,density\n" + "".join(lines), encoding="utf-8"
+        )
         (folder / "done").touch()
-    rows = features.density_over_training(tmp_path)
-    assert [row[:3] for row in rows] == [("swinfuse", "3", 10), ("swinfuse", "3", 20), ("swinfuse", "3", 25)]
-    assert [float(row[3]) for row in rows] == pytest.approx([0.55, 1.55, 2.3])
+    rows = features.losses_over_training(tmp_path)
+    ours = [row for row in rows if row[0] == "swinfuse"]
+    assert [row[1:3] for row in ours] == [("3", step) for step in range(10, 70, 10)]
+    assert [float(row[-1]) for row in ours] == pytest.approx([0.55 + n for n in range(6)])
     monkeypatch.setattr(report, "RESULTS", tmp_path)
-    features._write(tmp_path / "density.csv", ("pretraining", "fold", "step", "divergence"), rows)
+    features._write(tmp_path / "pretraining.csv", ("pretraining", "fold", "step", *features.TERMS), rows)
+    assert "| SwinFUSE, pre-trained | 1 | 1.500 (1.500 to 1.500) |" in report.pretraining()
+    assert "| 3.550 (3.550 to 3.550) |" in report.pretraining()  # of the last 50 steps
     assert report.draw_density(tmp_path / "density.png").stat().st_size > 5000
