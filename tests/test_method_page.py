@@ -66,7 +66,6 @@ def test_figures_of_the_paper_are_the_defaults(repository: Path) -> None:
         "weight_decay": 1e-5,
         "warmup_iterations": 500,
         "temperature": 0.5,
-        "density_weight": -1.0,
         "inpainting_weight": 1.0,
         "rotation_weight": 1.0,
         "contrastive_weight": 1.0,
