@@ -44,6 +44,7 @@ ENCODERS = {
     "SwinFUSE, pre-trained without density loss": ("swinfuse", "density_zero"),
     "to the paper's letter, pre-trained": ("paper", "paper"),
 }
+PICTURED = ("Swin UNETR, pre-trained", "SwinFUSE, pre-trained")
 COLUMNS = ("encoder", "fold", "measure", "value")
 #: Terms of the pre-training loss, before their weights, and the steps that one row of `pretraining.csv` is the mean of.
 TERMS = ("inpainting", "rotation", "contrastive", "density")
@@ -141,7 +142,7 @@ def write(volumes: str, work_dir: str, crops: int = 8) -> str:
                 continue
             encoder = encoder_of(dim, None if pretraining is None else checkpoint, seed=fold)
             rows += [(name, fold, key, f"{value:.6g}") for key, value in measure(encoder, places, fold).items()]
-            if fold == read_matrix()["folds"][0]:
+            if fold == read_matrix()["folds"][0] and name in PICTURED:
                 draw(name, encoder, places)
     curves = losses_over_training(Path(work_dir))
     written = _write(RESULTS / "pretraining.csv", ("pretraining", "fold", "step", *TERMS), curves)

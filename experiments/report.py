@@ -184,21 +184,22 @@ def ablations() -> str:
     for arm, settings in matrix["arms"].items():
         if arm != reference and settings.get("table") != "ablations":
             continue
-        line = [settings["title"]]
+        line, patients = [settings["title"]], set()
         for test in TESTS:
             own, first = (_one_seed(scores.get((row, *test), {})) for row in (arm, reference))
             text = f"{np.mean(list(patient_means(own).values())):.2f}" if own else "-"
             if own and first and arm != reference:
-                text += f"; {compare(own, first).difference:+.2f} " + "({:+.2f} to {:+.2f})".format(
-                    *fold_interval(own, first)
-                )
+                low, high = fold_interval(own, first)
+                interval = "one fold" if np.isnan(low) else f"{low:+.2f} to {high:+.2f}"
+                text += f"; {compare(own, first).difference:+.2f} ({interval})"
             line.append(text)
-        lines.append(line)
-    return markdown(["pre-training", *TESTS.values()], lines)
+            patients |= set(own)
+        lines.append([*line, str(len(patients))])
+    return markdown(["pre-training", *TESTS.values(), "patients"], lines)
 
 
 def few_labels() -> str:
-    """Table 4: Dice by the number of training cases."""
+    """Table 4: Dice by the number of training cases, on the patients that every column has."""
     matrix, scores = read_matrix(), read_scores()
     arms = {a: s for a, s in matrix["arms"].items() if s.get("table") == "few_labels" or a in matrix["few_labels_of"]}
     counts = sorted({s["cases"] for s in arms.values() if "cases" in s})
@@ -207,11 +208,14 @@ def few_labels() -> str:
         own = {s.get("cases"): a for a, s in arms.items() if s["title"] == matrix["arms"][name]["title"]}
         for test, tested_on in TESTS.items():
             line = [matrix["arms"][name]["title"], tested_on]
-            for count in [*counts, None]:
-                found = summarize(list(patient_means(_one_seed(scores.get((own[count], *test), {}))).values()))
+            means = [patient_means(_one_seed(scores.get((own[count], *test), {}))) for count in [*counts, None]]
+            shared = set.intersection(*(set(column) for column in means if column)) if any(means) else set()
+            for column in means:
+                found = summarize([column[patient] for patient in sorted(shared)] if column else [])
                 line.append(_interval(*found[:3]) if found.cases else "-")
+            line.append(str(len(shared)))
             lines.append(line)
-    return markdown(["model", "tested on", *(f"{count} cases" for count in counts), "all cases"], lines)
+    return markdown(["model", "tested on", *(f"{count} cases" for count in counts), "all cases", "patients"], lines)
 
 
 def longer() -> str:
