@@ -17,16 +17,15 @@ import fire
 import numpy as np
 import torch
 import yaml
-from run import HERE, RESULTS, held_out, read_matrix
+from run import HERE, RESULTS, TERMS, held_out, read_matrix
 
 from swinfuse_components.checkpoints import load_pretrained
 from swinfuse_components.data import select_patients, synthrad_datalist
+from swinfuse_components.evaluation.crops import PairedCrops, paired_crops
 from swinfuse_components.evaluation.features import (
-    PairedCrops,
     attention_records,
     cka_by_stage,
     density_records,
-    paired_crops,
     pooled_features,
     same_modality,
     tsne_records,
@@ -46,8 +45,7 @@ ENCODERS = {
 }
 PICTURED = ("Swin UNETR, pre-trained", "SwinFUSE, pre-trained")
 COLUMNS = ("encoder", "fold", "measure", "value")
-#: Terms of the pre-training loss, before their weights, and the steps that one row of `pretraining.csv` is the mean of.
-TERMS = ("inpainting", "rotation", "contrastive", "density")
+#: Steps of pre-training that one row of `pretraining.csv` is the mean of.
 STEPS = 10
 
 

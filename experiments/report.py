@@ -18,7 +18,7 @@ from typing import Any
 
 import fire
 import numpy as np
-from run import HERE, RESULTS, cells, read_matrix
+from run import HERE, RESULTS, TERMS, cells, read_matrix
 from scipy import stats
 
 from swinfuse_components.evaluation.statistics import PairedTest, holm, paired_test, summarize
@@ -453,7 +453,7 @@ def pretraining() -> str:
     lines = []
     for name, records in _pretrainings().items():
         line = [name, str(len({r["fold"] for r in records}))]
-        for term in ("inpainting", "rotation", "contrastive", "density"):
+        for term in TERMS:
             ends = []
             for fold in sorted({r["fold"] for r in records}):
                 ends.append(np.mean([float(r[term]) for r in records if r["fold"] == fold][-5:]))

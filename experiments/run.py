@@ -32,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 FOLDS = HERE / "splits" / "sarcoma.json"
 SCORES = ("dice", "surface_distance", "hausdorff95", "sensitivity", "truth_volume", "predicted_volume")
+TERMS = ("inpainting", "rotation", "contrastive", "density")  # of the pre-training loss, before their weights
 COLUMNS = ("arm", "seed", "fold", "row", "view", "tested_on", "patient", "structure", *SCORES)
 
 

@@ -18,7 +18,8 @@ from swinfuse_components.visualization.curves import curves
 from swinfuse_components.visualization.scatter import scatter
 from swinfuse_components.visualization.segmentations import side_by_side
 
-from .features import attention_records, cka_records, density_records, gate_volume, paired_crops, tsne_records
+from .crops import paired_crops
+from .features import attention_records, cka_records, density_records, gate_volume, tsne_records
 from .folders import model_source, read_model
 from .gallery import drawn_classes, gallery, read_index
 from .records import write_csv
@@ -132,7 +133,7 @@ def feature_figures(
 
     Args:
         models: folders of fine-tuned models by name; the sub-volumes are cut as the first one needs them.
-        pairs: registered CT and MRI, see :func:`~swinfuse_components.evaluation.features.paired_crops`. Give patients
+        pairs: registered CT and MRI, see :func:`~swinfuse_components.evaluation.crops.paired_crops`. Give patients
             that no model was trained on.
         output_dir: ``cka.png``, ``tsne_<model>.png``, ``attention_difference_<model>.png``, each with its CSV, and
             ``density.csv`` are written there.

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from swinfuse_components.data import synthrad_datalist
+from swinfuse_components.evaluation.crops import PairedCrops, paired_crops
 from swinfuse_components.evaluation.features import (
-    PairedCrops,
     attention_records,
     cka_records,
     density_records,
     gate_volume,
-    paired_crops,
     pooled_features,
     tsne_records,
 )
