@@ -30,6 +30,13 @@ MODALITIES = {"ct": "CT", "mr": "MRI"}
 STRUCTURES = tuple(read_matrix()["structures"])
 #: What is tested, a structure in a modality, with its title, in the order of the tables' columns.
 TESTS = {(s, m): f"{s} in {name}" for s in STRUCTURES for m, name in MODALITIES.items()}
+#: What table 6 tests: all the foreground of a task.
+UNIONS = {
+    "ct": "sarcoma and bone in CT",
+    "head_neck": "head and neck in CT",
+    "mr": "sarcoma and bone in MRI",
+    "hippocampus": "hippocampus in MRI",
+}
 
 #: Dice of one row of the table in one test: patient -> (seed, fold) -> score. A patient is tested in one fold.
 Scores = Mapping[str, Mapping[tuple[int, int], float]]
@@ -236,6 +243,27 @@ def longer() -> str:
     )
 
 
+def union() -> str:
+    """Table 6: other organs by the union of the foreground, with differences and their intervals as in table 2."""
+    arms, scores = read_matrix()["arms"], read_scores()
+    rows = [row for row in dict.fromkeys(key[0] for key in scores) if arms[_arm(row)].get("table") == "union"]
+    lines = []
+    for row in sorted(rows, key=lambda row: list(arms).index(_arm(row))):
+        settings = arms[_arm(row)]
+        trained = {**settings, **arms.get(settings.get("of"), {})}
+        line = ["-" if trained.get("trivial") else UNIONS[trained.get("trained_on", "ct")], title(row)]
+        for target in UNIONS:
+            own, first = (scores.get((name, "foreground", target), {}) for name in (row, settings.get("than")))
+            summary = summarize(list(patient_means(own).values()))
+            text = f"{_interval(*summary[:3])}, {summary.cases} cases" if summary.cases else "-"
+            if own and first:
+                low, high = fold_interval(own, first)
+                text += f"; {_interval(compare(own, first).difference, low, high, '+')}"
+            line.append(text)
+        lines.append(line)
+    return markdown(["trained on", "model", *UNIONS.values()], lines)
+
+
 def verdict(test: PairedTest, p_corrected: float, over_folds: tuple[float, float]) -> str:
     """What a comparison allows to be said: a direction only where test and both intervals agree on it."""
     if test.cases < 2 or np.isnan(p_corrected):
@@ -353,7 +381,8 @@ def left() -> str:
         missing = [cell for cell in cells([arm]) if not cell.result.is_file()]
         if not missing:
             continue
-        seconds = len(missing) * (median["evaluate"] + (0 if settings.get("trivial") else median["finetune"]))
+        trained = not settings.get("trivial") and "of" not in settings
+        seconds = len(missing) * (median["evaluate"] + (median["finetune"] if trained else 0))
         pretrainings = (
             {(settings["pretraining"], cell.fold) for cell in missing} if "pretraining" in settings else set()
         )
@@ -374,7 +403,7 @@ def left() -> str:
 def coverage() -> str:
     """How much is measured, table by table."""
     lines = []
-    for table in ("main", "ablations", "few_labels", "longer"):
+    for table in ("main", "ablations", "few_labels", "longer", "union"):
         planned = list(cells(table=table))
         lines.append(f"{sum(cell.result.is_file() for cell in planned)} of {len(planned)} ({table.replace('_', ' ')})")
     return f"Measured so far: {', '.join(lines)} cells.\n"
@@ -524,6 +553,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pretraining": pretraining,
     "few_labels": few_labels,
     "longer": longer,
+    "union": union,
     "main": main,
     "contrasts": contrasts,
     "position": position,

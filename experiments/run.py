@@ -196,9 +196,11 @@ class Runner:
 
     def run(self, cell: Cell) -> None:
         """All the steps of a cell, and its scores into `results/`."""
-        arm = self.matrix["arms"][cell.arm]
-        tasks = self.matrix["tasks"]
-        folder = self.work / cell.arm / cell.name
+        settings = self.matrix["arms"][cell.arm]
+        trained = settings.get("of", cell.arm)
+        arm = self.matrix["arms"][trained]
+        tested_on = settings.get("tested_on", ["ct", "mr"])
+        folder = self.work / trained / cell.name
         models: list[str] = []
         if not arm.get("trivial"):
             options: dict[str, Any] = {"dim_options": arm["dim_options"]} if "dim_options" in arm else {}
@@ -215,8 +217,7 @@ class Runner:
                 "finetune",
                 overlays(self.matrix, "finetune", arm.get("overlays", ())),
                 folder,
-                dataset_dir=str(self.volumes / "MSD_like" / tasks[arm.get("trained_on", "ct")]),
-                fold_file=str(FOLDS),
+                **self._data(arm.get("trained_on", "ct")),
                 fold=cell.fold,
                 seed=cell.seed,
                 dim=arm["network"],
@@ -224,28 +225,33 @@ class Runner:
                 **options,
             )
             models = [str(folder)]
-        names = {self._column(task): modality for modality, task in tasks.items()}
-        baselines = ["experiments/configs/trivial_baselines.yaml"] if arm.get("trivial") else ()
-        ct = str(self.volumes / "MSD_like" / tasks["ct"])
+        union = settings.get("table") == "union"
+        changes = ["experiments/configs/trivial_baselines.yaml"] if arm.get("trivial") else []
+        changes += ["experiments/configs/union.yaml"] if union else []
+        scores = folder / ("union" if union else "scores")
         self.step(
             cell,
             "evaluate",
-            overlays(self.matrix, "evaluate", baselines),
-            folder / "scores",
+            overlays(self.matrix, "evaluate", changes),
+            scores,
             models=models,
-            mean_mask_datasets=[ct] if arm.get("trivial") else [],
-            datasets=[
-                {"dataset_dir": str(self.volumes / "MSD_like" / task), "fold_file": str(FOLDS)}
-                for task in tasks.values()
-            ],
+            mean_mask_datasets=[self._data(key)["dataset_dir"] for key in settings.get("mean_masks", ())],
+            datasets=[self._data(key) for key in tested_on],
             fold=cell.fold,
-            views=arm.get("views", ["image"]),
-            output_dir=str(folder / "scores"),
+            views=settings.get("views", ["image"]),
+            output_dir=str(scores),
         )
-        self._collect(cell, folder / "scores" / "cases.csv", names)
+        self._collect(cell, scores / "cases.csv", {self._column(key): key for key in tested_on})
 
-    def _column(self, task: str) -> str:
-        return yaml.safe_load((self.volumes / "MSD_like" / task / "dataset.json").read_text(encoding="utf-8"))["name"]
+    def _data(self, key: str) -> dict[str, str]:
+        """Folder of a task, and its folds where they are not drawn by the bundle: those of the sarcoma's patients."""
+        task = self.matrix["tasks"][key]
+        folds = {"fold_file": str(FOLDS)} if key in ("ct", "mr") else {}
+        return {"dataset_dir": str(self.volumes / "MSD_like" / task), **folds}
+
+    def _column(self, key: str) -> str:
+        description = Path(self._data(key)["dataset_dir"]) / "dataset.json"
+        return yaml.safe_load(description.read_text(encoding="utf-8"))["name"]
 
     @staticmethod
     def _collect(cell: Cell, cases: Path, names: Mapping[str, str]) -> None:
@@ -283,7 +289,7 @@ def run(
         arms: some arms of `matrix.yaml`, all by default.
         seeds: some seeds, all by default.
         folds: some folds, all by default.
-        table: `main`, `ablations`, `few_labels` or `longer`; all of them by default.
+        table: `main`, `ablations`, `few_labels`, `longer` or `union`; all of them by default.
         results: folder of the scores, in place of `experiments/results`.
         niceness: added to the priority number of this process.
     """

@@ -5,10 +5,11 @@
 reads `SynthRAD_like` and `MSD_like` (docs/data.md) and writes the same layouts on an isotropic grid in RAS order. The
 two sarcoma tasks get a second class beside the tumour: bone, which is the CT above a threshold, and on the MRI the
 registered CT of the same patient above it. One network then answers two questions, one with a strong prior of position
-(volumes are cropped around their tumour) and one with hardly any.
+(volumes are cropped around their tumour) and one with hardly any. The tasks of other organs are copied as they are.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import fire
@@ -18,6 +19,7 @@ from monai.transforms import Compose, LoadImage, Orientation, ResampleToMatch, S
 from swinfuse_components.data import msd_datalist, synthrad_datalist
 
 TASKS = {"ct": "Task51_SarcomaCT", "mr": "Task52_SarcomaMR"}
+OTHER_ORGANS = ("Task50_HeadNeckCT", "Task04_Hippocampus")
 CLASSES = {"0": "background", "1": "tumour", "2": "bone"}
 BONE = 2
 BONE_THRESHOLD_HU = 250.0
@@ -94,6 +96,9 @@ def prepare(data_dir: str, output_dir: str, spacing: float = 6.0) -> str:
         for key in ("ct", "mr"):
             _save(image(pair[key]), folder / f"{key}.nii.gz")
         _save(label(pair["mask"]), folder / "mask.nii.gz")
+
+    for task in OTHER_ORGANS:
+        shutil.copytree(source / "MSD_like" / task, target / "MSD_like" / task, dirs_exist_ok=True)
     return str(target)
 
 

@@ -31,14 +31,14 @@ def matrix(repository: Path) -> dict:
     return yaml.safe_load((repository / "experiments" / "matrix.yaml").read_text(encoding="utf-8"))
 
 
-def _write(run, arm: str, seed: int, fold: int, dice: dict[tuple[str, str], float], view: str = "image") -> None:
+def _write(run, arm: str, seed: int, fold: int, dice: dict[tuple[str, str], float], structure: str = "tumour") -> None:
     cell = run.Cell(arm, seed, fold)
     cell.result.parent.mkdir(parents=True, exist_ok=True)
     with cell.result.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(run.COLUMNS)
         for (modality, patient), value in dice.items():
-            writer.writerow([arm, seed, fold, "model", view, modality, patient, "tumour", value, 0, 0, 0, 0, 0])
+            writer.writerow([arm, seed, fold, "model", "image", modality, patient, structure, value, 0, 0, 0, 0, 0])
 
 
 def test_every_patient_is_tested_once_and_never_trained_on(repository: Path, matrix: dict) -> None:
@@ -80,7 +80,8 @@ def test_cells_come_by_seed_then_arm_then_fold(experiments, matrix: dict) -> Non
     every = list(run.cells(table="main"))
     main = [arm for arm in matrix["arms"].values() if "table" not in arm]
     assert len(set(every)) == len(every) == sum(5 * len(arm.get("seeds", [0, 1, 2])) for arm in main)
-    assert all(cell.seed == 0 for table in ("ablations", "few_labels", "longer") for cell in run.cells(table=table))
+    others = {arm["table"] for arm in matrix["arms"].values() if "table" in arm}
+    assert all(cell.seed == 0 for table in others for cell in run.cells(table=table))
     assert [c.seed for c in every] == sorted(c.seed for c in every)
     assert [c.fold for c in every[:5]] == [0, 1, 2, 3, 4]
     assert {c.arm for c in run.cells(arms="swinfuse,swin_unetr", seeds=0, folds=2)} == {"swinfuse", "swin_unetr"}
@@ -126,6 +127,45 @@ def test_every_step_of_the_plan_passes_the_check_of_its_bundle(experiments, matr
         ConfigWorkflow(files, init_id=f"initialize::{place}", **values).initialize()
     with pytest.raises(RuntimeError, match="Failed to evaluate"):
         ConfigWorkflow(files, init_id=f"initialize::{place}", **{**values, "fold": "zero"}).initialize()
+
+
+def test_other_organs_are_asked_of_the_networks_of_another_arm(experiments, tmp_path: Path, monkeypatch) -> None:
+    run, _ = experiments
+    runner = run.Runner(str(tmp_path), str(tmp_path / "work"), minutes=1)
+    steps, collected = {}, {}
+    monkeypatch.setattr(runner, "step", lambda cell, kind, files, folder, **v: steps.update({kind: (files, folder, v)}))
+    monkeypatch.setattr(runner, "_column", str.upper)
+    monkeypatch.setattr(runner, "_collect", lambda cell, cases, names: collected.update({cell.arm: names}))
+    runner.run(run.Cell("union_swinfuse", 0, 3))
+    folder = tmp_path / "work" / "swinfuse" / "seed0_fold3"
+    assert steps["finetune"][1] == folder  # skipped where the arm has been trained
+    files, where, values = steps["evaluate"]
+    assert values["models"] == [str(folder)] and where == folder / "union"
+    assert ConfigParser.load_config_files(files)["class_mapping"] is None
+    assert [Path(data["dataset_dir"]).name for data in values["datasets"]] == [
+        "Task51_SarcomaCT",
+        "Task52_SarcomaMR",
+        "Task04_Hippocampus",
+    ]
+    assert ["fold_file" in data for data in values["datasets"]] == [True, True, False]
+    assert collected == {"union_swinfuse": {"CT": "ct", "MR": "mr", "HIPPOCAMPUS": "hippocampus"}}
+    runner.run(run.Cell("head_neck_swin_unetr", 0, 1))
+    assert steps["finetune"][2]["dataset_dir"].endswith("Task50_HeadNeckCT")
+    assert "fold_file" not in steps["finetune"][2]
+
+
+def test_table_of_other_organs_names_the_difference_and_its_interval(experiments, tmp_path, monkeypatch) -> None:
+    run, report = experiments
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    for fold, gain in ((0, 0.1), (1, 0.3)):
+        cases = {("hippocampus", f"{fold}{i}"): 0.2 for i in range(3)}
+        _write(run, "union_swin_unetr", 0, fold, cases, "foreground")
+        _write(run, "union_swinfuse", 0, fold, {key: 0.2 + gain for key in cases}, "foreground")
+    reference, ours = [line.strip("| ").split(" | ") for line in report.union().splitlines()[2:]]
+    assert reference[:2] == ["sarcoma and bone in CT", "Swin UNETR, from scratch"]
+    assert reference[2:] == ["-", "-", "-", "0.20 (0.20 to 0.20), 6 cases"]
+    half = stats.t.ppf(0.975, 1) * 0.1  # two folds with 0.1 and 0.3
+    assert ours[-1].endswith(f"6 cases; +0.20 ({0.2 - half:+.2f} to {0.2 + half:+.2f})")
 
 
 def test_networks_of_the_arms_agree_with_their_pretraining(experiments, matrix: dict) -> None:
@@ -207,9 +247,10 @@ def test_every_arm_runs_from_pretraining_to_scores(experiments, matrix, swinfuse
     for arm, settings in matrix["arms"].items():
         with run.Cell(arm, 0, 0).result.open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        assert {row["tested_on"] for row in rows} == {"ct", "mr"}
+        assert {row["tested_on"] for row in rows} == set(settings.get("tested_on", ["ct", "mr"]))
         assert {row["view"] for row in rows} >= set(settings.get("views", []))
-        assert {row["structure"] for row in rows} == {"tumour", "bone"}
+        structures = {"foreground"} if settings.get("table") == "union" else {"tumour", "bone"}
+        assert {row["structure"] for row in rows} == structures
         assert all(0 <= float(row["dice"]) <= 1 or row["dice"] == "nan" for row in rows)
 
 
