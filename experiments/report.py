@@ -206,23 +206,30 @@ def ablations() -> str:
 
 
 def few_labels() -> str:
-    """Table 4: Dice by the number of training cases, on the patients that every column has."""
+    """Table 4: Dice by the number of training cases on the same patients, and what pre-training adds to it."""
     matrix, scores = read_matrix(), read_scores()
     arms = {a: s for a, s in matrix["arms"].items() if s.get("table") == "few_labels" or a in matrix["few_labels_of"]}
-    counts = sorted({s["cases"] for s in arms.values() if "cases" in s})
-    lines = []
+    counts = [*sorted({s["cases"] for s in arms.values() if "cases" in s}), None]
+    columns: dict[str, dict[tuple[str, str], list[Scores]]] = {}
     for name in matrix["few_labels_of"]:
         own = {s.get("cases"): a for a, s in arms.items() if s["title"] == matrix["arms"][name]["title"]}
-        for test, tested_on in TESTS.items():
-            line = [matrix["arms"][name]["title"], tested_on]
-            means = [patient_means(_one_seed(scores.get((own[count], *test), {}))) for count in [*counts, None]]
-            shared = set.intersection(*(set(column) for column in means if column)) if any(means) else set()
-            for column in means:
-                found = summarize([column[patient] for patient in sorted(shared)] if column else [])
-                line.append(_interval(*found[:3]) if found.cases else "-")
-            line.append(str(len(shared)))
-            lines.append(line)
-    return markdown(["model", "tested on", *(f"{count} cases" for count in counts), "all cases", "patients"], lines)
+        columns[name] = {test: [_one_seed(scores.get((own[n], *test), {})) for n in counts] for test in TESTS}
+    lines = []
+    for name, tests in columns.items():
+        for test, found in tests.items():
+            shared = set.intersection(*(set(column) for column in found if column)) if any(found) else set()
+            means = [[mean for p, mean in patient_means(column).items() if p in shared] for column in found]
+            cells_ = [_interval(*summarize(mean)[:3]) if mean else "-" for mean in means]
+            lines.append([matrix["arms"][name]["title"], TESTS[test], *cells_, str(len(shared))])
+    scratch, pretrained = columns.values()
+    for test, tested_on in TESTS.items():
+        line = ["the second minus the first", tested_on]
+        for first, second in zip(scratch[test], pretrained[test]):
+            low, high = fold_interval(second, first)
+            line.append("-" if np.isnan(low) else _interval(compare(second, first).difference, low, high, "+"))
+        lines.append([*line, str(max(len(set(a) & set(b)) for a, b in zip(scratch[test], pretrained[test])))])
+    titles = [f"{n} cases" for n in counts if n is not None]
+    return markdown(["model", "tested on", *titles, "all cases", "patients"], lines)
 
 
 def longer() -> str:
