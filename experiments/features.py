@@ -87,7 +87,7 @@ def measure(encoder: SwinFUSEEncoder, crops: PairedCrops, seed: int) -> dict[str
 
 def draw(name: str, encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
     """t-SNE of the last stage, a line between CT and MRI of one place."""
-    points = tsne_records(encoder, crops)
+    points = tsne_records(*(pooled_features(encoder, images)[-1] for images in (crops.ct, crops.mr)), crops.patients)
     ct, mr = ([(p["x"], p["y"]) for p in points if p["modality"] == m] for m in ("ct", "mr"))
     plain = "".join(c if c.isalnum() else "_" for c in name.lower())
     scatter({"CT": ct, "MR": mr}, IMAGES / f"tsne_{plain}.png", title=name, links=list(zip(ct, mr)))

@@ -38,6 +38,20 @@ def pooled_features(encoder: SwinFUSEEncoder, images: torch.Tensor, *, use_dim: 
     return [torch.stack(stage) for stage in zip(*stages)]
 
 
+def pooled_pairs(
+    encoder: SwinFUSEEncoder, crops: PairedCrops
+) -> dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """:func:`pooled_features` of CT and of MRI, ``with DIM`` and ``without DIM``, or with ``no DIM`` to go around."""
+    ways = {"with DIM": True, "without DIM": False} if encoder.domain_invariance is not None else {"no DIM": False}
+    return {
+        name: (
+            pooled_features(encoder, crops.ct, use_dim=use_dim),
+            pooled_features(encoder, crops.mr, use_dim=use_dim),
+        )
+        for name, use_dim in ways.items()
+    }
+
+
 def cka_by_stage(
     ct: Sequence[torch.Tensor], mr: Sequence[torch.Tensor], *, shuffles: int = 20, seed: int = 0
 ) -> list[dict[str, Any]]:
@@ -70,16 +84,6 @@ def cka_by_stage(
     return records
 
 
-def cka_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, shuffles: int = 20, seed: int = 0) -> list[dict]:
-    """:func:`cka_by_stage` of an encoder, with its module and around it."""
-    ways = {"with DIM": True, "without DIM": False} if encoder.domain_invariance is not None else {"no DIM": False}
-    records = []
-    for name, use_dim in ways.items():
-        ct, mr = (pooled_features(encoder, getattr(crops, m), use_dim=use_dim) for m in MODALITIES)
-        records += [{"encoder": name, **record} for record in cka_by_stage(ct, mr, shuffles=shuffles, seed=seed)]
-    return records
-
-
 def _standardized(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
     from sklearn.preprocessing import StandardScaler
 
@@ -108,21 +112,26 @@ def same_modality(ct: torch.Tensor, mr: torch.Tensor, *, neighbours: int = 5) ->
     return np.mean(modality[found] == modality[:, None], axis=1)
 
 
-def tsne_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, stage: int = -1, seed: int = 0) -> list[dict]:
-    """Pooled features of one stage in two dimensions by scikit-learn's t-SNE, CT and MRI together.
+def tsne_records(ct: torch.Tensor, mr: torch.Tensor, patients: Sequence[str], *, seed: int = 0) -> list[dict]:
+    """Features in two dimensions by scikit-learn's t-SNE, CT and MRI together.
 
     With the coordinates, :func:`same_modality` in the full feature space.
+
+    Args:
+        ct: features (N, C) of one stage.
+        mr: those of the same places on MRI.
+        patients: patient of each place.
+        seed: of t-SNE.
     """
     from sklearn.manifold import TSNE
 
-    ct, mr = (pooled_features(encoder, getattr(crops, m))[stage] for m in MODALITIES)
     features = _standardized(ct, mr)
     perplexity = min(30.0, (len(features) - 1) / 3)
     points = TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(features)
     modality = np.repeat(MODALITIES, len(ct))
     return [
         {"patient": patient, "modality": str(kind), "x": float(x), "y": float(y), "same_modality": float(share)}
-        for patient, kind, (x, y), share in zip([*crops.patients] * 2, modality, points, same_modality(ct, mr))
+        for patient, kind, (x, y), share in zip([*patients] * 2, modality, points, same_modality(ct, mr))
     ]
 
 

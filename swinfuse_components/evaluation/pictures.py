@@ -19,7 +19,14 @@ from swinfuse_components.visualization.scatter import scatter
 from swinfuse_components.visualization.segmentations import side_by_side
 
 from .crops import paired_crops
-from .features import attention_records, cka_records, density_records, gate_volume, tsne_records
+from .features import (
+    attention_records,
+    cka_by_stage,
+    density_records,
+    gate_volume,
+    pooled_pairs,
+    tsne_records,
+)
 from .folders import model_source, read_model
 from .gallery import drawn_classes, gallery, read_index
 from .records import write_csv
@@ -153,10 +160,13 @@ def feature_figures(
     written, cka, densities = [], [], []
     for name, path in models.items():
         encoder = _encoder(model_source(path))
-        cka += [{"model": name, **record} for record in cka_records(encoder, places, seed=seed)]
+        pooled = pooled_pairs(encoder, places)
+        for way, (ct, mr) in pooled.items():
+            cka += [{"model": name, "encoder": way, **record} for record in cka_by_stage(ct, mr, seed=seed)]
         densities += [{"model": name, **record} for record in density_records(encoder, places, seed=seed)]
         plain = "".join(c if c.isalnum() else "_" for c in name)
-        points = tsne_records(encoder, places, seed=seed)
+        ct, mr = next(iter(pooled.values()))  # with the module, where there is one
+        points = tsne_records(ct[-1], mr[-1], places.patients, seed=seed)
         write_csv(folder / f"tsne_{plain}.csv", points)
         half = len(points) // 2
         mixing = np.mean([p["same_modality"] for p in points])

@@ -11,10 +11,11 @@ from swinfuse_components.data import synthrad_datalist
 from swinfuse_components.evaluation.crops import PairedCrops, paired_crops
 from swinfuse_components.evaluation.features import (
     attention_records,
-    cka_records,
+    cka_by_stage,
     density_records,
     gate_volume,
     pooled_features,
+    pooled_pairs,
     tsne_records,
 )
 from swinfuse_components.networks import SwinFUSEEncoder
@@ -41,12 +42,12 @@ def crops() -> PairedCrops:
 
 
 def test_equal_images_have_cka_one_and_unrelated_ones_do_not(encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
-    records = cka_records(encoder, PairedCrops(crops.ct, crops.ct, crops.patients), shuffles=8)
-    assert [(r["encoder"], r["stage"]) for r in records] == [
-        (w, s) for w in ("with DIM", "without DIM") for s in range(5)
-    ]
-    assert all(r["cka"] == pytest.approx(1) and r["unrelated"] < 0.6 for r in records)
-    assert [r["features"] for r in records[:5]] == [12, 24, 48, 96, 192]
+    pairs = pooled_pairs(encoder, PairedCrops(crops.ct, crops.ct, crops.patients))
+    assert list(pairs) == ["with DIM", "without DIM"]
+    for ct, mr in pairs.values():
+        records = cka_by_stage(ct, mr, shuffles=8)
+        assert [(r["stage"], r["features"]) for r in records] == list(enumerate([12, 24, 48, 96, 192]))
+        assert all(r["cka"] == pytest.approx(1) and r["unrelated"] < 0.6 for r in records)
 
 
 def test_without_the_module_the_encoder_is_the_plain_one(encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
@@ -55,7 +56,7 @@ def test_without_the_module_the_encoder_is_the_plain_one(encoder: SwinFUSEEncode
     around = pooled_features(encoder, crops.ct[:2], use_dim=False)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(around, pooled_features(plain, crops.ct[:2])))
     assert not torch.allclose(around[4], pooled_features(encoder, crops.ct[:2])[4], atol=1e-5)
-    assert {r["encoder"] for r in cka_records(plain, crops, shuffles=2)} == {"no DIM"}
+    assert list(pooled_pairs(plain, crops)) == ["no DIM"]
 
 
 def test_densities(encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
@@ -68,10 +69,11 @@ def test_densities(encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
 
 
 def test_tsne_tells_how_modalities_mix(crops: PairedCrops, encoder: SwinFUSEEncoder) -> None:
-    apart = tsne_records(encoder, PairedCrops(crops.ct, crops.mr * 30, crops.patients), stage=0)
+    ct, far = (pooled_features(encoder, images)[0] for images in (crops.ct, crops.mr * 30))
+    apart = tsne_records(ct, far, crops.patients)
     assert len(apart) == 12 and {r["modality"] for r in apart} == {"ct", "mr"}
     assert np.mean([r["same_modality"] for r in apart]) > 0.9
-    mixed = tsne_records(encoder, PairedCrops(crops.ct, crops.ct, crops.patients), stage=0)
+    mixed = tsne_records(ct, ct, crops.patients)
     assert np.mean([r["same_modality"] for r in mixed]) < 0.6
 
 
