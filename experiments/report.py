@@ -12,139 +12,41 @@ import csv
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import figures
 import fire
 import numpy as np
-from run import HERE, RESULTS, TERMS, cells, read_matrix
-from scipy import stats
+import run
+from run import HERE, TERMS, cells, read_matrix
+from scores import (
+    TESTS,
+    UNIONS,
+    AllScores,
+    arm_of,
+    averaged,
+    compare,
+    few_label_scores,
+    fold_interval,
+    one_seed,
+    patient_means,
+    pretrainings,
+    read_scores,
+    rows_of,
+    seeds_of,
+    shared_means,
+    title,
+)
 
-from swinfuse_components.evaluation.statistics import PairedTest, holm, paired_test, summarize
+from swinfuse_components.evaluation.statistics import PairedTest, holm, summarize
 from swinfuse_components.evaluation.tables import markdown
 
 PAGE = HERE.parent / "docs" / "results.md"
-IMAGES = HERE.parent / "docs" / "images"
-MODALITIES = {"ct": "CT", "mr": "MRI"}
-STRUCTURES = tuple(read_matrix()["structures"])
-#: What is tested, a structure in a modality, with its title, in the order of the tables' columns.
-TESTS = {(s, m): f"{s} in {name}" for s in STRUCTURES for m, name in MODALITIES.items()}
-#: What table 6 tests: all the foreground of a task.
-UNIONS = {
-    "ct": "sarcoma and bone in CT",
-    "head_neck": "head and neck in CT",
-    "mr": "sarcoma and bone in MRI",
-    "hippocampus": "hippocampus in MRI",
-}
-
-#: Dice of one row of the table in one test: patient -> (seed, fold) -> score. A patient is tested in one fold.
-Scores = Mapping[str, Mapping[tuple[int, int], float]]
-#: Every row, structure and modality.
-AllScores = Mapping[tuple[str, str, str], Scores]
-
-
-@functools.cache
-def read_scores(score: str = "dice") -> AllScores:
-    """Scores by row, structure and modality, then by patient, one value for each seed and fold.
-
-    A row is an arm, `arm/view` for another view than the image, or `arm: name` for the rows of the trivial baselines.
-    A patient without the structure has no Dice and is left out.
-    """
-    scores: dict[tuple[str, str, str], dict[str, dict]] = defaultdict(lambda: defaultdict(dict))
-    matrix = read_matrix()
-    for cell in cells():
-        if not cell.result.is_file():
-            continue
-        arm = matrix["arms"][cell.arm]
-        own_view = arm.get("views", [None])[0]
-        with cell.result.open(newline="", encoding="utf-8") as file:
-            for record in csv.DictReader(file):
-                row = cell.arm
-                if arm.get("trivial"):
-                    row = f"{row}: {record['row']}"
-                elif own_view is not None and record["view"] != own_view:
-                    row = f"{row}/{record['view']}"
-                if (value := float(record[score])) == value:
-                    key = (row, record["structure"], record["tested_on"])
-                    scores[key][record["patient"]][cell.seed, cell.fold] = value
-    return {key: dict(patients) for key, patients in scores.items()}
-
-
-def title(row: str) -> str:
-    """What a row is called."""
-    arm, *rest = re.split(r"/|: ", row, maxsplit=1)
-    text = read_matrix()["arms"][arm]["title"]
-    if not rest:
-        return text
-    return f"{text}, {rest[0]} at test time" if "/" in row else rest[0]
-
-
-def patient_means(scores: Scores) -> dict[str, float]:
-    """Mean over the seeds for each patient."""
-    return {patient: float(np.mean(list(values.values()))) for patient, values in scores.items()}
-
-
-def _shared(first: Scores, second: Scores) -> tuple[dict[str, float], dict[str, float]]:
-    """Means of both over the seeds that both have, for the patients that both have."""
-    means: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    for patient in sorted(set(first) & set(second)):
-        keys = sorted(set(first[patient]) & set(second[patient]))
-        if keys:
-            means[0][patient] = float(np.mean([first[patient][key] for key in keys]))
-            means[1][patient] = float(np.mean([second[patient][key] for key in keys]))
-    return means
-
-
-def _averaged(scores: Scores) -> Scores:
-    """The mean over seeds in place of the seeds, to compare with a row that has fewer of them."""
-    return {patient: {(0, 0): mean} for patient, mean in patient_means(scores).items()}
-
-
-def compare(first: Scores, second: Scores) -> PairedTest:
-    """First minus second over the patients that both have, the seeds that both have averaged."""
-    a, b = _shared(first, second)
-    return paired_test(list(a.values()), list(b.values()), method="permutation")
-
-
-def fold_interval(first: Scores, second: Scores) -> tuple[float, float]:
-    """95 % t interval of first minus second over the folds, NaN for fewer than two.
-
-    The networks of a fold are its own, so that the spread between folds holds what patients and trainings add; over
-    patients alone the noise of a training, which is common to all patients of its fold, would be missed.
-    """
-    a, b = _shared(first, second)
-    differences = defaultdict(list)
-    for patient in a:
-        (fold,) = {fold for _, fold in first[patient]}
-        differences[fold].append(a[patient] - b[patient])
-    means = [float(np.mean(values)) for values in differences.values()]
-    if len(means) < 2:
-        return float("nan"), float("nan")
-    if np.ptp(means) == 0:
-        return means[0], means[0]
-    low, high = stats.t.interval(0.95, len(means) - 1, np.mean(means), stats.sem(means))
-    return float(low), float(high)
-
-
-def seeds_of(scores: Scores) -> int:
-    """Least number of seeds any patient has."""
-    return min((len(values) for values in scores.values()), default=0)
 
 
 def _interval(mean: float, low: float, high: float, sign: str = "") -> str:
     return f"{mean:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
-
-
-def _arm(row: str) -> str:
-    return re.split("/|:", row)[0]
-
-
-def _rows(scores: AllScores, *, without_network: bool) -> list[str]:
-    arms = [arm for arm, settings in read_matrix()["arms"].items() if settings.get("table", "main") == "main"]
-    plain = ("trivial", "blank", "silhouette")
-    rows = [r for r in dict.fromkeys(key[0] for key in scores) if _arm(r) in arms]
-    return sorted((r for r in rows if (_arm(r) in plain) == without_network), key=lambda r: arms.index(_arm(r)))
 
 
 def _score_table(scores: AllScores, rows: Iterable[str], first_column: str) -> str:
@@ -164,23 +66,13 @@ def _score_table(scores: AllScores, rows: Iterable[str], first_column: str) -> s
 def main() -> str:
     """Mean Dice of every arm, in distribution and out of it."""
     scores = read_scores()
-    return _score_table(scores, _rows(scores, without_network=False), "model, fine-tuned on CT unless said")
+    return _score_table(scores, rows_of(scores, without_network=False), "model, fine-tuned on CT unless said")
 
 
 def position() -> str:
     """What can be had without looking at the image."""
     scores = read_scores()
-    return _score_table(scores, _rows(scores, without_network=True), "row")
-
-
-def _one_seed(scores: Scores) -> Scores:
-    """What the first seed gave: the other tables have no more."""
-    first = read_matrix()["seeds"][0]
-    return {
-        patient: kept
-        for patient, values in scores.items()
-        if (kept := {key: value for key, value in values.items() if key[0] == first})
-    }
+    return _score_table(scores, rows_of(scores, without_network=True), "row")
 
 
 def ablations() -> str:
@@ -193,7 +85,7 @@ def ablations() -> str:
             continue
         line, patients = [settings["title"]], set()
         for test in TESTS:
-            own, first = (_one_seed(scores.get((row, *test), {})) for row in (arm, reference))
+            own, first = (one_seed(scores.get((row, *test), {})) for row in (arm, reference))
             text = f"{np.mean(list(patient_means(own).values())):.2f}" if own else "-"
             if own and first and arm != reference:
                 low, high = fold_interval(own, first)
@@ -207,20 +99,14 @@ def ablations() -> str:
 
 def few_labels() -> str:
     """Table 4: Dice by the number of training cases on the same patients, and what pre-training adds to it."""
-    matrix, scores = read_matrix(), read_scores()
-    arms = {a: s for a, s in matrix["arms"].items() if s.get("table") == "few_labels" or a in matrix["few_labels_of"]}
-    counts = [*sorted({s["cases"] for s in arms.values() if "cases" in s}), None]
-    columns: dict[str, dict[tuple[str, str], list[Scores]]] = {}
-    for name in matrix["few_labels_of"]:
-        own = {s.get("cases"): a for a, s in arms.items() if s["title"] == matrix["arms"][name]["title"]}
-        columns[name] = {test: [_one_seed(scores.get((own[n], *test), {})) for n in counts] for test in TESTS}
+    counts, columns = few_label_scores()
     lines = []
     for name, tests in columns.items():
         for test, found in tests.items():
             shared = set.intersection(*(set(column) for column in found if column)) if any(found) else set()
             means = [[mean for p, mean in patient_means(column).items() if p in shared] for column in found]
             cells_ = [_interval(*summarize(mean)[:3]) if mean else "-" for mean in means]
-            lines.append([matrix["arms"][name]["title"], TESTS[test], *cells_, str(len(shared))])
+            lines.append([name, TESTS[test], *cells_, str(len(shared))])
     scratch, pretrained = columns.values()
     for test, tested_on in TESTS.items():
         line = ["the second minus the first", tested_on]
@@ -239,8 +125,8 @@ def longer() -> str:
         if settings.get("table") != "longer":
             continue
         for test, tested_on in TESTS.items():
-            more, usual = (_one_seed(scores.get((row, *test), {})) for row in (arm, settings["than"]))
-            means = _shared(usual, more)
+            more, usual = (one_seed(scores.get((row, *test), {})) for row in (arm, settings["than"]))
+            means = shared_means(usual, more)
             line = [settings["title"], tested_on, str(settings["steps"]), str(len(means[0]))]
             line += [_interval(*summarize(list(m.values()))[:3]) if m else "-" for m in means]
             lines.append([*line, f"{compare(more, usual).difference:+.2f}" if means[0] else "-"])
@@ -253,10 +139,10 @@ def longer() -> str:
 def union() -> str:
     """Table 6: other organs by the union of the foreground, with differences and their intervals as in table 2."""
     arms, scores = read_matrix()["arms"], read_scores()
-    rows = [row for row in dict.fromkeys(key[0] for key in scores) if arms[_arm(row)].get("table") == "union"]
+    rows = [row for row in dict.fromkeys(key[0] for key in scores) if arms[arm_of(row)].get("table") == "union"]
     lines = []
-    for row in sorted(rows, key=lambda row: list(arms).index(_arm(row))):
-        settings = arms[_arm(row)]
+    for row in sorted(rows, key=lambda row: list(arms).index(arm_of(row))):
+        settings = arms[arm_of(row)]
         trained = {**settings, **arms.get(settings.get("of"), {})}
         line = ["-" if trained.get("trivial") else UNIONS[trained.get("trained_on", "ct")], title(row)]
         for target in UNIONS:
@@ -349,7 +235,7 @@ def summary() -> str:
 
 
 def _times() -> dict[str, list[float]]:
-    path, times = RESULTS / "runs.csv", defaultdict(list)
+    path, times = run.RESULTS / "runs.csv", defaultdict(list)
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             for record in csv.DictReader(file):
@@ -422,14 +308,14 @@ def floor() -> str:
     for test, tested_on in TESTS.items():
         means = {
             row: float(np.mean(list(patient_means(scores[(row, *test)]).values())))
-            for row in _rows(scores, without_network=True)
+            for row in rows_of(scores, without_network=True)
             if (row, *test) in scores
         }
         if not means:
             continue
         best = max(means, key=means.__getitem__)
-        rows = [r for r in _rows(scores, without_network=False) if (r, *test) in scores]
-        found = {row: compare(_averaged(scores[(row, *test)]), _averaged(scores[(best, *test)])) for row in rows}
+        rows = [r for r in rows_of(scores, without_network=False) if (r, *test) in scores]
+        found = {row: compare(averaged(scores[(row, *test)]), averaged(scores[(best, *test)])) for row in rows}
         above = [f"{title(row)} (by {gain.difference:.2f})" for row, gain in found.items() if gain.low > 0]
         below = [f"{title(row)} (by {-gain.difference:.2f})" for row, gain in found.items() if gain.high < 0]
         lines.append(
@@ -440,54 +326,10 @@ def floor() -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(path: Path | None = None) -> Path:
-    """Forest plot: mean Dice with 95 % interval over patients, of each structure in CT and in MRI."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    scores = read_scores()
-    plain = _rows(scores, without_network=True)
-    rows = _rows(scores, without_network=False) + plain
-    size = (4 + 2.8 * len(TESTS), 0.9 + 0.34 * max(len(rows), 1))
-    figure, axes = plt.subplots(1, len(TESTS), figsize=size, sharey=True, layout="constrained")
-    for axis, ((structure, modality), tested_on) in zip(axes, TESTS.items()):
-        for height, row in enumerate(reversed(rows)):
-            values = scores.get((row, structure, modality))
-            if not values:
-                continue
-            mean, low, high, *_ = summarize(list(patient_means(values).values()))
-            colour = "0.55" if row in plain else {"ct": "C0", "mr": "C1"}[modality]
-            axis.plot([low, high], [height, height], color=colour, lw=2)
-            axis.plot(mean, height, "o", color=colour)
-        axis.set_title(tested_on, fontsize=10)
-        axis.grid(axis="x", alpha=0.3)
-        axis.set_xlim(0, 1)
-    axes[0].set_yticks(range(len(rows)), [title(row) for row in reversed(rows)], fontsize=8)
-    figure.supxlabel("Dice, mean over patients, 95 % interval", fontsize=9)
-    target = path or IMAGES / "results.png"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
-    return target
-
-
-def _pretrainings() -> dict[str, list[dict[str, str]]]:
-    """Rows of `pretraining.csv` by the title of the first arm that starts there."""
-    with (RESULTS / "pretraining.csv").open(newline="", encoding="utf-8") as file:
-        records = list(csv.DictReader(file))
-    titles = {
-        arm["pretraining"]: arm["title"] for arm in reversed(read_matrix()["arms"].values()) if "pretraining" in arm
-    }
-    ordered = sorted({r["pretraining"] for r in records}, key=list(read_matrix()["pretrainings"]).index)
-    return {titles[name]: [r for r in records if r["pretraining"] == name] for name in ordered}
-
-
 def pretraining() -> str:
     """What pre-training learned: its loss terms at the start and at the end, mean and range over the folds."""
     lines = []
-    for name, records in _pretrainings().items():
+    for name, records in pretrainings().items():
         line = [name, str(len({r["fold"] for r in records}))]
         for term in TERMS:
             ends = []
@@ -504,37 +346,9 @@ def pretraining() -> str:
     return markdown(["pre-training", "folds", *columns], lines)
 
 
-def draw_density(path: Path | None = None) -> Path:
-    """The density divergence over pre-training, mean and range over folds, each kind of pre-training a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name, records in _pretrainings().items():
-        steps: dict[int, list[float]] = defaultdict(list)
-        for record in records:
-            steps[int(record["step"])].append(float(record["density"]))
-        if not any(map(any, steps.values())):
-            continue
-        (line,) = axis.plot(list(steps), [np.mean(values) for values in steps.values()], label=name)
-        limits = zip(*((min(values), max(values)) for values in steps.values()))
-        axis.fill_between(list(steps), *limits, color=line.get_color(), alpha=0.2, lw=0)
-    axis.axhline(np.log(2), color="0.5", ls="--", lw=1)
-    axis.set_yscale("log")
-    axis.set_xlabel("step of pre-training")
-    axis.set_ylabel("density divergence, nats (dashed: ln 2)")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=7)
-    target = path or IMAGES / "density.png"
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
-    return target
-
-
 def features() -> str:
     """Table 3: what encoders make of CT and of MRI at the same places, mean and range over the folds."""
-    path = RESULTS / "features.csv"
+    path = run.RESULTS / "features.csv"
     if not path.is_file():
         return "Not measured yet.\n"
     with path.open(newline="", encoding="utf-8") as file:
@@ -588,7 +402,7 @@ def render(page: str) -> str:
 def write() -> str:
     """Write every table and picture."""
     PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    return f"{PAGE} {draw()} {draw_density()}"
+    return "\n".join(map(str, [PAGE, *figures.draw_all()]))
 
 
 def table(name: str) -> str:
@@ -597,4 +411,4 @@ def table(name: str) -> str:
 
 
 if __name__ == "__main__":
-    fire.Fire({"write": write, "table": table, "draw": draw})
+    fire.Fire({"write": write, "table": table})

@@ -18,11 +18,11 @@ from swinfuse_components.data import assign_folds, load_fold, load_folds
 
 @pytest.fixture
 def experiments(repository: Path, monkeypatch: pytest.MonkeyPatch):
-    """Modules `run` and `report` of the folder `experiments`, with their results in a folder that can be changed."""
+    """Modules `run` and `report` of the folder `experiments`; what they and their like keep is dropped afterwards."""
     monkeypatch.syspath_prepend(str(repository / "experiments"))
     run, report = importlib.import_module("run"), importlib.import_module("report")
     yield run, report
-    for name in ("run", "report", "volumes", "features"):
+    for name in ("run", "scores", "figures", "report", "volumes", "features"):
         importlib.sys.modules.pop(name, None)
 
 
@@ -286,6 +286,7 @@ def test_page_of_results_says_what_the_stored_scores_say(experiments) -> None:
 
 def test_tables_beside_the_main_one_compare_one_seed(experiments, matrix, tmp_path: Path, monkeypatch) -> None:
     run, report = experiments
+    figures = importlib.import_module("figures")
     monkeypatch.setattr(run, "RESULTS", tmp_path)
     for fold in (0, 1):
         for seed, value in enumerate((0.5, 0.9, 0.9)):
@@ -297,6 +298,8 @@ def test_tables_beside_the_main_one_compare_one_seed(experiments, matrix, tmp_pa
     table = report.ablations()
     assert "| no density loss | - | 0.30; -0.20 (-0.20 to -0.20) | - | - | 6 |" in table
     assert "| SwinFUSE, pre-trained | - | 0.50 | - | - | 6 |" in table
+    drawn = {line.get_label(): line.get_xydata() for line in figures.ablations().axes[1].lines}
+    assert any(np.allclose(points[:, 0], -0.2) for points in drawn.values())
     (line,) = [x for x in report.longer().splitlines() if x.startswith("| SwinFUSE") and "tumour in MRI" in x]
     assert line.split(" | ")[2:4] == ["1000", "3"]
     assert line.endswith("| 0.50 (0.50 to 0.50) | 0.60 (0.60 to 0.60) | +0.10 |")
@@ -329,7 +332,7 @@ def test_features_are_measured_for_each_encoder(experiments, tmp_path: Path, mon
 
 
 def test_losses_over_training_are_means_of_a_few_steps(experiments, tmp_path: Path, monkeypatch) -> None:
-    _, report = experiments
+    run, report = experiments
     features = importlib.import_module("features")
     for name, offset in (("swinfuse", 0.1), ("swin_unetr", 0.0)):
         folder = tmp_path / "pretraining" / name / "fold3"
@@ -343,8 +346,10 @@ def test_losses_over_training_are_means_of_a_few_steps(experiments, tmp_path: Pa
     ours = [row for row in rows if row[0] == "swinfuse"]
     assert [row[1:3] for row in ours] == [("3", step) for step in range(10, 70, 10)]
     assert [float(row[-1]) for row in ours] == pytest.approx([0.55 + n for n in range(6)])
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
     features._write(tmp_path / "pretraining.csv", ("pretraining", "fold", "step", *features.TERMS), rows)
     assert "| SwinFUSE, pre-trained | 1 | 1.500 (1.500 to 1.500) |" in report.pretraining()
     assert "| 3.550 (3.550 to 3.550) |" in report.pretraining()  # of the last 50 steps
-    assert report.draw_density(tmp_path / "density.png").stat().st_size > 5000
+    figures = importlib.import_module("figures")
+    (line,) = (line for line in figures.density().axes[0].lines if line.get_label() == "SwinFUSE, pre-trained")
+    assert np.allclose(line.get_xydata()[:, 1], [0.55 + n for n in range(6)])
