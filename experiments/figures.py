@@ -31,6 +31,18 @@ from swinfuse_components.evaluation.statistics import summarize
 
 IMAGES = HERE.parent / "docs" / "images"
 
+#: Pre-trainings in which the density term differs, by its weight, bandwidth, views or gate.
+DENSITIES = (
+    "swinfuse",
+    "paper",
+    "swinfuse_contrasts",
+    "density_zero",
+    "density_minus",
+    "density_paper_bandwidth",
+    "pairs",
+    "gate_product",
+)
+
 #: mean, lower and upper bound
 Interval = tuple[float, float, float]
 
@@ -117,14 +129,14 @@ def few_labels() -> Figure:
 
 
 def density() -> Figure:
-    """The density divergence over pre-training, mean and range over folds, each kind of pre-training a line."""
+    """The density divergence over pre-training, mean and range over folds."""
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     for name, records in pretrainings().items():
+        if records[0]["pretraining"] not in DENSITIES:
+            continue
         steps: dict[int, list[float]] = defaultdict(list)
         for record in records:
             steps[int(record["step"])].append(float(record["density"]))
-        if not any(map(any, steps.values())):
-            continue
         (line,) = axis.plot(list(steps), [np.mean(values) for values in steps.values()], label=name)
         limits = zip(*((min(values), max(values)) for values in steps.values()))
         axis.fill_between(list(steps), *limits, color=line.get_color(), alpha=0.2, lw=0)
