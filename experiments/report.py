@@ -24,6 +24,7 @@ from scores import (
     TESTS,
     UNIONS,
     AllScores,
+    Scores,
     arm_of,
     averaged,
     compare,
@@ -47,6 +48,12 @@ PAGE = HERE.parent / "docs" / "results.md"
 
 def _interval(mean: float, low: float, high: float, sign: str = "") -> str:
     return f"{mean:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
+
+
+def _difference(own: Scores, first: Scores) -> str:
+    low, high = fold_interval(own, first)
+    interval = "one fold" if np.isnan(low) else f"{low:+.2f} to {high:+.2f}"
+    return f"{compare(own, first).difference:+.2f} ({interval})"
 
 
 def _score_table(scores: AllScores, rows: Iterable[str], first_column: str) -> str:
@@ -88,9 +95,7 @@ def ablations() -> str:
             own, first = (one_seed(scores.get((row, *test), {})) for row in (arm, reference))
             text = f"{np.mean(list(patient_means(own).values())):.2f}" if own else "-"
             if own and first and arm != reference:
-                low, high = fold_interval(own, first)
-                interval = "one fold" if np.isnan(low) else f"{low:+.2f} to {high:+.2f}"
-                text += f"; {compare(own, first).difference:+.2f} ({interval})"
+                text += f"; {_difference(own, first)}"
             line.append(text)
             patients |= set(own)
         lines.append([*line, str(len(patients))])
@@ -150,8 +155,7 @@ def union() -> str:
             summary = summarize(list(patient_means(own).values()))
             text = f"{_interval(*summary[:3])}, {summary.cases} cases" if summary.cases else "-"
             if own and first:
-                low, high = fold_interval(own, first)
-                text += f"; {_interval(compare(own, first).difference, low, high, '+')}"
+                text += f"; {_difference(own, first)}"
             line.append(text)
         lines.append(line)
     return markdown(["trained on", "model", *UNIONS.values()], lines)
