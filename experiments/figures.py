@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from run import HERE, read_matrix
@@ -47,6 +43,11 @@ DENSITIES = (
 Interval = tuple[float, float, float]
 
 
+def _columns(size: tuple[float, float]) -> tuple[Figure, Any]:
+    figure = Figure(size, layout="constrained")
+    return figure, figure.subplots(1, len(TESTS), sharey=True)
+
+
 def forest(rows: Mapping[str, Sequence[Interval | None]], xlabel: str, *, grey: Collection[str] = ()) -> Figure:
     """A row of intervals in each test's column.
 
@@ -56,7 +57,7 @@ def forest(rows: Mapping[str, Sequence[Interval | None]], xlabel: str, *, grey: 
         grey: titles of rows that only serve as a measure.
     """
     size = (4 + 2.8 * len(TESTS), 0.9 + 0.34 * max(len(rows), 1))
-    figure, axes = plt.subplots(1, len(TESTS), figsize=size, sharey=True, layout="constrained")
+    figure, axes = _columns(size)
     for column, (axis, ((_, modality), tested_on)) in enumerate(zip(axes, TESTS.items())):
         for height, (name, intervals) in enumerate(reversed(rows.items())):
             if (interval := intervals[column]) is None:
@@ -110,7 +111,7 @@ def ablations() -> Figure:
 def few_labels() -> Figure:
     """Dice by the number of training cases, with and without pre-training, intervals over patients."""
     counts, models = few_label_scores()
-    figure, axes = plt.subplots(1, len(TESTS), figsize=(2.6 * len(TESTS), 3), sharey=True, layout="constrained")
+    figure, axes = _columns((2.6 * len(TESTS), 3))
     for axis, (test, tested_on) in zip(axes, TESTS.items()):
         for shift, (name, tests) in enumerate(models.items()):
             summaries = [summarize(list(patient_means(scores).values())) for scores in tests[test]]
@@ -130,7 +131,8 @@ def few_labels() -> Figure:
 
 def density() -> Figure:
     """The density divergence over pre-training, mean and range over folds."""
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure = Figure((8, 5), layout="constrained")
+    axis = figure.subplots()
     for name, records in pretrainings().items():
         if records[0]["pretraining"] not in DENSITIES:
             continue
@@ -163,6 +165,5 @@ def draw_all(folder: Path = IMAGES) -> list[Path]:
     for name, draw in FIGURES.items():
         figure = draw()
         figure.savefig(folder / f"{name}.png", dpi=110)
-        plt.close(figure)
         written.append(folder / f"{name}.png")
     return written
