@@ -159,6 +159,7 @@ def test_workers_outlive_a_signal_to_all_but_obey_their_parent() -> None:
     batches = iter(loader)
     next(batches)
     (worker,) = batches.gi_yieldfrom._workers
+    time.sleep(0.5)  # on a busy machine a worker's thread that waits for signals begins after its first batch
     for name in ("TERM", "INT"):
         subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
     for _ in range(4):  # more than was fetched in advance
