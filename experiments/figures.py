@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from run import HERE, read_matrix
 from scores import (
     TESTS,
-    compare,
+    difference,
     few_label_scores,
-    fold_interval,
     one_seed,
     patient_means,
     pretrainings,
@@ -98,8 +97,8 @@ def ablations() -> Figure:
         rows[settings["title"]] = []
         for test in TESTS:
             own, first = (one_seed(scores.get((row, *test), {})) for row in (arm, matrix["ablations_of"]))
-            low, high = fold_interval(own, first)
-            rows[settings["title"]].append(None if np.isnan(low) else (compare(own, first).difference, low, high))
+            interval = difference(own, first)
+            rows[settings["title"]].append(None if np.isnan(interval[1]) else interval)
     figure = forest(rows, "difference of Dice from SwinFUSE, pre-trained; 95 % interval over folds")
     bound = max((abs(value) for intervals in rows.values() for i in intervals if i for value in i[1:]), default=1.0)
     for axis in figure.axes:

@@ -28,6 +28,7 @@ from scores import (
     arm_of,
     averaged,
     compare,
+    difference,
     few_label_scores,
     fold_interval,
     one_seed,
@@ -51,9 +52,9 @@ def _interval(mean: float, low: float, high: float, sign: str = "") -> str:
 
 
 def _difference(own: Scores, first: Scores) -> str:
-    low, high = fold_interval(own, first)
+    mean, low, high = difference(own, first)
     interval = "one fold" if np.isnan(low) else f"{low:+.2f} to {high:+.2f}"
-    return f"{compare(own, first).difference:+.2f} ({interval})"
+    return f"{mean:+.2f} ({interval})"
 
 
 def _score_table(scores: AllScores, rows: Iterable[str], first_column: str) -> str:
@@ -116,8 +117,8 @@ def few_labels() -> str:
     for test, tested_on in TESTS.items():
         line = ["the second minus the first", tested_on]
         for first, second in zip(scratch[test], pretrained[test]):
-            low, high = fold_interval(second, first)
-            line.append("-" if np.isnan(low) else _interval(compare(second, first).difference, low, high, "+"))
+            mean, low, high = difference(second, first)
+            line.append("-" if np.isnan(low) else _interval(mean, low, high, "+"))
         lines.append([*line, str(max(len(set(a) & set(b)) for a, b in zip(scratch[test], pretrained[test])))])
     titles = [f"{n} cases" for n in counts if n is not None]
     return markdown(["model", "tested on", *titles, "all cases", "patients"], lines)
@@ -134,7 +135,7 @@ def longer() -> str:
             means = shared_means(usual, more)
             line = [settings["title"], tested_on, str(settings["steps"]), str(len(means[0]))]
             line += [_interval(*summarize(list(m.values()))[:3]) if m else "-" for m in means]
-            lines.append([*line, f"{compare(more, usual).difference:+.2f}" if means[0] else "-"])
+            lines.append([*line, f"{difference(more, usual)[0]:+.2f}" if means[0] else "-"])
     return markdown(
         ["model", "tested on", "steps", "patients", "Dice after the usual steps", "Dice after these", "difference"],
         lines,

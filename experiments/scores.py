@@ -116,6 +116,13 @@ def fold_interval(first: Scores, second: Scores) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def difference(first: Scores, second: Scores) -> tuple[float, float, float]:
+    """Mean of first minus second over the patients that both have, with its interval over the folds."""
+    a, b = shared_means(first, second)
+    mean = float(np.mean([a[patient] - b[patient] for patient in a])) if a else float("nan")
+    return mean, *fold_interval(first, second)
+
+
 def seeds_of(scores: Scores) -> int:
     """Least number of seeds any patient has."""
     return min((len(values) for values in scores.values()), default=0)
