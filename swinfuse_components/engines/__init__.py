@@ -4,6 +4,7 @@ from .accumulation import HAS_ACCUMULATION, supervised_trainer
 from .configuration import bundle_root, check_configuration, save_configuration, save_patients
 from .curves import LossCurves, draw_curves, read_table
 from .data_order import ResumableBatchSampler, ResumableDataLoader
+from .files import atomic_save, atomic_write
 from .guards import EXIT_INTERRUPTED, NonFiniteGuard, NonFiniteLossError, StopOnSignal, lock_run_dir
 from .messages import StatsLogger, explanation, short_errors
 from .pretraining import (
@@ -39,6 +40,8 @@ __all__ = [
     "StatsLogger",
     "StopOnSignal",
     "TrainingProgress",
+    "atomic_save",
+    "atomic_write",
     "bundle_root",
     "check_configuration",
     "draw_curves",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from swinfuse_components import checkpoints
-from swinfuse_components.engines.atomic import remove_with_checksum, verify_checksum
 
 _PATTERN = re.compile(r"checkpoint_iteration=(\d+)\.pt")
 
@@ -27,22 +26,18 @@ def checkpoints_of(run_dir: str | Path) -> list[Path]:
 def prune(run_dir: str | Path, keep: int) -> None:
     """Remove all checkpoints but the newest ``keep``, and what an interrupted write left behind."""
     for old in checkpoints_of(run_dir)[:-keep]:
-        remove_with_checksum(old)
+        old.unlink(missing_ok=True)
     for orphan in Path(run_dir).glob(".checkpoint_iteration=*.tmp"):
         orphan.unlink(missing_ok=True)
-    for checksum in Path(run_dir).glob("checkpoint_iteration=*.pt.sha256"):
-        if not checksum.with_suffix("").exists():
-            checksum.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of a training run without running any code it may hold.
 
     Raises:
-        ValueError: its checksum is wrong, it cannot be read, holds other objects than tensors and builtins, or is not
+        ValueError: it cannot be read, holds other objects than tensors and builtins, or is not
             the state of a run; the message names the file.
     """
-    verify_checksum(path)
     state = checkpoints.read_checkpoint(path)
     if not isinstance(state, dict) or not isinstance(state.get("trainer"), dict):
         found = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__

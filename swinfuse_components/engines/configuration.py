@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from swinfuse_components.engines.atomic import write_atomically
+from swinfuse_components.engines.files import atomic_write
 from swinfuse_components.engines.value_types import wrong_values
 
 T = TypeVar("T")
@@ -65,7 +65,8 @@ def save_configuration(directory: str | Path, filename: str = "configuration.jso
     if path.exists() and path.read_text(encoding="utf-8") != text:
         number = sum(1 for _ in path.parent.glob(f"{path.stem}.*{path.suffix}")) + 1
         path.rename(path.with_suffix(f".{number}{path.suffix}"))
-    write_atomically(path, text.encode())
+    with atomic_write(path) as file:
+        file.write(text)
     return str(path)
 
 
@@ -78,7 +79,8 @@ def save_patients(directory: str | Path, items: Sequence[Mapping[str, Any]], gro
     path = Path(directory) / "patients.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     patients = sorted({str(item[group_key]) for item in items})
-    write_atomically(path, (json.dumps({"training": patients}, indent=1) + "\n").encode())
+    with atomic_write(path) as file:
+        file.write(json.dumps({"training": patients}, indent=1) + "\n")
     return str(path)
 
 

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
-from swinfuse_components.engines.atomic import write_atomically
 from swinfuse_components.engines.distributed import rank
+from swinfuse_components.engines.files import atomic_write
 from swinfuse_components.engines.pretraining import term_values
 
 
@@ -143,7 +143,8 @@ def _drop_rows_after(path: Path, iteration: int) -> None:
         return
     text = io.StringIO(newline="")
     csv.writer(text).writerows([list(kept[0]), *([_text(value) for value in row.values()] for row in kept)])
-    write_atomically(path, text.getvalue().encode())
+    with atomic_write(path) as file:
+        file.write(text.getvalue())
 
 
 def read_table(path: str | Path) -> list[dict[str, float]]:
@@ -202,7 +203,8 @@ def draw_curves(
             axis.axhline(bounds[name], color="grey", linestyle="--", linewidth=0.8, label="bound")
         axis.set(title=name, xlabel="iteration")
         axis.legend(fontsize="x-small", frameon=False)
-    figure.savefig(path, dpi=110)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def _running_mean(values: list[float], width: int) -> list[float]:

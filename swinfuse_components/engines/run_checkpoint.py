@@ -10,7 +10,6 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import nn
 
-from swinfuse_components.engines.atomic import save_atomically
 from swinfuse_components.engines.checkpoint_files import (
     checkpoint_path,
     checkpoints_of,
@@ -19,6 +18,7 @@ from swinfuse_components.engines.checkpoint_files import (
     read_checkpoint,
 )
 from swinfuse_components.engines.distributed import broadcast, gather, rank, world_size
+from swinfuse_components.engines.files import atomic_save
 from swinfuse_components.engines.random_state import get_random_state, set_random_state
 from swinfuse_components.engines.training_state import RESERVED_NAMES, collect_state, restore_state
 
@@ -30,7 +30,7 @@ class RunCheckpoint:
     object in ``objects`` under its name (``model``, ``optimizer``, ``lr_scheduler``, ...), ``trainer`` (iteration and
     epochs), ``scaler`` of mixed precision, ``evaluator`` (best metric and its epoch), ``random`` (Python, NumPy,
     PyTorch and CUDA states of every process), ``data`` (length of the data list) and, between two optimiser steps of
-    accumulated gradients, ``gradients``. Files are written atomically with a checksum, by the first process only; the
+    accumulated gradients, ``gradients``. Files are written atomically, by the first process only; the
     last ``keep`` stay. Order and augmentation of the data need no state with
     :class:`~swinfuse_components.engines.ResumableDataLoader`.
 
@@ -111,7 +111,7 @@ class RunCheckpoint:
         state["random"] = gather(random_state)
         path = checkpoint_path(self.run_dir, state["trainer"]["iteration"])
         if rank() == 0:
-            save_atomically(state, path, checksum=True)
+            atomic_save(state, path)
             prune(self.run_dir, self.keep)
         return path
 
@@ -214,4 +214,4 @@ class BestModelSaver:
             return
         if self._first_of_run and self.path.exists():
             self.path.replace(self.path.with_name(self.path.name + ".previous"))
-        save_atomically({"model": self.model.state_dict()}, self.path)
+        atomic_save({"model": self.model.state_dict()}, self.path)

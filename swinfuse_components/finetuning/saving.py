@@ -8,7 +8,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from swinfuse_components.engines.atomic import save_atomically
+from swinfuse_components.engines.files import atomic_save
 
 __all__ = ["LastModelSaver"]
 
@@ -31,4 +31,4 @@ class LastModelSaver:
 
     def __call__(self, engine: Engine) -> None:
         if not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0:
-            save_atomically({"model": self.model.state_dict()}, self.path)
+            atomic_save({"model": self.model.state_dict()}, self.path)

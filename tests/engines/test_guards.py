@@ -11,7 +11,7 @@ import torch
 from toy_training import EPOCH_LENGTH, ToyRun, make_items, rows, start, weights
 
 from swinfuse_components import engines
-from swinfuse_components.engines import atomic
+from swinfuse_components.engines import files
 from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import PretrainingLoss
 
@@ -45,7 +45,7 @@ def kill_self_at_fsync(number: int) -> Any:
         fsync(descriptor)
 
     def install() -> None:
-        atomic.os.fsync = patched  # type: ignore[assignment]
+        files.os.fsync = patched  # type: ignore[assignment]
 
     return install
 
@@ -160,15 +160,15 @@ def test_full_disk_is_a_clear_error_and_the_old_checkpoint_is_intact(tmp_path: P
 
 def test_write_error_names_the_file_and_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.pt"
-    atomic.save_atomically({"a": torch.ones(3)}, path)
+    files.atomic_save({"a": torch.ones(3)}, path)
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
-    with pytest.raises(OSError, match=r"cannot write .*weights.pt \(.* MB\): No space left on device"):
-        atomic.save_atomically({"a": torch.zeros(3)}, path)
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write .*weights.pt: No space left on device"):
+        files.atomic_save({"a": torch.zeros(3)}, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
 

@@ -1,0 +1,79 @@
+"""Atomic file writing: a file is either complete or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open ``path`` for writing so that a crash at any moment leaves the old file or the new one, never a mix.
+
+    The content goes to a temporary file beside ``path``, is flushed to the disk and renamed when the ``with`` block
+    ends without an error. A symbolic link at ``path`` is replaced, not followed. Missing folders are made.
+
+    Args:
+        path: the file.
+        mode: ``"w"`` for text (UTF-8, line ends as written) or ``"wb"`` for bytes.
+
+    Raises:
+        OSError: the disk is full, the folder is read-only or the like. The message names the file and the reason;
+            the file that was there before is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _flush_directory(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a folder that is read-only or none refuses that too
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        reason = f"cannot write {path}: {error.strerror}. Nothing that was there is lost"
+        raise OSError(error.errno, reason) from error
+
+
+def atomic_save(content: Any, path: str | Path) -> None:
+    """``torch.save``, but atomic.
+
+    Raises:
+        OSError: as :func:`atomic_write`.
+    """
+    buffer = io.BytesIO()  # in memory first: PyTorch's own writer ends a failed write in a chain of obscure errors
+    torch.save(content, buffer)
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getbuffer())
+
+
+def remove_temporary_files(folder: str | Path) -> None:
+    """Remove what interrupted calls of :func:`atomic_write` left; nobody else may be writing into the folder."""
+    for path in Path(folder).glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _flush_directory(directory: Path) -> None:
+    """The rename itself has to reach the disk too; not every system lets a directory be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
