@@ -10,8 +10,9 @@ from pathlib import Path
 import fire
 import nibabel as nib
 import numpy as np
+from demo_cohort import make_demo_cohort
 
-from swinfuse_components.data import MSDTask, make_demo_cohort, msd_datalist, read_msd_task
+from swinfuse_components.data import Task, msd_datalist, read_msd_task
 from swinfuse_components.evaluation.matrix import prediction_path
 from swinfuse_components.evaluation.pages import write_report
 from swinfuse_components.evaluation.records import CaseTable, Row
@@ -44,7 +45,7 @@ def locate(data: str, ct: str = "", mr: str = "") -> None:
         print(path)
 
 
-def _wanted(tasks: list[MSDTask], modality: str, name: str) -> list[MSDTask]:
+def _wanted(tasks: list[Task], modality: str, name: str) -> list[Task]:
     return [task for task in tasks if task.modality == modality and (not name or Path(task.dataset_dir).name == name)]
 
 
@@ -114,7 +115,7 @@ def _picture(rows: list[Row], root: Path, path: Path) -> Path:
     return side_by_side(pictures, path, classes=classes)
 
 
-def _items(root: Path) -> dict[tuple[str, str], tuple[MSDTask, dict]]:
+def _items(root: Path) -> dict[tuple[str, str], tuple[Task, dict]]:
     """Every case of the two tasks, by the names that the table of scores gives them."""
     tasks = [read_msd_task(folder) for folder in (root / "logs" / "tasks").read_text(encoding="utf-8").splitlines()[1:]]
     return {(task.name, case_name(item)): (task, item) for task in tasks for item in msd_datalist(task.dataset_dir)}

@@ -1,67 +1,73 @@
-"""Splits by patient: cross-validation folds and the split of pre-training. A patient is never on both sides."""
+"""Splits by patient (cross-validation folds, the split of pre-training), and how often each kind of image is drawn."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai.data import partition_dataset
 
-from .paths import resolve_inside, volume_stem
+from .layouts import BRATS_CHANNELS, sequence_of
+from .modalities import REGISTRY
+from .paths import read_json, resolve_inside
+from .patients import patient_of, same_patients
 
-_PATH_KEYS = ("image", "label", "ct", "mr", "mask")
-
-
-def _group_of(item: Mapping, group_key: str) -> str:
-    if group_key not in item:
-        raise ValueError(f"cannot group by '{group_key}': it is missing in the item {dict(item)!r}")
-    return str(item[group_key])
+logger = logging.getLogger(__name__)
 
 
-def assign_folds(groups: Iterable[str], num_folds: int = 5, seed: int = 0) -> dict[str, int]:
-    """Fold of every group (patient): a seeded partition into folds whose sizes differ by one at most.
+def _path_keys() -> tuple[str, ...]:
+    return ("image", "label", "mask", *REGISTRY)
 
-    The order in which the groups come does not matter, so that two data sets of the same patients get the same folds.
+
+def _patient(item: Mapping) -> str:
+    if "patient" not in item:
+        raise ValueError(f"'patient' is missing in the item {dict(item)!r}")
+    return str(item["patient"])
+
+
+def assign_folds(patients: Iterable[str], num_folds: int = 5, seed: int = 0) -> dict[str, int]:
+    """Fold of every patient: a seeded partition into folds whose sizes differ by one at most.
+
+    The order in which the patients come does not matter, so that two data sets of the same patients get the same folds.
 
     Raises:
-        ValueError: if there are fewer groups than folds, or fewer than two folds.
+        ValueError: if there are fewer patients than folds, or fewer than two folds.
     """
-    names = sorted(set(groups))
+    names = sorted(set(patients))
     if num_folds < 2 or len(names) < num_folds:
         raise ValueError(
-            f"cannot make {num_folds} folds of {len(names)} patient(s): at least 2 folds, one patient each"
+            f"cannot make {num_folds} folds of {len(names)} patient(s): at least 2 folds, one patient each; patients:"
+            f" {names[:5]}{'' if len(names) <= 5 else ' …'} (see --patient_pattern)"
         )
     partitions = partition_dataset(names, num_partitions=num_folds, shuffle=True, seed=seed, even_divisible=False)
     return {name: fold for fold, members in enumerate(partitions) for name in members}
 
 
 def split_folds(
-    items: Sequence[Mapping],
-    num_folds: int = 5,
-    seed: int = 0,
-    group_key: str = "patient",
-    assignment: Mapping[str, int] | None = None,
+    items: Sequence[Mapping], num_folds: int = 5, seed: int = 0, assignment: Mapping[str, int] | None = None
 ) -> list[dict]:
-    """Copy of ``items``, each with its ``fold``; items of one group share it.
+    """Copy of ``items``, each with its ``fold``; items of one patient share it.
 
     Args:
         items: a data list.
         num_folds: number of folds.
         seed: seed of the partition.
-        group_key: key of the group; ``"patient"`` keeps all the images of a patient together.
-        assignment: the folds of the groups, e.g. from :func:`assign_folds` over several data sets of the same patients.
+        assignment: folds by patient, e.g. from :func:`assign_folds` over several data sets of the same patients.
 
     Raises:
-        ValueError: if there are too few groups, or a group is not in ``assignment``.
+        ValueError: if there are too few patients, or one is not in ``assignment``.
     """
     if assignment is None:
-        assignment = assign_folds((_group_of(item, group_key) for item in items), num_folds, seed)
-    unknown = sorted({_group_of(item, group_key) for item in items} - set(assignment))
+        assignment = assign_folds(map(_patient, items), num_folds, seed)
+    unknown = sorted({_patient(item) for item in items} - set(assignment))
     if unknown:
-        raise ValueError(f"no fold is assigned to {group_key} {unknown}")
-    return [{**item, "fold": assignment[_group_of(item, group_key)]} for item in items]
+        raise ValueError(f"no fold is assigned to the patients {unknown}")
+    return [{**item, "fold": assignment[_patient(item)]} for item in items]
 
 
 def save_folds(items: Sequence[Mapping], path: str | os.PathLike, root: str | os.PathLike) -> Path:
@@ -76,7 +82,7 @@ def save_folds(items: Sequence[Mapping], path: str | os.PathLike, root: str | os
             return [relative(entry) for entry in value]
         return os.path.relpath(resolve_inside(root, value), os.path.abspath(root))
 
-    training = [{k: relative(v) if k in _PATH_KEYS else v for k, v in item.items()} for item in items]
+    training = [{k: relative(v) if k in _path_keys() else v for k, v in item.items()} for item in items]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps({"training": training}, indent=1) + "\n", encoding="utf-8")
@@ -84,7 +90,12 @@ def save_folds(items: Sequence[Mapping], path: str | os.PathLike, root: str | os
 
 
 def load_folds(
-    path: str | os.PathLike, *, root: str | os.PathLike | None = None, section: str = "training"
+    path: str | os.PathLike,
+    *,
+    root: str | os.PathLike | None = None,
+    section: str = "training",
+    channels: Sequence[str] = BRATS_CHANNELS,
+    patient_pattern: str | None = None,
 ) -> list[dict]:
     """Read a fold file: a section of entries with ``fold``; relative paths are taken from ``root``.
 
@@ -92,9 +103,12 @@ def load_folds(
         path: the JSON file, in the form written by :func:`save_folds`, MONAI's Auto3DSeg and others.
         root: folder of the data; the file's own folder by default. No path may leave it.
         section: ``"training"``, or the name of another list in the file.
+        channels: names of the channels; where the names of an entry's images say these sequences of MRI in another
+            order, the images are put into this one.
+        patient_pattern: see :func:`~swinfuse_components.data.patient_of`, for entries without ``patient``.
 
     Returns:
-        The entries with absolute paths; ``patient`` is filled in from the image's file name where it is missing.
+        The entries with absolute paths, each with its ``patient``.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -104,27 +118,35 @@ def load_folds(
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"fold file '{file}' does not exist")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"fold file '{file}' is not valid JSON: {error}") from error
-    entries = content.get(section) if isinstance(content, dict) else None
+    entries = read_json(file, "fold file").get(section)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"fold file '{file}' has no list '{section}'")
     base = file.parent if root is None else Path(root)
 
-    def absolute(value: object) -> object:
+    def absolute(value: object) -> Any:
         return [absolute(entry) for entry in value] if isinstance(value, list) else resolve_inside(base, value)
 
     items = []
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not set(entry) & set(_PATH_KEYS):
+        if not isinstance(entry, dict) or not set(entry) & set(_path_keys()):
             raise ValueError(f"fold file '{file}': {section}[{number}] is not an entry with images: {entry!r}")
-        item = {k: absolute(v) if k in _PATH_KEYS else v for k, v in entry.items()}
-        first = item.get("image", item.get("ct", item.get("mr", "")))
-        item.setdefault("patient", volume_stem(str(first[0] if isinstance(first, list) and first else first)))
+        item: dict[str, Any] = {k: absolute(v) if k in _path_keys() else v for k, v in entry.items()}
+        if isinstance(item.get("image"), list):
+            item["image"] = in_channel_order(item["image"], channels)
+        first = next(item[key] for key in ("image", *REGISTRY, "label", "mask") if key in item)
+        item.setdefault("patient", patient_of(first[0] if isinstance(first, list) else first, patient_pattern))
         items.append(item)
     return items
+
+
+def in_channel_order(paths: list[str], channels: Sequence[str]) -> list[str]:
+    """``paths`` in the order of ``channels`` if their names say exactly these sequences of MRI, else as they are."""
+    wanted = [sequence_of(channel) for channel in channels]
+    stored = [sequence_of(path) for path in paths]
+    if stored == wanted or None in stored or sorted(map(str, stored)) != sorted(map(str, wanted)):
+        return paths
+    logger.info("the channels %s are put into the order %s", [os.path.basename(path) for path in paths], list(channels))
+    return [paths[stored.index(name)] for name in wanted]
 
 
 def load_fold(
@@ -133,8 +155,6 @@ def load_fold(
     section: str = "training",
     *,
     root: str | os.PathLike | None = None,
-    modality: str | None = None,
-    group_key: str = "patient",
 ) -> list[dict]:
     """One side of one fold: ``"training"`` is everything but ``fold``, ``"validation"`` is ``fold``.
 
@@ -143,8 +163,6 @@ def load_fold(
         fold: number of the fold that is held out.
         section: ``"training"`` or ``"validation"``.
         root: folder of the data, for a fold file.
-        modality: set in items that do not say it (a user's own fold file).
-        group_key: no value of it may be on both sides.
 
     Raises:
         ValueError: if an entry has no integer ``fold``, the fold does not exist, a side would be empty, or a patient
@@ -156,8 +174,6 @@ def load_fold(
     for number, item in enumerate(items):
         if not isinstance(item.get("fold"), int) or isinstance(item["fold"], bool):
             raise ValueError(f"entry {number} of the data list has no integer 'fold': {item!r}")
-        if modality is not None:
-            item.setdefault("modality", modality)
     folds = sorted({item["fold"] for item in items})
     if fold not in folds or len(folds) < 2:
         raise ValueError(f"fold {fold!r} cannot be held out: the data list has the folds {folds}")
@@ -165,19 +181,14 @@ def load_fold(
         "training": [item for item in items if item["fold"] != fold],
         "validation": [item for item in items if item["fold"] == fold],
     }
-    both = set.intersection(*({str(i[group_key]) for i in side if group_key in i} for side in sides.values()))
+    both = set.intersection(*({str(i["patient"]) for i in side if "patient" in i} for side in sides.values()))
     if both:
-        raise ValueError(f"{group_key} {sorted(both)} would be on both sides of fold {fold}")
+        raise ValueError(f"patients {sorted(both)} would be on both sides of fold {fold}")
     return sides[section]
 
 
 def split_patients(
-    items: Sequence[Mapping],
-    section: str = "training",
-    *,
-    validation_fraction: float = 0.2,
-    seed: int = 0,
-    group_key: str = "patient",
+    items: Sequence[Mapping], section: str = "training", *, validation_fraction: float = 0.2, seed: int = 0
 ) -> list[dict]:
     """One side of a seeded split by patient, for pre-training.
 
@@ -186,42 +197,76 @@ def split_patients(
         section: ``"training"`` or ``"validation"``.
         validation_fraction: share of the patients held out, in (0, 1); at least one patient, and never all.
         seed: seed of the split.
-        group_key: key of the group that is kept together.
 
     Raises:
         ValueError: if there are fewer than two patients or the fraction is out of range.
     """
-    if section not in ("training", "validation"):
-        raise ValueError(f"section={section!r}: expected 'training' or 'validation'")
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction={validation_fraction}: expected a number between 0 and 1")
-    names = sorted({_group_of(item, group_key) for item in items})
+    if section not in ("training", "validation") or not 0 < validation_fraction < 1:
+        raise ValueError(
+            f"section={section!r}, validation_fraction={validation_fraction}: expected 'training' or 'validation', and"
+            " a number between 0 and 1"
+        )
+    names = sorted({_patient(item) for item in items})
     if len(names) < 2:
-        raise ValueError(f"a split by {group_key} needs at least two, found {names}")
+        raise ValueError(f"a split by patient needs at least two, found {names}")
     count = min(max(round(len(names) * validation_fraction), 1), len(names) - 1)
     ratios = [len(names) - count, count]
     held_out = set(partition_dataset(names, ratios=ratios, shuffle=True, seed=seed)[1])
-    return [dict(i) for i in items if (_group_of(i, group_key) in held_out) == (section == "validation")]
+    return [dict(item) for item in items if (_patient(item) in held_out) == (section == "validation")]
 
 
 def select_patients(
-    items: Sequence[Mapping],
-    *,
-    include: Sequence[str] | None = None,
-    exclude: Sequence[str] | None = None,
-    group_key: str = "patient",
+    items: Sequence[Mapping], *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None
 ) -> list[dict]:
     """Items of the patients in ``include`` (all by default) and not in ``exclude``; e.g. those a model never saw.
+
+    Names are compared as :func:`~swinfuse_components.data.patient_of` writes them.
 
     Raises:
         ValueError: if nothing is left.
     """
-    kept = [
-        dict(item)
-        for item in items
-        if (include is None or _group_of(item, group_key) in include)
-        and (exclude is None or _group_of(item, group_key) not in exclude)
-    ]
+    wanted = None if include is None else same_patients(include)
+    unwanted = same_patients(exclude or ())
+    named = [(patient_of(_patient(item)), dict(item)) for item in items]
+    kept = [item for name, item in named if (wanted is None or name in wanted) and name not in unwanted]
     if not kept:
-        raise ValueError(f"no item is left of {len(items)} after the selection by {group_key}")
+        raise ValueError(f"no item is left of {len(items)} after the selection by patient")
     return kept
+
+
+def sampling_weights(items: Sequence[Mapping], ratio: Mapping[str, float] | None = None) -> list[float] | None:
+    """Weights for ``torch.utils.data.WeightedRandomSampler``: how often each image is drawn.
+
+    Args:
+        items: a data list whose items say their ``modality``, and perhaps their ``source`` and its ``weight``.
+        ratio: how often each modality is drawn relative to the others, e.g. ``{"ct": 3, "mr": 1}``, however many
+            volumes there are of each; 0 leaves a modality out.
+
+    Returns:
+        One weight an item; they sum to 1. The volumes of a modality are drawn equally; where sources have weights,
+        its sources are drawn by them (1 if a source has none), and the volumes of a source equally. None if there are
+        neither ratio nor weights: every volume is drawn as often as any other.
+
+    Raises:
+        ValueError: if a modality has no share in ``ratio``, a share is negative, or nothing would be drawn.
+
+    Example:
+        >>> sampling_weights([{"modality": "ct"}, {"modality": "mr"}, {"modality": "mr"}], {"ct": 1, "mr": 1})
+        [0.5, 0.25, 0.25]
+    """
+    weighted = any("weight" in item for item in items)
+    if not weighted and not ratio:
+        return None
+    sources = [(str(item.get("modality")), str(item.get("source", ""))) for item in items]
+    counts = Counter(sources)
+    sizes = {source: 1.0 if weighted else float(count) for source, count in counts.items()}
+    sizes |= {source: float(item["weight"]) for source, item in zip(sources, items) if "weight" in item}
+    totals = {kind: sum(size for source, size in sizes.items() if source[0] == kind) for kind, _ in sizes}
+    shares = {str(kind): float(share) for kind, share in ratio.items()} if ratio else totals
+    known = set(totals) <= set(shares)
+    if not known or any(not 0 <= number < float("inf") for number in [*shares.values(), *sizes.values()]):
+        raise ValueError(f"ratio={dict(ratio or {})}: expected a number >= 0 for each of {sorted(totals)}")
+    raw = [shares[s[0]] * sizes[s] / (totals[s[0]] or 1.0) / counts[s] for s in sources]
+    if not sum(raw) > 0:
+        raise ValueError(f"ratio={dict(ratio or {})}: nothing is left to draw from {dict(counts)}")
+    return [weight / sum(raw) for weight in raw]

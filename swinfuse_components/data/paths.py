@@ -1,27 +1,41 @@
-"""Paths that come out of data lists: joined to their root, and never allowed to leave it."""
+"""Paths and JSON files of data sets: suffixes of volumes, and paths that never leave their folder."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".nhdr", ".mhd")
 
 
 class UnsafePathError(ValueError):
     """A data list names a path outside the folder it belongs to."""
 
 
+def existing_path(path: str | os.PathLike, what: str = "data set") -> Path:
+    """``path`` as an absolute :class:`~pathlib.Path`; MONAI's ``::`` in place of a ``#`` that the user typed is undone.
+
+    Raises:
+        FileNotFoundError: if there is nothing at ``path``.
+    """
+    text = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    typed = text.replace("::", "#")  # MONAI's configuration parser writes every "#" as "::"
+    found = next((name for name in (text, typed) if os.path.exists(name)), None)
+    if found is None:
+        hint = "" if os.path.isabs(os.fspath(path)) else f" (relative to '{os.getcwd()}')"
+        raise FileNotFoundError(f"{what} folder '{typed}' does not exist{hint}")
+    return Path(found)
+
+
 def existing_dir(path: str | os.PathLike, what: str = "data set") -> Path:
-    """Return ``path`` as an absolute :class:`~pathlib.Path`.
+    """``path`` as an absolute path of a folder; see :func:`existing_path`.
 
     Raises:
         FileNotFoundError: if there is nothing at ``path``.
         NotADirectoryError: if there is a file.
     """
-    folder = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
-    if not folder.exists():
-        raise FileNotFoundError(f"{what} folder '{folder}' does not exist")
+    folder = existing_path(path, what)
     if not folder.is_dir():
         raise NotADirectoryError(f"{what} folder expected, but '{folder}' is a file")
     return folder
@@ -32,6 +46,7 @@ def resolve_inside(root: str | os.PathLike, entry: object) -> str:
 
     The check is on the written path: ``..`` and absolute paths elsewhere are refused. Symbolic links are followed,
     since only the owner of the folder can have put them there; a data list, which may come from a stranger, cannot.
+    Backslashes are read as Windows writes them, unless a file has one in its name.
 
     Raises:
         UnsafePathError: if the entry leaves ``root``, is empty, is not text, or holds a NUL character.
@@ -44,25 +59,48 @@ def resolve_inside(root: str | os.PathLike, entry: object) -> str:
     if not text or "\0" in text:
         raise UnsafePathError(f"empty or malformed path {text!r} in the data list of '{root}'")
     base = os.path.abspath(os.fspath(root))
+    if "\\" in text and not os.path.exists(os.path.join(base, text)):
+        text = text.replace("\\", "/")
     path = os.path.normpath(os.path.join(base, text))
     if path == base or os.path.commonpath([base, path]) != base:
-        raise UnsafePathError(f"path '{text}' leaves its data set's folder '{base}': refused")
+        raise UnsafePathError(f"path '{os.fspath(entry)}' leaves its data set's folder '{base}': refused")
     return path
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a file's name is that of a volume; hidden files (``._case.nii.gz`` of macOS) are not."""
+    return path.name.lower().endswith(VOLUME_SUFFIXES) and not path.name.startswith(".")
 
 
 def find_volume(folder: Path, stem: str) -> Path | None:
     """The file ``stem`` + one of :data:`VOLUME_SUFFIXES` in ``folder``, or None. Compressed NIfTI goes first."""
-    for suffix in VOLUME_SUFFIXES:
-        candidate = folder / (stem + suffix)
-        if candidate.is_file():
-            return candidate
-    return None
+    candidates = (folder / (stem + suffix) for suffix in VOLUME_SUFFIXES)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def volume_stem(path: str | os.PathLike) -> str:
     """File name without its volume suffix: ``imagesTr/liver_3.nii.gz`` gives ``liver_3``."""
     name = os.path.basename(os.fspath(path))
-    for suffix in VOLUME_SUFFIXES:
-        if name.endswith(suffix):
-            return name[: -len(suffix)]
-    return os.path.splitext(name)[0]
+    suffix = next((suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: -len(suffix)] if suffix else name
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Sorted folders in ``folder``, without hidden ones and SynthRAD's ``overview`` (pictures)."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name != "overview" and p.name[0] not in "._")
+
+
+def read_json(path: Path, what: str = "") -> dict:
+    """Content of a JSON file that holds an object; a byte order mark is passed over.
+
+    Raises:
+        ValueError: if it is not JSON, or no object.
+    """
+    what = what and what + " "
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what}'{path}' is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{what}'{path}': expected a JSON object, found {type(content).__name__}")
+    return content

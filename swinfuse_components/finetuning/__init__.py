@@ -3,7 +3,7 @@
 from .description import GENERIC_DESCRIPTION, read_description, write_description
 from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
-from .inference import FlipAveragingInferer, VolumeTable, list_images, list_sequences
+from .inference import FlipAveragingInferer, VolumeTable
 from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetres, dice_of_regions
 from .optimization import EncoderFreezer, layerwise_parameter_groups
 from .results import EvaluationRecord, score_label_maps, write_evaluation
@@ -24,8 +24,6 @@ __all__ = [
     "dice_of_regions",
     "fingerprint",
     "layerwise_parameter_groups",
-    "list_images",
-    "list_sequences",
     "load_ensemble",
     "load_starting_point",
     "mirror_axes",

@@ -1,4 +1,4 @@
-"""From a path a user types to segmentations and their volumes."""
+"""Flip test-time augmentation, and the table of volumes."""
 
 from __future__ import annotations
 
@@ -15,90 +15,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-__all__ = ["FlipAveragingInferer", "VolumeTable", "list_images", "list_sequences"]
-
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-
-
-def list_images(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Items ``{"image": file or DICOM folder}`` for a path as users have them.
-
-    Args:
-        path: one image file; a folder of one DICOM series; a folder of image files or of DICOM folders; or a Medical
-            Segmentation Decathlon task, of which ``imagesTs`` is taken.
-
-    Raises:
-        FileNotFoundError: if the path does not exist or holds no image.
-
-    Example::
-
-        list_images("study/ct.nrrd")  # [{"image": "study/ct.nrrd"}]
-    """
-    root = Path(path)
-    if not root.exists():
-        raise FileNotFoundError(f"no such image or folder: {root}")
-    if root.is_file():
-        return [{"image": str(root)}]
-    if (root / "dataset.json").is_file() and (root / "imagesTs").is_dir():
-        root = root / "imagesTs"
-    if _is_dicom_series(root):
-        return [{"image": str(root)}]
-    found = [
-        child
-        for child in sorted(root.iterdir())
-        if not child.name.startswith(".")
-        and (child.name.lower().endswith(IMAGE_SUFFIXES) or (child.is_dir() and _is_dicom_series(child)))
-    ]
-    if not found:
-        raise FileNotFoundError(
-            f"{root} holds no image: expected {', '.join(IMAGE_SUFFIXES)} or folders of DICOM slices"
-        )
-    return [{"image": str(child)} for child in found]
-
-
-def list_sequences(path: str | os.PathLike[str], sequences: Sequence[str]) -> list[dict[str, Any]]:
-    """Items for a network of several registered sequences: ``image`` names one file or DICOM folder for each of them.
-
-    Args:
-        path: a patient's folder with ``<folder's name>_<sequence>`` for every sequence, each an image file or a folder
-            of DICOM slices; a folder of such folders; or what :func:`list_images` takes, files with all channels.
-        sequences: their names, in the order of the channels.
-
-    Raises:
-        FileNotFoundError: if the path does not exist or holds no image, or a patient lacks a sequence; all that is
-            missing is named.
-
-    Example::
-
-        list_sequences("new/P1", ["flair", "t1"])  # [{"image": ["new/P1/P1_flair.nii.gz", "new/P1/P1_t1"], …}]
-    """
-    root = Path(os.path.abspath(path))
-    folders = [root, *sorted(child for child in root.iterdir() if child.is_dir())] if root.is_dir() else []
-    items, missing = [], []
-    for folder in folders:
-        found = {sequence: _image_named(folder, f"{folder.name}_{sequence}") for sequence in sequences}
-        if any(found.values()):
-            missing += [f"{folder.name}_{sequence} in {folder}" for sequence, image in found.items() if image is None]
-            items.append({"image": [str(image) for image in found.values()], "patient": folder.name})
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} sequence(s) are missing: {', '.join(missing)}")
-    return items or list_images(path)
-
-
-def _image_named(folder: Path, name: str) -> Path | None:
-    files = [folder / (name + suffix) for suffix in IMAGE_SUFFIXES]
-    image = next((file for file in files if file.is_file()), folder / name)
-    return image if image.is_file() or (image.is_dir() and _is_dicom_series(image)) else None
-
-
-def _is_dicom_series(folder: Path) -> bool:
-    """Whether the first plain file is DICOM: ``DICM`` after a preamble of 128 bytes."""
-    for child in sorted(folder.iterdir()):
-        if child.is_file() and not child.name.startswith("."):
-            with child.open("rb") as stream:
-                stream.seek(128)
-                return stream.read(4) == b"DICM"
-    return False
+__all__ = ["FlipAveragingInferer", "VolumeTable"]
 
 
 class FlipAveragingInferer(Inferer):

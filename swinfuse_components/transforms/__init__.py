@@ -2,11 +2,12 @@
 
 from .convolution import RandConvolution, RandConvolutiond
 from .cutout import RandInnerCutout
-from .intensity import ModalityIntensityd
+from .intensity import ForegroundMaskd, ModalityIntensityd
 from .repeat import RepeatSamples
 from .views import RandTwoViewsd
 
 __all__ = [
+    "ForegroundMaskd",
     "ModalityIntensityd",
     "RandConvolution",
     "RandConvolutiond",

@@ -1,27 +1,37 @@
-"""Intensities by modality: Hounsfield units and arbitrary MRI units brought to one range."""
+"""Intensity scaling by modality, and the foreground of scaled images."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data.meta_obj import get_track_meta
-from monai.transforms import MapTransform, ScaleIntensityRange
+from monai.transforms import MapTransform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import convert_to_tensor, ensure_tuple_rep
 
+from ..data.modalities import REGISTRY, Modality, get_modality
+
+logger = logging.getLogger(__name__)
+
 
 class ModalityIntensityd(MapTransform):
-    """Scale CT by a fixed window of Hounsfield units and MRI by percentiles of the volume, both to [0, 1], clipped.
+    """Scale every image by the rule of its modality: CT by a window of Hounsfield units, MRI by percentiles.
 
     A CT number means the same in every scanner, so that a fixed window keeps it comparable; an MRI value does not, so
-    that it is read relative to its own volume, each channel by itself. Apply it to whole volumes, before any crop.
+    that it is read relative to its own volume, each channel by itself. Both end in [0, 1], clipped. Other modalities
+    (PET: a window of uptake values; any that is registered) follow the rule of
+    :class:`~swinfuse_components.data.Modality`. Apply it to whole volumes, before any crop. NaN and infinities become
+    the nearest end of the finite values, with a warning.
 
     Args:
         keys: keys of the images, each (C, D, H, W) or any (C, …).
-        modality: ``"ct"`` or ``"mr"`` for all keys, or one for each key (``["ct", "mr"]`` for a pair); by default the
-            item says it under ``modality_key``.
+        modality: name of a registered modality, or the definition of a new one, for all keys, or a list with one for
+            each key (``["ct", "mr"]`` for a pair); by default the item says it under ``modality_key``.
         modality_key: see ``modality``.
         ct_window: lower and upper end of the CT window in Hounsfield units.
         mr_percentiles: lower and upper percentile that become 0 and 1.
@@ -30,7 +40,7 @@ class ModalityIntensityd(MapTransform):
         allow_missing_keys: pass over keys that an item lacks.
 
     Raises:
-        ValueError: on a window or percentiles that are not increasing, or a modality other than ``ct`` and ``mr``.
+        ValueError: on a window or percentiles that are not increasing, or a modality that is not registered.
         KeyError: if an item does not say its modality.
 
     Example:
@@ -42,7 +52,7 @@ class ModalityIntensityd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        modality: str | Sequence[str] | None = None,
+        modality: str | Mapping[str, Any] | Sequence[str] | None = None,
         *,
         modality_key: str = "modality",
         ct_window: Sequence[float] = (-1000.0, 1000.0),
@@ -51,36 +61,27 @@ class ModalityIntensityd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if len(ct_window) != 2 or not ct_window[0] < ct_window[1]:
-            raise ValueError(f"ct_window={list(ct_window)}: expected two increasing Hounsfield units")
-        if len(mr_percentiles) != 2 or not 0 <= mr_percentiles[0] < mr_percentiles[1] <= 100:
-            raise ValueError(
-                f"mr_percentiles={list(mr_percentiles)}: expected two increasing numbers between 0 and 100"
-            )
+        if isinstance(modality, Mapping):
+            modality = get_modality(modality).name
         self.modality = None if modality is None else ensure_tuple_rep(modality, len(self.keys))
-        for name in self.modality or ():
-            self._check(name)
         self.modality_key = modality_key
-        self.mr_percentiles = tuple(mr_percentiles)
-        self.mr_nonzero = mr_nonzero
-        self._window = ScaleIntensityRange(*ct_window, 0.0, 1.0, clip=True)
+        for setting, ends in (("ct_window", ct_window), ("mr_percentiles", mr_percentiles)):
+            if len(ends) != 2 or not ends[0] < ends[1]:
+                raise ValueError(f"{setting}={list(ends)}: expected two increasing numbers")
+        # a copy, which travels to worker processes with this transform
+        self.rules = {
+            **REGISTRY,
+            "ct": replace(REGISTRY["ct"], limits=tuple(map(float, ct_window))),
+            "mr": replace(REGISTRY["mr"], limits=tuple(map(float, mr_percentiles)), nonzero=mr_nonzero),
+        }
+        for name in self.modality or ():
+            self._rule(name)
 
-    @staticmethod
-    def _check(name: object) -> str:
-        if name not in ("ct", "mr"):
-            raise ValueError(f"modality {name!r}: expected 'ct' or 'mr'")
-        return str(name)
-
-    def _scale_mr(self, image: torch.Tensor) -> torch.Tensor:
-        scaled = image.clone()  # not empty_like: a MetaTensor would lose its affine and the record of what was applied
-        for channel, values in enumerate(image):
-            sample = values[values != 0] if self.mr_nonzero else values
-            # a volume that is 0 everywhere has no non-zero voxel
-            sample = sample if sample.numel() else values
-            low, high = (float(percentile(sample, q)) for q in self.mr_percentiles)
-            # a constant channel becomes 0, not a division by zero
-            scaled[channel] = ((values - low) / (high - low)).clamp(0, 1) if high > low else torch.zeros_like(values)
-        return scaled
+    def _rule(self, name: object) -> Modality:
+        rule = self.rules.get(str(name))
+        if rule is None:
+            raise ValueError(f"modality {name!r}: expected one of {sorted(self.rules)}")
+        return rule
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         item = dict(data)
@@ -88,8 +89,60 @@ class ModalityIntensityd(MapTransform):
             if key not in item and self.allow_missing_keys:
                 continue
             if self.modality is None and self.modality_key not in item:
-                raise KeyError(f"the item has no '{self.modality_key}' ('ct' or 'mr'), needed to scale '{key}'")
-            modality = self._check(self.modality[number] if self.modality else item[self.modality_key])
+                raise KeyError(f"the item has no '{self.modality_key}' ({sorted(self.rules)}), needed to scale '{key}'")
+            rule = self._rule(self.modality[number] if self.modality else item[self.modality_key])
             image = convert_to_tensor(item[key], dtype=torch.float32, track_meta=get_track_meta())
-            item[key] = self._window(image) if modality == "ct" else self._scale_mr(image)
+            scaled = image.clone()  # not empty_like: a MetaTensor would lose its affine and what was applied to it
+            for channel, values in enumerate(image):
+                scaled[channel] = _scale(_finite(values, getattr(image, "meta", {})), rule)
+            item[key] = scaled
+        return item
+
+
+def _finite(values: torch.Tensor, meta: Mapping[str, Any]) -> torch.Tensor:
+    finite = torch.isfinite(values)
+    if finite.all():
+        return values
+    name = meta.get("filename_or_obj", "an image")
+    logger.warning("%s: %d voxel(s) are NaN or infinite, replaced", name, int((~finite).sum()))
+    inside = values[finite] if finite.any() else torch.zeros(1)
+    low, high = float(inside.min()), float(inside.max())
+    return torch.nan_to_num(values, nan=low, posinf=high, neginf=low)
+
+
+def _scale(values: torch.Tensor, rule: Modality) -> torch.Tensor:
+    """One channel by its rule; a constant channel becomes 0, not a division by zero."""
+    low, high = rule.limits
+    if rule.scaling != "window":
+        sample = values[values != 0] if rule.nonzero else values
+        sample = sample if sample.numel() else values  # a volume that is 0 everywhere has no non-zero voxel
+        if rule.scaling == "zscore":
+            return (values - sample.mean()) / sample.std().clamp(min=1e-8)
+        low, high = (float(percentile(sample, q)) for q in rule.limits)
+    return ((values - low) / (high - low)).clamp(0, 1) if high > low else torch.zeros_like(values)
+
+
+class ForegroundMaskd(MapTransform):
+    """Add a mask of the foreground where an item has none: voxels above a share of the range of its images.
+
+    Args:
+        keys: keys of the scaled images, each (C, D, H, W).
+        mask_key: key of the mask (1, D, H, W); one that is there is left as it is.
+        threshold: share of the range between lowest and highest value, above which a voxel is foreground.
+    """
+
+    def __init__(self, keys: KeysCollection, mask_key: str = "mask", threshold: float = 0.05) -> None:
+        super().__init__(keys)
+        self.mask_key, self.threshold = mask_key, threshold
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        if self.mask_key not in item:
+            masks = [
+                (item[key] > item[key].min() + self.threshold * (item[key].max() - item[key].min())).any(
+                    0, keepdim=True
+                )
+                for key in self.keys
+            ]
+            item[self.mask_key] = torch.stack(masks).any(0)
         return item

@@ -55,7 +55,7 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "gate_product": {"dim_options": {"gate": "product"}},
     "gate_residual": {"dim_options": {"gate": "residual"}},
     "separate_streams": {"dim_options": {"shared": False}},
-    "pairs": {"items": "@patients", "image_keys": ["ct", "mr"]},
+    "pairs": {"items": "$data.pairs_of(@patients, @image_keys)", "image_keys": ["ct", "mr"]},
     "self": {"mode": "self"},
     "ct_only": {"modalities": ["ct"]},
     "mr_only": {"modalities": ["mr"]},
@@ -217,7 +217,7 @@ def test_training_and_inference_share_network_and_deterministic_preprocessing(re
 
     def settings(transform: dict[str, Any]) -> dict[str, Any]:
         # training also loads the mask, with a key list and an interpolation for it
-        return {key: value for key, value in transform.items() if key not in ("keys", "mode", "modality")}
+        return {key: value for key, value in transform.items() if key not in ("keys", "mode", "modality", "allow_missing_keys")}
 
     theirs = [settings(t) for t in inference["preprocessing"]["transforms"][:4]]
     ours = [settings(t) for t in training["train"]["preprocessing"]["transforms"][:4]]

@@ -36,7 +36,7 @@ def test_validate_tells_good_from_bad(script, msd_folder, synthrad_folder, capsy
     (root.parent / "SynthRAD" / "Task1" / "pelvis" / "1PA000" / "mr.nii.gz").unlink()
     assert script("validate.py", root.parent) == 1
     printed = capsys.readouterr().out
-    assert "[empty_file]" in printed and "[missing_file]" in printed and printed.count("1 fatal") == 2
+    assert "[unreadable]" in printed and "[missing_file]" in printed and printed.count("1 fatal") == 2
 
 
 def test_a_broken_task_does_not_hide_its_neighbours(script, msd_folder, synthrad_folder, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 from pathlib import Path
 
 import nibabel as nib
@@ -11,21 +12,21 @@ import pytest
 from swinfuse_components.data import (
     find_problems,
     load_fold,
-    make_demo_cohort,
     msd_datalist,
     read_msd_task,
     split_folds,
     synthrad_datalist,
-    validate_folder,
 )
 
 pytest.importorskip("nilearn", reason="nilearn carries the template of the demo cohort")
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "demo_cohort.py"
+make = runpy.run_path(str(SCRIPT))["make_demo_cohort"]
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     """Six subjects of 4 mm."""
-    return make_demo_cohort(tmp_path_factory.mktemp("demo") / "cohort", subjects=6, spacing=4)
+    return make(tmp_path_factory.mktemp("demo") / "cohort", subjects=6, spacing=4)
 
 
 def voxels(path: str) -> np.ndarray:
@@ -39,7 +40,7 @@ def test_layouts_are_read_and_pass_the_check(cohort):
     assert ct.demonstration and mr.demonstration
     assert find_problems(msd_datalist(cohort["ct_task"]), labels=ct.labels) == []
     assert find_problems(msd_datalist(cohort["mr_task"]), labels=mr.labels) == []
-    assert validate_folder(os.path.dirname(cohort["synthrad"]))
+    assert find_problems(synthrad_datalist(cohort["synthrad"])) == []
     assert "not evidence" in json.loads(Path(cohort["ct_task"], "dataset.json").read_bytes())["description"]
 
 
@@ -74,21 +75,21 @@ def test_subjects_differ_in_shape_and_in_contrast(cohort):
 
 
 def test_it_is_reproducible_and_safe_to_run_twice(cohort, tmp_path):
-    again = make_demo_cohort(tmp_path / "again", subjects=6, spacing=4)
+    again = make(tmp_path / "again", subjects=6, spacing=4)
     for item, other in zip(msd_datalist(cohort["mr_task"]), msd_datalist(again["mr_task"])):
         assert np.array_equal(voxels(item["image"]), voxels(other["image"]))
     before = {path: os.stat(path).st_mtime_ns for path in map(str, (tmp_path / "again").rglob("*"))}
-    assert make_demo_cohort(tmp_path / "again", subjects=6, spacing=4) == again
+    assert make(tmp_path / "again", subjects=6, spacing=4) == again
     assert {path: os.stat(path).st_mtime_ns for path in map(str, (tmp_path / "again").rglob("*"))} == before
     with pytest.raises(FileExistsError, match="something else"):
-        make_demo_cohort(tmp_path / "again", subjects=7, spacing=4)
+        make(tmp_path / "again", subjects=7, spacing=4)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep me", encoding="utf-8")
     with pytest.raises(FileExistsError):
-        make_demo_cohort(tmp_path / "mine", subjects=6, spacing=4)
+        make(tmp_path / "mine", subjects=6, spacing=4)
     assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
     assert not list(tmp_path.glob(".*.partial"))
     with pytest.raises(ValueError, match="spacing"):
-        make_demo_cohort(tmp_path / "fine", spacing=0)
+        make(tmp_path / "fine", spacing=0)
     with pytest.raises(ValueError, match="5 folds of 3"):
-        make_demo_cohort(tmp_path / "few", subjects=3)
+        make(tmp_path / "few", subjects=3)

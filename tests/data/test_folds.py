@@ -12,13 +12,12 @@ from swinfuse_components.data import (
     UnsafePathError,
     load_fold,
     load_folds,
-    modality_weights,
     msd_datalist,
+    sampling_weights,
     save_folds,
     select_patients,
     split_folds,
     split_patients,
-    write_folds,
 )
 
 
@@ -72,9 +71,9 @@ def test_a_users_own_fold_file(tmp_path):
     entries = [{"image": [f"a{k}.nii.gz", f"b{k}.nii.gz"], "label": f"l{k}.nii.gz", "fold": k % 2} for k in range(4)]
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"training": entries, "testing": [{"image": "t.nii.gz"}]}), encoding="utf-8")
-    items = load_fold(path, 0, "validation", modality="mr")
+    items = load_fold(path, 0, "validation")
     assert [i["image"] for i in items] == [[str(tmp_path / f"{c}{k}.nii.gz") for c in "ab"] for k in (0, 2)]
-    assert items[0]["patient"] == "a0" and items[0]["modality"] == "mr"
+    assert items[0]["patient"] == "a0"
     assert load_folds(path, section="testing")[0]["image"] == str(tmp_path / "t.nii.gz")
 
 
@@ -82,7 +81,7 @@ def test_a_users_own_fold_file(tmp_path):
     ("content", "message"),
     [
         ("{", "not valid JSON"),
-        ("[]", "no list 'training'"),
+        ("[]", "expected a JSON object"),
         ('{"training": {}}', "no list 'training'"),
         ('{"training": []}', "no list 'training'"),
         ('{"training": [3]}', "not an entry"),
@@ -114,8 +113,8 @@ def test_errors_of_the_splits(tmp_path):
         load_fold(tmp_path / "none.json", 0)
     with pytest.raises(ValueError, match="5 folds of 3"):
         split_folds(items, 5)
-    with pytest.raises(ValueError, match="cannot group by 'site'"):
-        split_folds(items, 2, group_key="site")
+    with pytest.raises(ValueError, match="'patient' is missing"):
+        split_folds([{"image": "a"}], 2)
     with pytest.raises(ValueError, match="no fold is assigned"):
         split_folds(items, assignment={"p0": 0})
     with pytest.raises(ValueError, match="section"):
@@ -153,41 +152,33 @@ def test_select_patients():
     assert len(select_patients(items, include=["p0", "p2"], exclude=["p2"])) == 2
 
 
-def test_data_sets_that_share_patients_share_folds(msd_folder, tmp_path):
-    first = msd_folder(6)
-    second = first.rename(tmp_path / "Task98_Other")
-    content = json.loads((second / "dataset.json").read_text(encoding="utf-8"))
-    content["training"] = content["training"][2:]
-    (second / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
-    first = msd_folder(6)
-    paths = write_folds(tmp_path / "out", str(first), str(second), num_folds=3)
-    one, two = ({i["patient"]: i["fold"] for i in load_folds(p, root=r)} for p, r in zip(paths, (first, second)))
-    assert len(one) == 6 and len(two) == 4 and all(one[patient] == fold for patient, fold in two.items())
-    with pytest.raises(FileExistsError, match="not replaced"):
-        write_folds(tmp_path / "out", str(first))
-    with pytest.raises(ValueError, match="layout"):
-        write_folds(tmp_path / "out", str(first), layout="tar")
-
-
-@pytest.mark.parametrize("ratio", [{"ct": 1, "mr": 1}, {"ct": 3, "mr": 1}, {"ct": 0, "mr": 1}, None])
+@pytest.mark.parametrize("ratio", [{"ct": 1, "mr": 1}, {"ct": 3, "mr": 1}, {"ct": 0, "mr": 1}])
 def test_modality_ratio_of_what_is_drawn(ratio):
     items = [{"modality": "ct"}] * 30 + [{"modality": "mr"}] * 5
-    weights = modality_weights(items, ratio)
+    weights = sampling_weights(items, ratio)
     assert sum(weights) == pytest.approx(1)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.utils.data.WeightedRandomSampler(weights, 4000, generator=generator)
     share = sum(index < 30 for index in drawn) / 4000
-    wanted = ratio or {"ct": 1, "mr": 1}
     # four standard deviations of a share of 4000 draws
-    assert share == pytest.approx(wanted["ct"] / sum(wanted.values()), abs=0.032)
+    assert share == pytest.approx(ratio["ct"] / sum(ratio.values()), abs=0.032)
+
+
+def test_sources_are_drawn_by_their_weights():
+    first = {"modality": "ct", "source": "a", "weight": 3}
+    second = {"modality": "ct", "source": "b"}
+    third = {"modality": "mr", "source": "c", "weight": 4}
+    items = [first, first, second, third]
+    assert sampling_weights(items) == pytest.approx([1.5 / 8, 1.5 / 8, 1 / 8, 4 / 8])
+    assert sampling_weights(items, {"ct": 1, "mr": 1}) == pytest.approx([1.5 / 8, 1.5 / 8, 1 / 8, 1 / 2])
+    assert sampling_weights([second, third | {"weight": 0}]) == [1, 0]
+    assert sampling_weights([second, second]) is None
 
 
 def test_modality_ratio_errors():
     items = [{"modality": "ct"}, {"modality": "mr"}]
     for ratio in [{"ct": 1}, {"ct": -1, "mr": 1}, {"ct": float("nan"), "mr": 1}]:
         with pytest.raises(ValueError, match="expected a number >= 0"):
-            modality_weights(items, ratio)
+            sampling_weights(items, ratio)
     with pytest.raises(ValueError, match="nothing is left"):
-        modality_weights(items, {"ct": 0, "mr": 0})
-    with pytest.raises(ValueError, match="have no 'modality'"):
-        modality_weights([{}])
+        sampling_weights(items, {"ct": 0, "mr": 0})

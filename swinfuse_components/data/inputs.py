@@ -1,0 +1,296 @@
+"""Unlabelled images as users have them (files, folders, BIDS, DICOM series), and names for their outputs."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .checks import DataListError, Kind, find_problems
+from .layouts import brats_folders, find_sequence
+from .modalities import REGISTRY, get_modality, modality_of_word
+from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, volume_stem
+from .patients import patient_of, patients_of_files
+
+logger = logging.getLogger(__name__)
+
+_LABEL_NAME = re.compile(r"(.*[-_])?(seg|dseg|mask|masks|label|labels|segmentation|labelstr|labelsts|derivatives)")
+_DICOM_MODALITIES = {"CT": "ct", "MR": "mr", "PT": "pet", "US": "us"}
+_MEANINGLESS = {Kind.MALFORMED_ITEM, Kind.MISSING_FILE, Kind.UNREADABLE, Kind.WRONG_DIMENSIONS}
+_MEANINGLESS |= {Kind.CHANNELS, Kind.CONSTANT, Kind.GRID}
+
+
+class Series(NamedTuple):
+    """A DICOM series: its UID, number, description, modality (``CT``, ``MR``, ``PT``, …) and files in order."""
+
+    uid: str
+    number: str
+    description: str
+    modality: str
+    files: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.uid} (number {self.number or '?'}, '{self.description}', {self.modality}, {len(self.files)} files)"
+        )
+
+
+def dicom_series(folder: Path) -> list[Series]:
+    """The series of images in a folder of DICOM files; empty if it holds none."""
+    if not _starts_as_dicom(folder):
+        return []
+    import itk  # only here: its import takes seconds
+
+    names = itk.GDCMSeriesFileNames.New()
+    names.GlobalWarningDisplayOff()  # a folder of contours or plans holds no series of images, and that is fine
+    names.SetUseSeriesDetails(True)
+    names.AddSeriesRestriction("0008|0021")  # as MONAI's reader has it
+    names.SetDirectory(str(folder))
+    found = []
+    for uid in names.GetSeriesUIDs():
+        files = list(names.GetFileNames(uid))
+        header = itk.GDCMImageIO.New()
+        header.SetFileName(files[0])
+        header.ReadImageInformation()
+        tags = header.GetMetaDataDictionary()
+        uid, number, text, kind = (
+            tags[tag].strip() if tags.HasKey(tag) else ""
+            for tag in ("0020|000e", "0020|0011", "0008|103e", "0008|0060")
+        )
+        found.append(Series(uid, number, text, kind, files))
+    return found
+
+
+def _starts_as_dicom(folder: Path) -> bool:
+    """Whether the first plain file of a folder is DICOM: ``DICM`` after a preamble of 128 bytes."""
+    first = next((f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")), None)
+    if first is None or is_volume(first):
+        return False
+    with first.open("rb") as stream:
+        stream.seek(128)
+        return stream.read(4) == b"DICM"
+
+
+def _chosen_series(folder: Path, series: str | None) -> Path:
+    """``folder``, or a folder of links to the slices of the one series that is asked for."""
+    found = dicom_series(folder)
+    if len(found) < 2:
+        return folder
+    wanted = [s for s in found if series and series in (s.uid, s.number, s.description)]
+    if series == "largest":
+        wanted = [max(found, key=lambda s: len(s.files))]
+    if len(wanted) != 1:
+        listed = "; ".join(str(s) for s in found)
+        raise ValueError(
+            f"'{folder}' holds {len(found)} DICOM series: {listed}; choose with '--series': a UID, number, description,"
+            f" or 'largest'{f' (found {len(wanted)} for {series!r})' if series else ''}"
+        )
+    links = Path(tempfile.mkdtemp(prefix="series-"))
+    atexit.register(shutil.rmtree, links, ignore_errors=True)
+    target = links / folder.name
+    target.mkdir()
+    for file in wanted[0].files:
+        os.symlink(os.path.abspath(file), target / os.path.basename(file))
+    return target
+
+
+def find_images(root: Path, levels: int = 5) -> list[Path]:
+    """Volumes and folders of DICOM slices below ``root``, sorted; label maps are passed over by their names."""
+    if _starts_as_dicom(root):
+        return [root] if dicom_series(root) else []
+    found = [f for f in sorted(root.iterdir()) if is_volume(f) and not f.is_dir() and not _is_label(volume_stem(f))]
+    for folder in subfolders(root) if levels > 1 else []:
+        if not _is_label(folder.name):
+            found += find_images(folder, levels - 1)
+    return found
+
+
+def _is_label(name: str) -> bool:
+    return _LABEL_NAME.fullmatch(name.lower()) is not None
+
+
+def modality_of_file(path: Path, root: Path) -> str:
+    """Modality that a DICOM header, a word of the file's name or of its folders below ``root`` says.
+
+    Raises:
+        ValueError: if none of them does.
+    """
+    if path.is_dir():
+        tag = dicom_series(path)[0].modality
+        if tag in _DICOM_MODALITIES:
+            return _DICOM_MODALITIES[tag]
+    inner = path.relative_to(root).parts[:-1] if path != root and path.is_relative_to(root) else ()
+    for name in (volume_stem(path), *reversed(inner)):
+        for word in reversed(re.split(r"[-_ .]", name)):
+            if (kind := modality_of_word(word)) is not None:
+                return kind
+    raise ValueError(f"'{path}': neither its name nor its folders say the modality; say it ({sorted(REGISTRY)})")
+
+
+def list_images(
+    path: str | os.PathLike[str],
+    *,
+    in_channels: int = 1,
+    series: str | None = None,
+    patient_pattern: str | None = None,
+) -> list[dict[str, Any]]:
+    """Items ``{"image": file or DICOM folder, "patient": …}`` for a path as users have them.
+
+    Args:
+        path: one image file; a folder of one DICOM series; a folder with image files or DICOM folders at any depth
+            (one folder a patient, BIDS); or a task folder with ``dataset.json``, of which ``imagesTs`` is taken.
+        in_channels: channels of the network; from 2 on, files ``<case>_0000``, ``<case>_0001``, … are one image.
+        series: which series to take from a DICOM folder with several: UID, number, description, or ``"largest"``.
+        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
+
+    Raises:
+        FileNotFoundError: if the path does not exist or holds no image.
+        ValueError: if a DICOM folder holds several series and ``series`` does not choose one.
+
+    Example::
+
+        list_images("study/ct.nrrd")  # [{"image": "study/ct.nrrd", "patient": "ct"}]
+    """
+    root = existing_path(path, "image or")
+    if root.is_dir() and (root / "dataset.json").is_file() and (root / "imagesTs").is_dir():
+        root = root / "imagesTs"
+    found = find_images(root) if root.is_dir() else [root]
+    if not found:
+        raise FileNotFoundError(
+            f"'{root}' holds no image: expected {', '.join(VOLUME_SUFFIXES)} or folders of DICOM slices"
+        )
+    patients = patients_of_files([os.path.relpath(f, root.parent) for f in found], patient_pattern)
+    items: list[dict[str, Any]] = []
+    for file, patient in zip(found, patients):
+        image = _chosen_series(file, series) if file.is_dir() else file
+        stem = volume_stem(file)
+        if in_channels > 1 and stem.endswith("_0000"):
+            ending = file.name[len(stem) :]
+            images = [file.with_name(f"{stem[:-4]}{number:04d}{ending}") for number in range(in_channels)]
+            items.append({"image": [str(image) for image in images], "patient": patient})
+        elif in_channels == 1 or not re.search(r"_00\d\d$", stem):
+            items.append({"image": str(image), "patient": patient})
+    return items
+
+
+def list_sequences(
+    path: str | os.PathLike[str],
+    sequences: Sequence[str],
+    *,
+    series: str | None = None,
+    patient_pattern: str | None = None,
+) -> list[dict[str, Any]]:
+    """Items for a network of several registered sequences: ``image`` names one file or DICOM folder for each of them.
+
+    Args:
+        path: a patient's folder with ``<folder's name>_<sequence>`` for every sequence, each an image file or a folder
+            of DICOM slices, under the names of any BraTS; a folder of such folders; or what :func:`list_images` takes,
+            files with all channels.
+        sequences: their names, in the order of the channels.
+        series: see :func:`list_images`.
+        patient_pattern: see :func:`list_images`.
+
+    Raises:
+        FileNotFoundError: if the path does not exist or holds no image, or a patient lacks a sequence; all that is
+            missing is named.
+
+    Example::
+
+        list_sequences("new/P1", ["flair", "t1"])  # [{"image": ["new/P1/P1_flair.nii.gz", "new/P1/P1_t1"], …}]
+    """
+    root = existing_path(path, "image or")
+    items, missing = [], []
+    for folder in brats_folders(root, sequences) if root.is_dir() else []:
+        found = {sequence: find_sequence(folder, sequence) for sequence in sequences}
+        missing += [f"{folder.name}_{sequence} in {folder}" for sequence, image in found.items() if image is None]
+        images = [_chosen_series(f, series) if f.is_dir() else f for f in found.values() if f is not None]
+        items.append({"image": [str(image) for image in images], "patient": patient_of(folder, patient_pattern)})
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} sequence(s) are missing: {', '.join(missing)}")
+    return items or list_images(path, in_channels=len(sequences), series=series, patient_pattern=patient_pattern)
+
+
+def check_inputs(
+    items: Sequence[Mapping[str, Any]],
+    *,
+    modality: str | Mapping[str, Any] | None = None,
+    in_channels: int = 1,
+    channels: Sequence[str] = (),
+    strict: bool = False,
+    contents: bool = True,
+) -> list[dict[str, Any]]:
+    """Check images before the first window is computed; the last word before inference.
+
+    What makes an answer meaningless is an error: no such file, unreadable, not 3D, another number or order of channels,
+    constant, channels on different grids, not one finite voxel. Everything else is a warning with the file's name.
+
+    Args:
+        items: images, e.g. from :func:`list_images`.
+        modality: what they are; an item's own ``modality`` goes first.
+        in_channels: see :func:`~swinfuse_components.data.check_datalist`.
+        channels: likewise.
+        contents: likewise.
+        strict: make every warning an error.
+
+    Returns:
+        Copies of the items.
+
+    Raises:
+        DataListError: with all the findings.
+    """
+    kind = None if modality is None else get_modality(modality).name
+    listed = [{"modality": kind, **item} if kind else dict(item) for item in items]
+    warnings = set() if strict else set(Kind) - _MEANINGLESS
+    found = find_problems(listed, in_channels=in_channels, channels=channels, contents=contents, warnings=warnings)
+    if any(finding.fatal for finding in found):
+        raise DataListError(found, "warnings are errors with '--strict True'" if strict else "")
+    for finding in found:
+        logger.warning("%s", finding)
+    return [dict(item) for item in items]
+
+
+class OutputNames:
+    """Names of output files, unique whatever the inputs are called: ``output_name_formatter`` of ``SaveImaged``.
+
+    A name is the image's file name without suffix (a DICOM folder's whole name); where two are equal, that of the
+    folder goes before, or the suffix behind.
+
+    Example::
+
+        names = OutputNames()
+        dataset = Dataset(names.remember(list_images(folder)), …)
+        SaveImaged("pred", output_name_formatter=names)
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def remember(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Give every item's image a name; returns copies of the items."""
+        paths = [str(i["image"][0] if isinstance(i["image"], (list, tuple)) else i["image"]) for i in items]
+        candidates = (
+            volume_stem,
+            lambda path: f"{os.path.basename(os.path.dirname(path))}_{volume_stem(path)}",
+            lambda path: os.path.basename(path).replace(".", "_"),
+            lambda path: re.sub(r"[^\w-]+", "_", path).strip("_"),
+        )
+        left = set(paths)
+        for name in candidates:
+            counts = Counter(name(path) for path in sorted(left))
+            taken = set(self.names.values())
+            self.names |= {path: name(path) for path in left if counts[name(path)] == 1 and name(path) not in taken}
+            left -= set(self.names)
+        return [dict(item) for item in items]
+
+    def __call__(self, meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
+        """The file name for an image, as ``SaveImage`` asks for it."""
+        path = str((meta or {}).get("filename_or_obj", "image"))
+        # SaveImage cuts off what it takes for a suffix: ".100" of a DICOM folder, were it not for the one put here
+        return {"subject": self.names.get(path, volume_stem(path)) + ".nii.gz", "idx": getattr(saver, "_data_index", 0)}

@@ -1,0 +1,204 @@
+"""Images for pre-training from any number of data sets, in any layout, paired or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .checks import check_datalist
+from .folds import select_patients
+from .inputs import find_images, list_images, modality_of_file
+from .layouts import BRATS_CHANNELS, BRATS_LABELS, brats_datalist, brats_folders, synthrad_datalist, synthrad_folders
+from .modalities import REGISTRY, get_modality, modality_of_word
+from .paths import existing_path
+from .tasks import Task, msd_datalist, read_channels, read_dataset_json, read_msd_task
+
+ModalityLike = str | Mapping[str, Any] | None
+
+
+def layout_of(path: str | os.PathLike) -> str | None:
+    """``"msd"`` (with nnU-Net v2 and JSON lists), ``"brats"``, ``"synthrad"``, ``"images"``, or None for no data."""
+    root = existing_path(path)
+    if root.suffix == ".json" or (root / "dataset.json").is_file():
+        return "msd"
+    if root.is_file():
+        return "images"
+    if brats_folders(root):
+        return "brats"
+    if synthrad_folders(root):
+        return "synthrad"
+    return "images" if find_images(root) else None
+
+
+def read_task(
+    path: str | os.PathLike,
+    *,
+    modality: ModalityLike = None,
+    patient_pattern: str | None = None,
+    section: str = "training",
+) -> tuple[Task, list[dict]]:
+    """Facts and data list of a labelled data set: a folder with ``dataset.json``, a JSON list, or a BraTS folder.
+
+    Args:
+        path: the folder or file.
+        modality: where the names of the channels do not tell.
+        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
+        section: of ``dataset.json``.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`~swinfuse_components.data.msd_datalist` and
+            :func:`~swinfuse_components.data.brats_datalist`.
+    """
+    root = existing_path(path)
+    if root.is_dir() and not (root / "dataset.json").is_file() and brats_folders(root):
+        items = brats_datalist(root, patient_pattern=patient_pattern)
+        labels = {**BRATS_LABELS}
+        if any("label_values" in item for item in items):  # BraTS 2023 and later
+            labels[3] = labels.pop(4)
+        return Task(root.name, str(root), "mr", BRATS_CHANNELS, labels), items
+    task = read_msd_task(root, modality=modality)
+    return task, msd_datalist(root, section, modality=modality, patient_pattern=patient_pattern)
+
+
+def read_source(
+    path: str | os.PathLike,
+    *,
+    modality: ModalityLike = None,
+    regions: Sequence[str] | str | None = None,
+    patient_pattern: str | None = None,
+    series: str | None = None,
+) -> list[dict]:
+    """Images of one data set, without labels, in any layout.
+
+    Args:
+        path: its folder, a JSON list, or one volume.
+        modality: what its images are, where their names do not say it; in a SynthRAD folder, the only one to take.
+        regions: of a SynthRAD folder.
+        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
+        series: of DICOM folders, see :func:`list_images`.
+
+    Returns:
+        Items with one ``image`` and its ``modality``, or with registered images of a patient under the names of their
+        modalities; each with ``patient``, and ``mask`` where there is one.
+    """
+    root = existing_path(path)
+    kind = None if modality is None else get_modality(modality).name
+    layout = layout_of(root)
+    if layout is None:
+        raise ValueError(f"'{root}' holds no images in any of the layouts of docs/data.md")
+    if layout == "synthrad":
+        items = synthrad_datalist(root, regions=regions, check_files=False, patient_pattern=patient_pattern)
+        unwanted = set(REGISTRY) - {kind} if kind else set()
+        return [{key: value for key, value in item.items() if key not in unwanted} for item in items]
+    if layout == "images":
+        listed = list_images(root, series=series, patient_pattern=patient_pattern)
+        files = find_images(root) if root.is_dir() else [root]
+        return [{**item, "modality": kind or modality_of_file(f, root)} for item, f in zip(listed, files)]
+    if layout == "brats":
+        listed, names = brats_datalist(root, labelled=False, patient_pattern=patient_pattern), list(BRATS_CHANNELS)
+    else:
+        listed, names = _entries(root, patient_pattern)
+    items = []
+    for item in listed:
+        images = item["image"] if isinstance(item["image"], list) else [item["image"]]
+        for number, image in enumerate(images):
+            found = kind or item.get("modality") or modality_of_word(names[number] if number < len(names) else "")
+            if found is None:
+                raise ValueError(f"'{image}': its data list does not say the modality; say it ({sorted(REGISTRY)})")
+            items.append({"image": image, "modality": found, "patient": item["patient"]})
+    return items
+
+
+def _entries(root: Path, patient_pattern: str | None) -> tuple[list[dict], list[str]]:
+    """Entries of ``training`` and ``validation`` of a ``dataset.json`` or JSON list, and names of the channels."""
+    _, path, content = read_dataset_json(root)
+    sections = ["training", *(["validation"] if content.get("validation") else [])]
+    listed = [msd_datalist(path, section, patient_pattern=patient_pattern, labelled=False) for section in sections]
+    names = read_channels(content, path) if "modality" in content or "channel_names" in content else ()
+    return [item for part in listed for item in part], list(names)
+
+
+def pretraining_items(
+    datasets: Sequence[str | Mapping[str, Any]],
+    *,
+    regions: Sequence[str] | str | None = None,
+    modality: ModalityLike = None,
+    patient_pattern: str | None = None,
+    exclude_patients: Sequence[str] = (),
+    policy: str = "strict",
+    contents: bool = True,
+) -> list[dict]:
+    """Checked images of one or more data sets for pre-training, each data set in any layout.
+
+    Args:
+        datasets: folders or files, or dictionaries of ``path`` and, where needed, ``modality``, ``weight`` (how often
+            the source is drawn), ``name``, and ``regions``, ``patient_pattern``, ``series``: see :func:`read_source`.
+        regions: see :func:`read_source`, for data sets that do not say their own.
+        modality: likewise.
+        patient_pattern: likewise.
+        exclude_patients: patients to leave out, e.g. those that a later test needs.
+        policy: see :func:`~swinfuse_components.data.check_datalist`.
+        contents: likewise.
+
+    Returns:
+        Items as of :func:`read_source`, with ``source``, and ``weight`` where it was given.
+
+    Raises:
+        DataListError: with all that is wrong with the files, among it empty masks.
+        ValueError: if a data set cannot be read, or an unknown setting is given.
+
+    Example::
+
+        pretraining_items([{"path": "/data/Task51_CT", "weight": 2}, {"path": "/data/mr", "modality": "mr"}])
+    """
+    defaults = {"modality": modality, "regions": regions, "patient_pattern": patient_pattern}
+    items: list[dict] = []
+    for entry in [datasets] if isinstance(datasets, (str, Mapping)) else datasets:
+        settings = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
+        unknown = sorted(set(settings) - {"path", "name", "weight", "series", *defaults})
+        if unknown or "path" not in settings:
+            raise ValueError(
+                f"datasets: {dict(settings)}: expected 'path', and perhaps 'modality', 'weight', 'name', 'regions',"
+                " 'patient_pattern', 'series'"
+            )
+        source = {"source": str(settings.pop("name", settings["path"]))}
+        if "weight" in settings:
+            source["weight"] = settings.pop("weight")
+        items += [{**item, **source} for item in read_source(**{**defaults, **settings})]
+    return select_patients(check_datalist(items, policy=policy, contents=contents), exclude=exclude_patients)
+
+
+def images_of_pairs(items: Sequence[Mapping], modalities: Sequence[str] | None = None) -> list[dict]:
+    """Turn registered images of a patient into single ones: ``image``, ``modality``, and the item's other keys.
+
+    Args:
+        items: with images under the names of their modalities (``ct``, ``mr``), or with one ``image`` each.
+        modalities: those to keep, e.g. ``["ct"]``; all by default.
+
+    Raises:
+        ValueError: if nothing is left, or a modality is not registered.
+    """
+    wanted = {get_modality(name).name for name in modalities or REGISTRY}
+    images = []
+    for item in items:
+        shared = {key: value for key, value in item.items() if key not in REGISTRY}
+        listed = {"image": item["image"]} if "image" in item else {key: item[key] for key in REGISTRY if key in item}
+        images += [{"image": path, "modality": key, **shared} for key, path in listed.items()]
+    images = [image for image in images if image["modality"] in wanted]
+    if not images:
+        raise ValueError(f"none of the {len(items)} items has an image of {sorted(wanted)}")
+    return images
+
+
+def pairs_of(items: Sequence[Mapping], modalities: Sequence[str] = ("ct", "mr")) -> list[dict]:
+    """Items that have a registered image of each of ``modalities``, for views of two modalities.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    pairs = [dict(item) for item in items if all(name in item for name in modalities)]
+    if not pairs:
+        raise ValueError(f"none of the {len(items)} items has registered images of {list(modalities)}")
+    return pairs

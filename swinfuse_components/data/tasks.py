@@ -1,0 +1,208 @@
+"""Labelled data sets with a ``dataset.json``: Medical Segmentation Decathlon (MSD), nnU-Net v2, MONAI's JSON lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .modalities import get_modality, modality_of_channels
+from .paths import existing_path, read_json, resolve_inside
+from .patients import patient_of
+
+
+@dataclass(frozen=True)
+class Task:
+    """Facts of a labelled data set.
+
+    Attributes:
+        name: the task's name.
+        dataset_dir: absolute path of its folder.
+        modality: name of a registered modality.
+        channels: names of the input channels, in order.
+        labels: names of the classes by label value, background (0) included.
+        regions: label values of each region, where the data set declares regions.
+        demonstration: whether the folder says of itself that it holds a made-up demonstration.
+    """
+
+    name: str
+    dataset_dir: str
+    modality: str
+    channels: tuple[str, ...]
+    labels: dict[int, str] = field(default_factory=dict)
+    regions: dict[str, list[int]] = field(default_factory=dict)
+    demonstration: bool = False
+
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels."""
+        return len(self.channels)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included: the ``out_channels`` of a softmax network."""
+        return len(self.labels)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the foreground classes, in the order of their label values."""
+        return [self.labels[value] for value in sorted(self.labels) if value != 0]
+
+
+def read_dataset_json(path: str | os.PathLike) -> tuple[Path, Path, dict]:
+    """Folder, file and content of ``path/dataset.json``, or of a JSON list."""
+    found = existing_path(path, "MSD task")
+    if found.is_dir():
+        file = found / "dataset.json"
+        if not file.is_file():
+            inner = sorted(p.parent.name for p in found.glob("*/dataset.json"))
+            hint = f"; did you mean one of its task folders {inner}?" if inner else ""
+            raise FileNotFoundError(f"'{found}' is no MSD task folder: it has no dataset.json{hint}")
+    elif found.suffix == ".json":
+        file = found
+    else:
+        raise NotADirectoryError(f"MSD task folder expected, but '{found}' is a file")
+    return file.parent, file, read_json(file)
+
+
+def read_channels(content: Mapping, path: Path) -> tuple[str, ...]:
+    """Names of the channels that a ``dataset.json`` declares, in order."""
+    raw = content.get("modality", content.get("channel_names"))
+    if isinstance(raw, str) and raw:
+        return (raw,)
+    if isinstance(raw, dict) and raw:
+        try:
+            return tuple(str(raw[key]) for key in sorted(raw, key=int))
+        except ValueError as error:
+            raise ValueError(f"'{path}': keys of 'modality' must be channel numbers, found {list(raw)}") from error
+    raise ValueError(f"'{path}': 'modality' must map channel numbers to names, e.g. {{\"0\": \"CT\"}}; found {raw!r}")
+
+
+def _read_labels(content: Mapping, path: Path) -> tuple[dict[int, str], dict[str, list[int]]]:
+    """Names by label value, and the regions where some labels are lists of values (nnU-Net v2)."""
+    raw = content.get("labels")
+    if not isinstance(raw, dict) or not raw:
+        raise ValueError(f"'{path}': 'labels' must map label values to names, found {raw!r}")
+    labels: dict[int, str] = {}
+    regions: dict[str, list[int]] = {}
+    for key, value in raw.items():
+        # the Decathlon writes {"1": "tumour"}, nnU-Net's second version {"tumour": 1} and {"whole": [1, 2]}
+        swapped = isinstance(value, (int, list)) and not isinstance(value, bool)
+        numbers, name = (value, str(key)) if swapped else (key, str(value))
+        try:
+            values = [int(number) for number in (numbers if isinstance(numbers, list) else [numbers])]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'{path}': label {key!r}: {value!r} has no integer value") from error
+        if name.lower() == "ignore":
+            raise ValueError(f"'{path}': nnU-Net's label 'ignore' is not supported: leave those cases out")
+        if values != [0]:
+            regions[name] = sorted(values)
+        if len(values) == 1:
+            if values[0] in labels:
+                raise ValueError(f"'{path}': label value {values[0]} is declared twice")
+            labels[values[0]] = name
+    for value in {value for values in regions.values() for value in values} - set(labels):
+        labels[value] = f"label {value}"
+    if sorted(labels) != list(range(len(labels))) or len(labels) < 2:
+        raise ValueError(f"'{path}': label values must be 0 (background), 1, 2, … without gaps, found {sorted(labels)}")
+    return dict(sorted(labels.items())), regions if any(len(values) > 1 for values in regions.values()) else {}
+
+
+def read_msd_task(dataset_dir: str | os.PathLike, *, modality: str | Mapping[str, Any] | None = None) -> Task:
+    """Facts of a task folder of the Decathlon or of nnU-Net v2, or of a JSON list that declares them.
+
+    Args:
+        dataset_dir: folder with ``dataset.json``, e.g. ``…/Task09_Spleen``, or a JSON file of that form.
+        modality: see :func:`~swinfuse_components.data.get_modality`, where the channel names do not tell.
+
+    Raises:
+        FileNotFoundError: if the folder or its ``dataset.json`` is missing.
+        ValueError: if an entry of ``dataset.json`` is missing or cannot be understood; the entry is named.
+    """
+    root, path, content = read_dataset_json(dataset_dir)
+    channels = read_channels(content, path)
+    labels, regions = _read_labels(content, path)
+    try:
+        kind = get_modality(modality).name if modality else modality_of_channels(channels)
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from error
+    return Task(
+        name=str(content.get("name", root.name)),
+        dataset_dir=str(root),
+        modality=kind,
+        channels=channels,
+        labels=labels,
+        regions=regions,
+        demonstration=bool(content.get("demonstration", False)),
+    )
+
+
+def _nnunet_entries(root: Path, content: Mapping, section: str, channels: int) -> list[dict]:
+    """Entries of nnU-Net's raw data, which has no list: ``imagesTr/<case>_0000.ext`` and ``labelsTr/<case>.ext``."""
+    ending = str(content.get("file_ending", ".nii.gz"))
+    suffix = "Tr" if section == "training" else "Ts"
+    listed = content.get("dataset") if section == "training" else None
+    if isinstance(listed, dict):
+        return [{"image": entry["images"], "label": entry["label"]} for entry in listed.values()]
+    first = sorted(p.name for p in (root / f"images{suffix}").glob(f"*_0000{ending}") if not p.name.startswith("."))
+    entries = []
+    for case in (name[: -len(f"_0000{ending}")] for name in first):
+        images = [f"images{suffix}/{case}_{number:04d}{ending}" for number in range(channels)]
+        label = {"label": f"labels{suffix}/{case}{ending}"} if section == "training" else {}
+        entries.append({"image": images if channels > 1 else images[0], **label})
+    return entries
+
+
+def msd_datalist(
+    dataset_dir: str | os.PathLike,
+    section: str = "training",
+    *,
+    modality: str | Mapping[str, Any] | None = None,
+    patient_pattern: str | None = None,
+    labelled: bool = True,
+) -> list[dict]:
+    """Data list of a task (see :func:`read_msd_task`), with absolute paths.
+
+    Args:
+        dataset_dir: the task's folder, or a JSON list.
+        section: ``"training"`` or ``"validation"`` (with labels), or ``"test"``.
+        modality: see :func:`read_msd_task`.
+        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
+        labelled: False lists images alone, and asks neither for labels nor for one modality of all channels.
+
+    Returns:
+        One dictionary an image: ``image`` (a list where each channel has its own file), ``label``, ``modality``,
+        ``patient``. Existence of the files is a matter of :func:`~swinfuse_components.data.check_datalist`.
+
+    Raises:
+        FileNotFoundError: if the folder or ``dataset.json`` is missing.
+        ValueError: if the section is missing or empty, or an entry is malformed.
+        UnsafePathError: if an entry leaves the task's folder.
+    """
+    root, path, content = read_dataset_json(dataset_dir)
+    labelled = labelled and section != "test"
+    kind = read_msd_task(path, modality=modality).modality if labelled or section == "test" else None
+    entries = content.get(section)
+    if entries is None and (root / "imagesTr").is_dir():
+        entries = _nnunet_entries(root, content, section, len(read_channels(content, path)))
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+        raise ValueError(
+            f"'{path}': section '{section}' is missing or empty; expected a list of {{'image': …, 'label': …}}, or"
+            f" nnU-Net's files imagesTr/<case>_0000{content.get('file_ending', '.nii.gz')}"
+        )
+    items = []
+    for number, entry in enumerate(entries):
+        fields = {"image": entry} if isinstance(entry, str) else entry
+        if not isinstance(fields, dict) or "image" not in fields or (labelled and "label" not in fields):
+            raise ValueError(f"'{path}': {section}[{number}] needs 'image' and 'label', found {entry!r}")
+        images = fields["image"] if isinstance(fields["image"], list) else [fields["image"]]
+        files = [resolve_inside(root, image) for image in images]
+        item: dict[str, Any] = {"image": files if isinstance(fields["image"], list) else files[0]}
+        if labelled:
+            item["label"] = resolve_inside(root, fields["label"])
+        if kind or fields.get("modality"):
+            item["modality"] = kind or get_modality(fields["modality"]).name
+        items.append({**item, "patient": str(fields.get("patient") or patient_of(files[0], patient_pattern))})
+    return items
