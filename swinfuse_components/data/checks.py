@@ -191,7 +191,7 @@ class ItemCheck:
             if self.contents and not any(kind in (Kind.WRONG_DIMENSIONS, Kind.CHANNELS) for kind, _ in found):
                 values = volume.read()
                 if is_label:
-                    allowed = item.get("label_values", self.labels) if key == "label" else None
+                    allowed = item.get("allowed_labels", self.labels) if key == "label" else None
                     allowed = None if allowed is None else frozenset(allowed)
                     found += check_label(values, allowed, Kind.MASK_EMPTY if key == "mask" else Kind.LABEL_EMPTY)
                 else:
@@ -297,7 +297,7 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
             - ``in_channels``: channels that an ``image`` must have; 1 by default.
             - ``channels``: their names, compared with the names of the files where these say a sequence of MRI.
             - ``labels``: the declared label values, e.g. ``task.labels``; any by default. An item's own
-              ``label_values`` go first.
+              ``allowed_labels`` go first.
             - ``roi_size``: the region of interest in voxels; volumes below it are reported.
             - ``root``: folder that no path may leave.
             - ``required``: keys that every item must have.

@@ -89,7 +89,7 @@ def brats_datalist(
         if labelled:
             item["label"] = str(files["seg"])
             # enhancing tumour is 4 until 2021 and 3 since 2023; 4 then is a class of its own (resection cavity)
-            item["label_values"] = [0, 1, 2, 3] if _is_brats_2023(folder) else [0, 1, 2, 3, 4]
+            item["allowed_labels"] = [0, 1, 2, 3] if _is_brats_2023(folder) else [0, 1, 2, 3, 4]
         items.append(item)
     if missing and check_files:
         raise FileNotFoundError(f"{len(missing)} file(s) of the BraTS21 layout are missing: {', '.join(missing)}")

@@ -55,7 +55,7 @@ def read_task(
     if root.is_dir() and not (root / "dataset.json").is_file() and brats_folders(root):
         items = brats_datalist(root, patient_pattern=patient_pattern)
         labels = {**BRATS_LABELS}
-        if any("label_values" in item for item in items):  # BraTS 2023 and later
+        if all(4 not in item["allowed_labels"] for item in items):  # BraTS 2023 and later
             labels[3] = labels.pop(4)
         return Task(root.name, str(root), "mr", BRATS_CHANNELS, labels), items
     task = read_msd_task(root, modality=modality)

@@ -217,7 +217,8 @@ def test_training_and_inference_share_network_and_deterministic_preprocessing(re
 
     def settings(transform: dict[str, Any]) -> dict[str, Any]:
         # training also loads the mask, with a key list and an interpolation for it
-        return {key: value for key, value in transform.items() if key not in ("keys", "mode", "modality", "allow_missing_keys")}
+        other = ("keys", "mode", "modality", "allow_missing_keys")
+        return {key: value for key, value in transform.items() if key not in other}
 
     theirs = [settings(t) for t in inference["preprocessing"]["transforms"][:4]]
     ours = [settings(t) for t in training["train"]["preprocessing"]["transforms"][:4]]
