@@ -3,21 +3,21 @@
     python experiments/features.py --volumes DIR --work_dir DIR
 
 reads the pre-trainings that `run.py` left in the work folder, beside encoders with random weights, and writes
-`results/features.csv`, `results/pretraining.csv` (the loss terms over training) and, for the first fold, t-SNE pictures
+`features.csv`, `pretraining.csv` (the loss terms over training) and, for the first fold, t-SNE pictures
 into docs/images.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 from pathlib import Path
 
 import fire
 import numpy as np
+import pandas as pd
 import torch
 import yaml
-from run import HERE, RESULTS, TERMS, held_out, read_matrix
+from run import HERE, TERMS, held_out, read_matrix
 
 from swinfuse_components.checkpoints import load_pretrained
 from swinfuse_components.data import select_patients, synthrad_datalist
@@ -44,7 +44,7 @@ ENCODERS = {
     "to the paper's letter, pre-trained": ("paper", "paper"),
 }
 PICTURED = ("Swin UNETR, pre-trained", "SwinFUSE, pre-trained")
-COLUMNS = ("encoder", "fold", "measure", "value")
+COLUMNS = ["encoder", "fold", "measure", "value"]
 #: Steps of pre-training that one row of `pretraining.csv` is the mean of.
 STEPS = 10
 
@@ -93,29 +93,19 @@ def draw(name: str, encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
     scatter({"CT": ct, "MR": mr}, IMAGES / f"tsne_{plain}.png", title=name, links=list(zip(ct, mr)))
 
 
-def losses_over_training(work_dir: Path) -> list[tuple]:
+def losses_over_training(work_dir: Path) -> pd.DataFrame:
     """The loss terms of every finished pre-training, averaged over a few steps."""
-    rows: list[tuple] = []
-    for table in sorted(work_dir.glob("pretraining/*/fold*/losses.csv")):
-        if not (table.parent / "done").is_file():
-            continue
-        with table.open(newline="", encoding="utf-8") as file:
-            values = [[float(record[term]) for term in TERMS] for record in csv.DictReader(file)]
-        name, fold = table.parent.parent.name, table.parent.name.removeprefix("fold")
-        for first in range(0, len(values), STEPS):
-            some = values[first : first + STEPS]
-            rows.append((name, fold, first + len(some), *(f"{mean:.6g}" for mean in np.mean(some, axis=0))))
-    return rows
+    tables = []
+    for path in sorted(work_dir.glob("pretraining/*/fold*/losses.csv")):
+        if (path.parent / "done").is_file():
+            losses = pd.read_csv(path)[list(TERMS)]
+            some = losses.groupby(losses.index // STEPS)
+            place = {"pretraining": path.parent.parent.name, "fold": int(path.parent.name.removeprefix("fold"))}
+            tables.append(some.mean().assign(**place, step=some.size().cumsum()))
+    return pd.concat(tables, ignore_index=True)[["pretraining", "fold", "step", *TERMS]]
 
 
-def _write(target: Path, columns: tuple[str, ...], rows: list[tuple]) -> str:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-    return f"{target}: {len(rows)} values"
-
-
-def write(volumes: str, work_dir: str, crops: int = 8) -> str:
+def write(volumes: str, work_dir: str, crops: int = 8) -> None:
     """Measure every encoder on the held-out patients of every fold.
 
     Args:
@@ -139,12 +129,12 @@ def write(volumes: str, work_dir: str, crops: int = 8) -> str:
             if pretraining is not None and not checkpoint.is_file():
                 continue
             encoder = encoder_of(dim, None if pretraining is None else checkpoint, seed=fold)
-            rows += [(name, fold, key, f"{value:.6g}") for key, value in measure(encoder, places, fold).items()]
+            rows += [(name, fold, key, value) for key, value in measure(encoder, places, fold).items()]
             if fold == read_matrix()["folds"][0] and name in PICTURED:
                 draw(name, encoder, places)
-    curves = losses_over_training(Path(work_dir))
-    written = _write(RESULTS / "pretraining.csv", ("pretraining", "fold", "step", *TERMS), curves)
-    return f"{_write(RESULTS / 'features.csv', COLUMNS, rows)}\n{written}"
+    tables = {"features": pd.DataFrame(rows, columns=COLUMNS), "pretraining": losses_over_training(Path(work_dir))}
+    for name, table in tables.items():
+        table.to_csv(HERE / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
     python experiments/run.py run --volumes DIR --work_dir DIR --minutes 60 [--table main] [--arms …] [--seeds 0]
     python experiments/run.py status
 
-Every step is one `python -m monai.bundle run` of a bundle with overlays; its log starts with the exact command.
-It runs in a forked process, which spares it MONAI's import. Per-case scores go to `experiments/results/<arm>/`,
-one small CSV a cell: whoever has them can rebuild every table without training anything (`experiments/report.py`).
+Every step is one `python -m monai.bundle run` of a bundle with overlays, in a forked process (which spares it MONAI's
+import); its log starts with the exact command. Per-case scores go to `experiments/results.csv`, the time of each step
+to `experiments/times.csv`: whoever has them can rebuild every table without training (`experiments/report.py`).
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import multiprocessing
 import os
@@ -20,43 +19,32 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fire
+import pandas as pd
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
+RESULTS = HERE / "results.csv"
 FOLDS = HERE / "splits" / "sarcoma.json"
-SCORES = ("dice", "surface_distance", "hausdorff95", "sensitivity", "truth_volume", "predicted_volume")
+KEYS = ["arm", "seed", "fold"]
+COLUMNS = [*KEYS, "row", "view", "tested_on", "patient", "structure", "dice", "surface_distance", "hausdorff95"]
 TERMS = ("inpainting", "rotation", "contrastive", "density")  # of the pre-training loss, before their weights
-COLUMNS = ("arm", "seed", "fold", "row", "view", "tested_on", "patient", "structure", *SCORES)
 
 
 class OutOfTimeError(Exception):
     """The time budget is spent."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One arm with one fold and one seed."""
+class Cell(NamedTuple):
+    """One arm with one seed and one fold."""
 
     arm: str
     seed: int
     fold: int
-
-    @property
-    def name(self) -> str:
-        """Name of its folder and files."""
-        return f"seed{self.seed}_fold{self.fold}"
-
-    @property
-    def result(self) -> Path:
-        """File of its per-case scores."""
-        return RESULTS / self.arm / f"{self.name}.csv"
 
 
 @functools.cache
@@ -75,24 +63,29 @@ def cells(arms: Any = None, seeds: Any = None, folds: Any = None, table: str | N
     """Cells in the order in which they are wanted: by seed, then by arm, then by fold."""
     matrix = read_matrix()
     names = _chosen(arms, matrix["arms"])
-    unknown = sorted(set(names) - set(matrix["arms"]))
-    if unknown:
+    if unknown := sorted(set(names) - set(matrix["arms"])):
         raise ValueError(f"unknown arms {unknown}: see {HERE / 'matrix.yaml'}")
     for seed in map(int, _chosen(seeds, matrix["seeds"])):
         for name in names:
             arm = matrix["arms"][name]
             in_table = arm.get("table", "main")
             planned = arm.get("seeds", matrix["seeds"] if in_table == "main" else matrix["seeds"][:1])
-            if seed not in planned or table not in (None, in_table):
-                continue
-            for fold in _chosen(folds, matrix["folds"]):
-                if int(fold) in arm.get("folds", matrix["folds"]):
-                    yield Cell(name, seed, int(fold))
+            if seed in planned and table in (None, in_table):
+                wanted = arm.get("folds", matrix["folds"])
+                yield from (Cell(name, seed, int(f)) for f in _chosen(folds, matrix["folds"]) if int(f) in wanted)
 
 
-def overlays(matrix: Mapping[str, Any], kind: str, names: Sequence[str] = ()) -> list[str]:
+def finished(results: Path) -> set[Cell]:
+    """Cells that have scores."""
+    if not results.is_file():
+        return set()
+    rows = pd.read_csv(results, usecols=KEYS)[KEYS].drop_duplicates()
+    return {Cell(str(row.arm), int(row.seed), int(row.fold)) for row in rows.itertuples()}
+
+
+def overlays(kind: str, names: Sequence[str] = ()) -> list[str]:
     """Configuration files of a step: those of its kind, then its own overlays."""
-    return [str(HERE.parent / path) for path in [*matrix["base"][kind], *names]]
+    return [str(HERE.parent / path) for path in [*read_matrix()["base"][kind], *names]]
 
 
 def held_out(fold: int) -> list[str]:
@@ -119,13 +112,16 @@ def _bundle(run_id: str, files: Sequence[str], values: Mapping[str, Any], log: P
     monai.bundle.run(run_id=run_id, config_file=list(files), **values)
 
 
+def _append(rows: pd.DataFrame, path: Path) -> None:
+    rows.to_csv(path, mode="a", header=not path.is_file(), index=False, lineterminator="\n", float_format="%.6g")
+
+
 class Runner:
     """Runs the steps of a cell, each in a process of its own, until the time is up."""
 
-    def __init__(self, volumes: str, work_dir: str, minutes: float) -> None:
-        self.volumes, self.work = Path(volumes).resolve(), Path(work_dir).resolve()
+    def __init__(self, volumes: str, work_dir: str, minutes: float, results: Path = RESULTS) -> None:
+        self.volumes, self.work, self.results = Path(volumes).resolve(), Path(work_dir).resolve(), results
         self.deadline = time.monotonic() + 60 * minutes
-        self.matrix = read_matrix()
         self.process: Any = None
 
     def stop(self, *_: Any) -> None:
@@ -135,138 +131,104 @@ class Runner:
             self.process.terminate()
 
     def step(self, cell: Cell, kind: str, files: Sequence[str], folder: Path, **values: Any) -> None:
-        """Run a bundle, unless it is done; its time goes to `results/runs.csv`."""
-        done = folder / "done"
-        if done.is_file():
+        """Run a bundle unless it is done, in a folder that an unfinished step leaves to the next."""
+        if (folder / "done").is_file():
             return
         if time.monotonic() >= self.deadline:
             raise OutOfTimeError
-        for left in folder.glob("*") if folder.is_dir() else ():  # of a step that was cut short
+        for left in folder.glob("*") if folder.is_dir() else ():
             if left.is_file():
                 left.unlink()
-        run_id = "evaluating" if kind == "evaluate" else "training"
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        self.process = multiprocessing.get_context("fork").Process(
-            target=_bundle, args=(run_id, files, values, self.work / "logs" / f"{folder.relative_to(self.work)}.log")
-        )
+        log = self.work / "logs" / f"{folder.relative_to(self.work)}.log"
+        run_id = "evaluating" if kind == "evaluate" else "training"
+        self.process = multiprocessing.get_context("fork").Process(target=_bundle, args=(run_id, files, values, log))
         self.process.start()
         self.process.join(max(self.deadline - time.monotonic(), 1))
         if self.process.is_alive():
             self.process.terminate()
             self.process.join(10)
-            if self.process.is_alive():
-                self.process.kill()
-                self.process.join()
-            raise OutOfTimeError
+            self.process.kill()
+            self.process.join()
         if self.process.exitcode != 0:
             if time.monotonic() >= self.deadline:
                 raise OutOfTimeError
-            raise RuntimeError(f"{kind} of {cell} failed, see the log of {folder}")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            raise RuntimeError(f"{kind} of {cell} failed, see {log}")
+        after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - start
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        done.touch()
-        times = RESULTS / "runs.csv"
-        new = not times.is_file()
-        times.parent.mkdir(parents=True, exist_ok=True)
-        with times.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["arm", "seed", "fold", "step", "wall_seconds", "cpu_seconds"])
-            wall = round(time.monotonic() - start, 1)
-            writer.writerow([cell.arm, cell.seed, cell.fold, kind, wall, round(cpu, 1)])
+        (folder / "done").touch()
+        took = {"step": kind, "wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
+        _append(pd.DataFrame([{**cell._asdict(), **took}]), self.results.with_name("times.csv"))
 
     def pretrain(self, cell: Cell, name: str) -> Path:
-        """Pre-train without the patients of the fold; shared by all arms and seeds that start from it.
-
-        A fold has one pre-training, whose noise is in the spread between folds; seeds are of the fine-tuning.
-        """
-        cell = replace(cell, seed=0)
+        """Pre-train without the patients of the fold; a fold has one pre-training of a kind, which its seeds share."""
         folder = self.work / "pretraining" / name / f"fold{cell.fold}"
         self.step(
-            cell,
+            cell._replace(seed=0),
             "pretrain",
-            overlays(self.matrix, "pretrain", self.matrix["pretrainings"][name]),
+            overlays("pretrain", read_matrix()["pretrainings"][name]),
             folder,
             dataset_dir=str(self.volumes / "SynthRAD_like"),
             exclude_patients=held_out(cell.fold),
-            seed=cell.seed,
+            seed=0,
             run_dir=str(folder),
         )
         return folder / "model.pt"
 
+    def finetune(self, cell: Cell, folder: Path) -> None:
+        """Fine-tune the network of a cell's arm."""
+        arm = read_matrix()["arms"][cell.arm]
+        options: dict[str, Any] = {key: arm[key] for key in ("dim_options", "steps") if key in arm}
+        if "pretraining" in arm:
+            checkpoint = self.pretrain(cell, arm["pretraining"])
+            options |= {"start": "pretrained", "pretrained_checkpoint": str(checkpoint)}
+        if "cases" in arm:
+            some = f"$data.load_fold(@datalist, @fold or 0, 'training')[:{arm['cases']}]"
+            options["train#dataset#data"] = some
+        files = overlays("finetune", arm.get("overlays", ()))
+        options |= {"fold": cell.fold, "seed": cell.seed, "dim": arm["network"], "run_dir": str(folder)}
+        self.step(cell, "finetune", files, folder, **self._data(arm.get("trained_on", "ct")), **options)
+
     def run(self, cell: Cell) -> None:
-        """All the steps of a cell, and its scores into `results/`."""
-        settings = self.matrix["arms"][cell.arm]
-        trained = settings.get("of", cell.arm)
-        arm = self.matrix["arms"][trained]
+        """All the steps of a cell, and its scores into the results."""
+        settings = read_matrix()["arms"][cell.arm]
+        trained = cell._replace(arm=settings.get("of", cell.arm))
         tested_on = settings.get("tested_on", ["ct", "mr"])
-        folder = self.work / trained / cell.name
-        models: list[str] = []
-        if not arm.get("trivial"):
-            options: dict[str, Any] = {"dim_options": arm["dim_options"]} if "dim_options" in arm else {}
-            if "pretraining" in arm:
-                checkpoint = self.pretrain(cell, arm["pretraining"])
-                options |= {"start": "pretrained", "pretrained_checkpoint": str(checkpoint)}
-            if "cases" in arm:
-                some = f"$data.load_fold(@datalist, @fold or 0, 'training')[:{arm['cases']}]"
-                options["train#dataset#data"] = some
-            if "steps" in arm:
-                options["steps"] = arm["steps"]
-            self.step(
-                cell,
-                "finetune",
-                overlays(self.matrix, "finetune", arm.get("overlays", ())),
-                folder,
-                **self._data(arm.get("trained_on", "ct")),
-                fold=cell.fold,
-                seed=cell.seed,
-                dim=arm["network"],
-                run_dir=str(folder),
-                **options,
-            )
-            models = [str(folder)]
-        union = settings.get("table") == "union"
-        changes = ["experiments/configs/trivial_baselines.yaml"] if arm.get("trivial") else []
+        folder = self.work / trained.arm / f"seed{cell.seed}_fold{cell.fold}"
+        trivial, union = settings.get("trivial"), settings.get("table") == "union"
+        if not trivial:
+            self.finetune(trained, folder)
+        changes = ["experiments/configs/trivial_baselines.yaml"] if trivial else []
         changes += ["experiments/configs/union.yaml"] if union else []
         scores = folder / ("union" if union else "scores")
         self.step(
             cell,
             "evaluate",
-            overlays(self.matrix, "evaluate", changes),
+            overlays("evaluate", changes),
             scores,
-            models=models,
+            models=[] if trivial else [str(folder)],
             mean_mask_datasets=[self._data(key)["dataset_dir"] for key in settings.get("mean_masks", ())],
             datasets=[self._data(key) for key in tested_on],
             fold=cell.fold,
             views=settings.get("views", ["image"]),
             output_dir=str(scores),
         )
-        self._collect(cell, scores / "cases.csv", {self._column(key): key for key in tested_on})
+        self.collect(cell, scores / "cases.csv", {self._column(key): key for key in tested_on})
+
+    def collect(self, cell: Cell, cases: Path, names: Mapping[str, str]) -> None:
+        """Append the per-case scores of a cell."""
+        table = pd.read_csv(cases).rename(columns={"model": "row", "label": "structure"})
+        table = table.assign(tested_on=table["target"].map(names), **cell._asdict())
+        _append(table[COLUMNS], self.results)
 
     def _data(self, key: str) -> dict[str, str]:
-        """Folder of a task, and its folds where they are not drawn by the bundle: those of the sarcoma's patients."""
-        task = self.matrix["tasks"][key]
+        """Folder of a task, and for the sarcoma's patients their folds; other tasks have those the bundles draw."""
         folds = {"fold_file": str(FOLDS)} if key in ("ct", "mr") else {}
-        return {"dataset_dir": str(self.volumes / "MSD_like" / task), **folds}
+        return {"dataset_dir": str(self.volumes / "MSD_like" / read_matrix()["tasks"][key]), **folds}
 
     def _column(self, key: str) -> str:
         description = Path(self._data(key)["dataset_dir"]) / "dataset.json"
         return yaml.safe_load(description.read_text(encoding="utf-8"))["name"]
-
-    @staticmethod
-    def _collect(cell: Cell, cases: Path, names: Mapping[str, str]) -> None:
-        with cases.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        cell.result.parent.mkdir(parents=True, exist_ok=True)
-        partial = cell.result.with_suffix(".part")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for row in rows:
-                what = [row["model"], row["view"], names[row["target"]], row["patient"], row["label"]]
-                scores = [f"{float(row[score]):.6g}" for score in SCORES]
-                writer.writerow([cell.arm, cell.seed, cell.fold, *what, *scores])
-        os.replace(partial, cell.result)
 
 
 def run(
@@ -277,7 +239,7 @@ def run(
     seeds: Any = None,
     folds: Any = None,
     table: str | None = None,
-    results: str | None = None,
+    results: str = str(RESULTS),
     niceness: int = 19,
 ) -> str:
     """Compute cells that have no results yet, until the time is up.
@@ -290,11 +252,9 @@ def run(
         seeds: some seeds, all by default.
         folds: some folds, all by default.
         table: `main`, `ablations`, `few_labels`, `longer` or `union`; all of them by default.
-        results: folder of the scores, in place of `experiments/results`.
+        results: file of the scores.
         niceness: added to the priority number of this process.
     """
-    global RESULTS
-    RESULTS = RESULTS if results is None else Path(results).resolve()
     os.nice(niceness)
     import monai.bundle  # noqa: F401  before the processes are forked
 
@@ -302,42 +262,34 @@ def run(
     import swinfuse_components.evaluation
     import swinfuse_components.finetuning  # noqa: F401
 
-    runner = Runner(volumes, work_dir, minutes)
+    runner = Runner(volumes, work_dir, minutes, Path(results).resolve())
     runner.work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(runner.work / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SystemExit(f"another run is at work in {runner.work}") from None
-    signal.signal(signal.SIGTERM, runner.stop)
-    signal.signal(signal.SIGINT, runner.stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, runner.stop)
     done = failed = 0
-    try:
+    with FileLock(runner.work / ".lock", timeout=0):  # a second run of this folder ends with filelock's Timeout
         for cell in cells(arms, seeds, folds, table):
-            if cell.result.is_file():
+            if cell in finished(runner.results):
                 continue
             try:
                 runner.run(cell)
                 done += 1
-                print(f"{time.strftime('%H:%M:%S')} {cell.arm} {cell.name}", flush=True)
+                print(f"{time.strftime('%H:%M:%S')} {cell}", flush=True)
             except RuntimeError as error:
                 failed += 1
                 print(f"{time.strftime('%H:%M:%S')} {error}", flush=True)
-    except OutOfTimeError:
-        return f"time is up: {done} cells done, {failed} failed"
-    finally:
-        lock.release()
+            except OutOfTimeError:
+                return f"time is up: {done} cells done, {failed} failed"
     return f"nothing is left: {done} cells done, {failed} failed"
 
 
 def status() -> str:
     """How many cells of each arm have results."""
-    matrix = read_matrix()
+    done = finished(RESULTS)
     lines = []
-    for arm in matrix["arms"]:
-        planned = list(cells([arm]))
-        done = sum(cell.result.is_file() for cell in planned)
-        lines.append(f"{arm:28s} {done} of {len(planned)}")
+    for arm in read_matrix()["arms"]:
+        planned = set(cells([arm]))
+        lines.append(f"{arm:28s} {len(planned & done)} of {len(planned)}")
     return "\n".join(lines)
 
 
