@@ -131,7 +131,10 @@ def modality_of_file(path: Path, root: Path) -> str:
         for word in reversed(re.split(r"[-_ .]", name)):
             if (kind := modality_of_word(word)) is not None:
                 return kind
-    raise ValueError(f"'{path}': neither its name nor its folders say the modality; say it ({sorted(REGISTRY)})")
+    raise ValueError(
+        f"'{path}': neither its name nor its folders say the modality: say it with '--modality', or for each of"
+        f" '--datasets' ({sorted(REGISTRY)})"
+    )
 
 
 def list_images(

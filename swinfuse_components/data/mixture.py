@@ -106,7 +106,9 @@ def read_source(
         for number, image in enumerate(images):
             found = kind or item.get("modality") or modality_of_word(names[number] if number < len(names) else "")
             if found is None:
-                raise ValueError(f"'{image}': its data list does not say the modality; say it ({sorted(REGISTRY)})")
+                raise ValueError(
+                    f"'{image}': its data list does not say the modality: say it with '--modality' ({sorted(REGISTRY)})"
+                )
             items.append({"image": image, "modality": found, "patient": item["patient"]})
     return items
 

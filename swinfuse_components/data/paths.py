@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".nhdr", ".mhd")
@@ -24,6 +25,9 @@ def existing_path(path: str | os.PathLike, what: str = "data set") -> Path:
     found = next((name for name in (text, typed) if os.path.exists(name)), None)
     if found is None:
         hint = "" if os.path.isabs(os.fspath(path)) else f" (relative to '{os.getcwd()}')"
+        cut = next((argument for argument in sys.argv if argument.startswith(f"{os.fspath(path)}#")), None)
+        if cut:  # the command line takes what follows for a comment
+            hint = f": a relative path is cut at '#', write './{cut}'"
         raise FileNotFoundError(f"{what} folder '{typed}' does not exist{hint}")
     return Path(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import Any
 from .modalities import get_modality, modality_of_channels
 from .paths import existing_path, read_json, resolve_inside
 from .patients import patient_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,8 @@ def msd_datalist(
             f"'{path}': section '{section}' is missing or empty; expected a list of {{'image': …, 'label': …}}, or"
             f" nnU-Net's files imagesTr/<case>_0000{content.get('file_ending', '.nii.gz')}"
         )
+    if section == "training" and content.get("numTraining") not in (None, len(entries)):
+        logger.warning("'%s' says numTraining %s; its list of %d is taken", path, content["numTraining"], len(entries))
     items = []
     for number, entry in enumerate(entries):
         fields = {"image": entry} if isinstance(entry, str) else entry

@@ -4,12 +4,13 @@ from .description import GENERIC_DESCRIPTION, read_description, write_descriptio
 from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
 from .inference import FlipAveragingInferer, VolumeTable
+from .laterality import mirror_axes
 from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetres, dice_of_regions
 from .optimization import EncoderFreezer, layerwise_parameter_groups
 from .results import EvaluationRecord, score_label_maps, write_evaluation
 from .saving import LastModelSaver
 from .starting_points import load_starting_point, pretraining_patients
-from .task import mirror_axes, patients_of, regions_of
+from .task import patients_of, regions_of
 
 __all__ = [
     "GENERIC_DESCRIPTION",

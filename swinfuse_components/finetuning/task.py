@@ -1,4 +1,4 @@
-"""What follows from a task's classes: regions of the metric, and mirrors that keep their meaning."""
+"""Regions of the metric, and the patients of a data list."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["mirror_axes", "patients_of", "regions_of"]
-
-_DIRECTIONS = (("left", "right"), ("anterior", "posterior"), ("superior", "inferior", "upper", "lower"))
+__all__ = ["patients_of", "regions_of"]
 
 
 def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -25,20 +23,6 @@ def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
     if description.get("regions"):
         return {name: list(values) for name, values in description["regions"].items()}
     return {name: [int(value)] for value, name in description["labels"].items() if int(value) != 0}
-
-
-def mirror_axes(description: Mapping[str, Any]) -> list[int]:
-    """Spatial axes of a right-anterior-superior volume that may be mirrored for augmentation.
-
-    All three, except those that a class is named for: a mirrored left parotid gland, or the anterior part of a mirrored
-    hippocampus, would be labelled as what it no longer is.
-
-    Example::
-
-        mirror_axes({"labels": {"0": "background", "1": "Anterior", "2": "Posterior"}})  # [0, 2]
-    """
-    names = " ".join(str(name).lower() for name in description["labels"].values())
-    return [axis for axis, words in enumerate(_DIRECTIONS) if not any(word in names for word in words)]
 
 
 def patients_of(items: Iterable[Mapping[str, Any]]) -> list[str]:

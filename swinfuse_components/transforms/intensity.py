@@ -78,10 +78,7 @@ class ModalityIntensityd(MapTransform):
             self._rule(name)
 
     def _rule(self, name: object) -> Modality:
-        rule = self.rules.get(str(name))
-        if rule is None:
-            raise ValueError(f"modality {name!r}: expected one of {sorted(self.rules)}")
-        return rule
+        return self.rules.get(str(name)) or get_modality(str(name))
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         item = dict(data)
