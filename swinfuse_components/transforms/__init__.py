@@ -1,17 +1,35 @@
-"""Dictionary transforms that MONAI lacks."""
+"""Transforms that MONAI lacks: views with targets, intensities by modality, random contrast."""
 
-from .convolution import RandConvolution, RandConvolutiond
+from .contrast import (
+    RandContrast,
+    RandContrastd,
+    RandConvolution,
+    RandOneContrast,
+    RandSpatialBlend,
+    scale_to_unit,
+)
 from .cutout import RandInnerCutout
 from .intensity import ForegroundMaskd, ModalityIntensityd
+from .mind import MindSSC, MindSSCd
+from .regional_contrast import RandCurve, RandLabelCurves, RandRegionContrast
 from .repeat import RepeatSamples
 from .views import RandTwoViewsd
 
 __all__ = [
     "ForegroundMaskd",
+    "MindSSC",
+    "MindSSCd",
     "ModalityIntensityd",
+    "RandContrast",
+    "RandContrastd",
     "RandConvolution",
-    "RandConvolutiond",
+    "RandCurve",
     "RandInnerCutout",
+    "RandLabelCurves",
+    "RandOneContrast",
+    "RandRegionContrast",
+    "RandSpatialBlend",
     "RandTwoViewsd",
     "RepeatSamples",
+    "scale_to_unit",
 ]

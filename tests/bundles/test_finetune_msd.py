@@ -233,7 +233,7 @@ def test_the_path_that_monai_label_adds_does_not_disturb(repository: Path, rando
 
 
 @pytest.mark.parametrize(
-    "overlay", ["strong_intensity", "frozen_random_encoder", "swin_unetr", "blank", "silhouette", "cache_on_disk"]
+    "overlay", ["frozen_random_encoder", "swin_unetr", "blank", "silhouette", "cache_on_disk"]
 )
 def test_overlays_train_as_they_say(
     overlay: str, run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
