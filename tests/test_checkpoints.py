@@ -485,8 +485,54 @@ def test_stated_patch_merging_has_to_be_that_of_the_network(write: Callable) -> 
     current, legacy = SwinFUSE(1, 2, **SMALL, dim="none"), SwinFUSE(1, 2, **SMALL, dim="none", downsample="legacy")
     refused(current, path, r"Build it with downsample='legacy'", merging="legacy")
     refused(legacy, path, r"Build it with downsample='merging'", merging="current")
-    for network, stated in ((current, "current"), (legacy, "legacy"), (current, "auto")):
+    for network, stated in ((current, "current"), (legacy, "legacy")):
         assert not load_pretrained(network, path, merging=stated).warnings
+
+
+def test_segmentation_weights_of_unknown_age_are_loaded_with_a_warning(write: Callable) -> None:
+    network = SwinFUSE(1, 2, **SMALL, dim="none")
+    for part in ("encoder", "all"):
+        (warning,) = load_pretrained(network, write(SwinUNETR(1, 2, feature_size=12).state_dict()), part=part).warnings
+        assert "merging='legacy'" in warning
+    assert not load_pretrained(network, write({"model": SwinFUSEPretrainer(**SMALL).state_dict()}), part="swin").notes
+
+
+def test_recorded_second_merging_is_not_the_first(write: Callable) -> None:
+    path = write(SwinUNETR(1, 2, feature_size=12, downsample="mergingv2").state_dict())
+    path.with_name("model.json").write_text('{"network_options": {"downsample": "mergingv2"}}', encoding="utf-8")
+    refused(SwinFUSE(1, 2, **SMALL, dim="none"), path, r"mergingv2 patch merging \(by the record.*'mergingv2'")
+    assert not load_pretrained(SwinFUSE(1, 2, **SMALL, dim="none", downsample="mergingv2"), path).warnings
+
+
+def test_convolutions_of_the_second_version_are_not_dropped(write: Callable) -> None:
+    path = write(SwinUNETR(1, 2, feature_size=12, use_v2=True).state_dict())
+    refused(SwinFUSE(1, 2, **SMALL, dim="none"), path, "use_v2=True", merging="current")
+    assert len(load_pretrained(SwinFUSE(1, 2, **SMALL, dim="none", use_v2=True), path, merging="current").loaded) > 126
+
+
+def test_leaving_the_module_of_a_file_is_a_warning(write: Callable) -> None:
+    path = write({"model": SwinFUSEPretrainer(**SMALL).state_dict()})
+    report = load_pretrained(SwinFUSE(1, 2, **SMALL, dim="none"), path, part="swin")
+    assert any("domain invariance module are left out" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["model.", "net.", "network.", "_forward_module.", "_fsdp_wrapped_module.", "a.module.b._orig_mod."]
+)
+def test_any_common_prefix_is_found(prefix: str, write: Callable) -> None:
+    source = SwinFUSE(1, 2, **SMALL)
+    wrapped = {prefix + key: value for key, value in source.state_dict().items()}
+    inside = {key.replace("swinViT.", "swinViT._orig_mod."): value for key, value in source.state_dict().items()}
+    for content in (wrapped, {**wrapped, "criterion.weight": torch.ones(2)}, inside):
+        network = SwinFUSE(1, 2, **SMALL)
+        load_pretrained(network, write({"state_dict": content}), part="all")
+        assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), source.state_dict().values()))
+
+
+def test_two_encoders_in_one_file_are_refused(write: Callable) -> None:
+    weights = SwinUNETR(1, 2, feature_size=12).state_dict()
+    both = {f"{name}.{key}": value for name in ("student", "teacher") for key, value in weights.items()}
+    refused(SwinFUSE(1, 2, **SMALL, dim="none"), write(both), "several Swin encoders, under 'student.', 'teacher.'")
 
 
 @pytest.mark.parametrize("record", [{"downsample": "legacy"}, {"network_options": {"downsample": "legacy"}}])
@@ -494,7 +540,7 @@ def test_recorded_patch_merging_has_to_be_that_of_the_network(record: dict, writ
     path = write(SwinUNETR(1, 2, feature_size=12).state_dict())
     path.with_name("model.json").write_text(json.dumps(record), encoding="utf-8")
     current, legacy = SwinFUSE(1, 2, **SMALL, dim="none"), SwinFUSE(1, 2, **SMALL, dim="none", downsample="legacy")
-    refused(current, path, r"legacy patch merging \(so its record\).*downsample='legacy'")
+    refused(current, path, r"legacy patch merging \(by the record.*downsample='legacy'")
     assert not load_pretrained(legacy, path).warnings
     assert not load_pretrained(current, path, merging="current").warnings, "what the user says goes first"
 
@@ -513,9 +559,9 @@ def test_report_names_every_tensor_once_with_status_and_reason(write: Callable) 
     report = load_pretrained(network, write({"model": pretrainer.state_dict()}))
     lines = report.table().splitlines()[1:]
     wanted = [key for key in network.state_dict() if key.startswith("swinViT.")]
-    assert [line.split()[1] for line in lines] == wanted + list(report.left)
-    assert lines[0].split()[0] == "adapted" and "1 input channel spread over 4" in lines[0]
-    assert "(12, 1, 2, 2, 2) -> (12, 4, 2, 2, 2)" in lines[0]
+    assert [line.split()[0] for line in lines] == wanted + list(report.left)
+    assert lines[0].split()[1] == "adapted" and "1 input channel spread over 4" in lines[0]
+    assert "(12, 1, 2, 2, 2)" in lines[0] and "(12, 4, 2, 2, 2)" in lines[0]
     assert "no such tensor in the network" in lines[-1]
     short = str(report)
     assert "153 loaded, 1 adapted, 16 left" in short.splitlines()[0]
@@ -525,7 +571,7 @@ def test_report_names_every_tensor_once_with_status_and_reason(write: Callable) 
 def test_report_shows_the_name_in_the_file(write: Callable) -> None:
     report = load_pretrained(SwinUNETR(1, 2, feature_size=12), write(swin_unetr_ssl()))
     line = next(line for line in report.table().splitlines() if "layers1.0.blocks.0.mlp.linear1.weight" in line)
-    assert "file: module.layers1.0.blocks.0.mlp.fc1.weight" in line
+    assert "module.layers1.0.blocks.0.mlp.fc1.weight" in line
 
 
 def test_report_is_logged_louder_where_something_can_be_wrong(

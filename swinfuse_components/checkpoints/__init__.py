@@ -1,11 +1,9 @@
 """Weights in and out: read a checkpoint without running code, load it into a network, and say what happened."""
 
-from .digest import sha256
-from .errors import CheckpointError
 from .loading import load_pretrained
-from .names import SourceWeights, identify_source
-from .reading import find_state_dict, read_checkpoint
+from .reading import CheckpointError, find_state_dict, read_checkpoint, read_weights, sha256
 from .report import LoadReport, TensorRecord
+from .sources import SourceWeights, identify_source
 
 __all__ = [
     "CheckpointError",
@@ -16,5 +14,6 @@ __all__ = [
     "identify_source",
     "load_pretrained",
     "read_checkpoint",
+    "read_weights",
     "sha256",
 ]

@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import torch
-from monai.networks.nets.swin_unetr import SwinTransformer
+from monai.networks.nets.swin_unetr import PatchMerging, PatchMergingV2, SwinTransformer
 from torch import Tensor, nn
 
-from swinfuse_components.networks import LegacyPatchMerging
-
-from .errors import CheckpointError
-from .names import DIM, ENCODER, SourceWeights, identify_source
-from .reading import find_state_dict, read_checkpoint
+from ..networks import LegacyPatchMerging
+from .reading import CheckpointError, read_weights
+from .records import differing_settings, recorded_merging
 from .report import ADAPTED, KEPT, LEFT, LOADED, MISMATCH, MISSING, LoadReport, TensorRecord
-from .settings import differing_settings, recorded_merging
+from .sources import DIM, ENCODER, SourceWeights, identify_source
 
 PARTS = ("encoder", "swin", "all")
 MERGINGS = ("auto", "legacy", "current")
@@ -29,9 +28,12 @@ _IMAGE_CONVOLUTIONS = (
     "encoder1.layer.conv1.conv.weight",
     "encoder1.layer.conv3.conv.weight",
 )
+# Residual convolutions of `use_v2`.
+_V2_CONVOLUTION = re.compile(re.escape(ENCODER) + r"layers\dc\.")
 # Buffers that follow from the architecture alone.
 _DERIVED = ("relative_position_index", "num_batches_tracked")
 _MOST_NAMED = 12
+_MERGING_NAMES = {LegacyPatchMerging: "legacy", PatchMerging: "merging", PatchMergingV2: "mergingv2"}
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +65,9 @@ def load_pretrained(
         minimum: with ``allow_partial``, the share of the part's tensors that has to fit all the same.
         merging: the patch merging with which the weights were trained: ``"legacy"`` (MONAI before 1.5), ``"current"``,
             or ``"auto"``: by the kind of checkpoint where that tells. Weights of one merging load into the other
-            without a word and compute something else, so a stated merging that is not the network's is an error, and
-            a recognised one a warning. ``downsample="legacy"`` builds a network with the old one.
+            without a sign and compute something else, so a stated or recorded merging that is not the network's is an
+            error, and one that the kind of checkpoint suggests, or leaves open, a warning. ``downsample="legacy"``
+            builds a network with the old one.
 
     Returns:
         the report, which is also logged: a table, one line for each group of tensors (``report.table()``: each tensor).
@@ -86,7 +89,7 @@ def load_pretrained(
         raise ValueError(f"merging: found {merging!r}, expected one of {MERGINGS}")
     targets = _targets(network)
     try:
-        source = identify_source(find_state_dict(read_checkpoint(path), path))
+        source = identify_source(read_weights(path))
     except CheckpointError:
         raise
     except ValueError as error:
@@ -94,7 +97,7 @@ def load_pretrained(
     report = LoadReport(str(path), source.description, part, notes=list(source.notes))
     values = _match(targets, source, part, report)
     _refuse_other_region(targets, source, part, report)
-    _refuse_forgotten_module(targets, source, part, report, allow_partial)
+    _refuse_forgotten_modules(targets, source, part, report, allow_partial)
     _refuse_other_module(network, source, part, report)
     _refuse_gaps(report, allow_partial, minimum)
     _check_values(values, source, report)
@@ -203,11 +206,23 @@ def _region(token_size: int) -> str:
     return f"{token_size} (planes of {edge} x {edge}: a region of {2 * edge} voxels)" if is_plane else str(token_size)
 
 
-def _refuse_forgotten_module(
+def _refuse_forgotten_modules(
     targets: Mapping[str, Tensor], source: SourceWeights, part: str, report: LoadReport, allow_partial: bool
 ) -> None:
-    """An encoder that was trained behind a domain invariance module is half a model without it."""
+    """Refuse to drop a module of the encoder: what was trained behind it is half a model without it."""
+    convolutions = [n for n in source.tensors if _V2_CONVOLUTION.match(n) and n not in targets]
+    if convolutions and not allow_partial:
+        raise CheckpointError(
+            f"{report.path}: its encoder has {len(convolutions)} tensors of the convolutions in front of the stages "
+            f"({_some(convolutions)}) that the network lacks. Build the network with use_v2=True",
+            report,
+        )
     left = [name for name in source.tensors if name.startswith(DIM) and name not in targets]
+    if left and part == "swin":
+        report.warnings.append(
+            f"the {len(left)} tensors of the file's domain invariance module are left out: its encoder was trained "
+            "behind that module"
+        )
     if left and part != "swin" and not allow_partial:
         raise CheckpointError(
             f"{report.path}: the file has {len(left)} tensors of a domain invariance module that the network lacks "
@@ -256,30 +271,31 @@ def _check_values(values: Mapping[str, Tensor], source: SourceWeights, report: L
 
 
 def _check_merging(network: nn.Module, source: SourceWeights, stated: str, report: LoadReport) -> None:
-    legacy_network = any(_legacy_mergings(network))
-    known: str | None = stated if stated != "auto" else None
-    how = "so you say"
-    if known is None and source.legacy_merging is None:
-        # a file of a known kind came from elsewhere: what lies beside it is the record of another network
-        known, how = recorded_merging(Path(report.path)), "so its record"
-    if known is not None:
-        if (known == "legacy") != legacy_network:
-            built = "legacy" if legacy_network else "current"
-            raise CheckpointError(
-                f"{report.path}: its weights were trained with the {known} patch merging ({how}), the network "
-                f"has the {built} one. Build it with downsample='{'legacy' if known == 'legacy' else 'merging'}'",
-                report,
-            )
-    elif source.legacy_merging and not legacy_network:
+    built = {_MERGING_NAMES[type(m)] for m in network.modules() if type(m) in _MERGING_NAMES}
+    known, how = (stated, "as given by `merging`") if stated != "auto" else (None, "")
+    if known is None and source.merging != "legacy":
+        # a file that is known to come from elsewhere lies beside the record of another network, if of any
+        known, how = recorded_merging(Path(report.path)), "by the record beside them"
+    same = built == {known} or (known == "current" and "legacy" not in built)
+    if known is not None and built and not same:
+        raise CheckpointError(
+            f"{report.path}: its weights were trained with the {known} patch merging ({how}), the network has the "
+            f"{' and '.join(built)} one. Build it with downsample='{'merging' if known == 'current' else known}'",
+            report,
+        )
+    if known is None and source.merging == "legacy" and "legacy" not in built:
         report.warnings.append(
             "weights of this kind were trained with the patch merging of MONAI before 1.5, which read two octants "
             "twice and missed two. The network has today's and computes something else from them: build it with "
             "downsample='legacy', or say merging='current' if you know better"
         )
-
-
-def _legacy_mergings(network: nn.Module) -> Iterator[bool]:
-    return (isinstance(module, LegacyPatchMerging) for module in network.modules())
+    elif known is None and source.merging == "unknown" and built:
+        report.warnings.append(
+            "nothing tells whether these weights were trained with the patch merging of MONAI before 1.5 or with "
+            f"today's; the network has the {' and '.join(built)} one, and wrong ones change its output by about a "
+            "tenth. Say merging='legacy' or merging='current', and build the network with downsample='legacy' for the "
+            "first (the Model Zoo's and the BraTS21 challenge's Swin UNETR weights are of that kind)"
+        )
 
 
 def _some(names: list[str]) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+if TYPE_CHECKING:
+    from .report import LoadReport
 
 # where the training codes of Swin UNETR, MONAI, Lightning-style scripts and this project put the network's weights
 STATE_DICT_KEYS = ("model", "state_dict", "model_state_dict", "network", "net")
@@ -28,6 +30,31 @@ _HARMLESS: list[Any] = [
 ]
 # how the restricted reader names what it refuses; a name that is none comes from a damaged file
 _FOREIGN = re.compile(r"(?:GLOBAL|unrecognized function|but got) (?:<\w+ ')?([A-Za-z_][\w.]*\.\w+)")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or does not fit the network; the network is then unchanged.
+
+    ``report`` is the :class:`LoadReport` where the file was read but does not fit, else None.
+    """
+
+    def __init__(self, message: str, report: LoadReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hexadecimal digits (``hashlib.file_digest`` is new in Python 3.11)."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The network's weights in a checkpoint file, on the CPU: :func:`read_checkpoint`, then :func:`find_state_dict`."""
+    return find_state_dict(read_checkpoint(path), path)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
-from itertools import groupby
+from typing import NamedTuple
+
+import pandas as pd
 
 LOADED, ADAPTED, KEPT, MISSING, MISMATCH, LEFT = "loaded", "adapted", "kept", "missing", "mismatch", "left"
 
 
-@dataclass(frozen=True)
-class TensorRecord:
+class TensorRecord(NamedTuple):
     """One tensor of the network, of the file, or of both.
 
     Attributes:
@@ -78,43 +78,20 @@ class LoadReport:
 
     def table(self) -> str:
         """One line for every tensor: status, name, name in the file, shapes, reason."""
-        return self._heading() + "\n" + _align([_row(record) for record in self.records])
+        rows = pd.DataFrame(self.records, columns=TensorRecord._fields).fillna("")
+        return self._heading() + "\n" + rows.to_string(index=False, header=False)
 
     def __str__(self) -> str:
         """The same with tensors of one module, status and reason folded into one line."""
-        rows = []
-        for (status, module, reason), group in groupby(self.records, key=lambda r: (r.status, _module(r), r.reason)):
-            records = list(group)
-            many = [status, module, f"{len(records)} tensors", "", reason]
-            rows.append(many if len(records) > 1 else _row(records[0]))
-        return self._heading() + "\n" + _align(rows)
+        rows = pd.DataFrame(self.records, columns=TensorRecord._fields)
+        module = rows["name"].str.extract(r"^(swinViT\.[^.]+|[^.]+)")[0] + ".*"
+        counts = rows.groupby(["status", module, "reason"], sort=False).size().reset_index(name="tensors")
+        counts["tensors"] = counts["tensors"].map("{} tensors".format)
+        return self._heading() + "\n" + counts[["status", 0, "tensors", "reason"]].to_string(index=False, header=False)
 
     def _heading(self) -> str:
-        counts = Counter(record.status for record in self.records)
-        said = ", ".join(f"{counts[s]} {s}" for s in (LOADED, ADAPTED, KEPT, MISSING, MISMATCH, LEFT) if counts[s])
+        counts = pd.Series([record.status for record in self.records]).value_counts()
+        said = ", ".join(f"{counts[s]} {s}" for s in (LOADED, ADAPTED, KEPT, MISSING, MISMATCH, LEFT) if s in counts)
         lines = [f"weights from {self.path} ({self.source}), part '{self.part}': {said}"]
         lines += [f"WARNING: {text}" for text in self.warnings] + [f"note: {text}" for text in self.notes]
         return "\n".join(lines)
-
-
-def _module(record: TensorRecord) -> str:
-    parts = record.name.split(".")
-    return ".".join(parts[: 2 if parts[0] == "swinViT" else 1]) + ".*"
-
-
-def _row(record: TensorRecord) -> list[str]:
-    shapes = [_shape(record.file_shape), _shape(record.network_shape)]
-    differ = record.file_shape is not None and record.network_shape is not None and shapes[0] != shapes[1]
-    shape = " -> ".join(shapes) if differ else shapes[0] or shapes[1]
-    renamed = record.file_key and record.file_key != record.name
-    return [record.status, record.name, shape, f"file: {record.file_key}" if renamed else "", record.reason]
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "" if shape is None else "(" + ", ".join(map(str, shape)) + ")"
-
-
-def _align(rows: list[list[str]]) -> str:
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(5)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join("  " + line.rstrip() for line in lines)

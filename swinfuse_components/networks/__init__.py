@@ -7,10 +7,9 @@ from .encoder import SwinFUSEEncoder
 from .heads import ContrastiveHead, InpaintingDecoder, RotationHead
 from .merging import LegacyPatchMerging
 from .pretrainer import SwinFUSEPretrainer
-from .released import ReleasedDomainInvarianceModule
 from .segmentation import SwinFUSE
 from .stem import DomainInvariantStem, insert_domain_invariance
-from .variants import build_domain_invariance
+from .variants import ReleasedDomainInvarianceModule, build_domain_invariance
 
 __all__ = [
     "ContrastiveHead",

@@ -12,8 +12,8 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from .domain_invariance import DomainInvarianceOutput
+from .fast import use_efficient_stages
 from .merging import resolve_downsample
-from .stage import use_efficient_stages
 from .variants import build_domain_invariance
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .domain_invariance import DomainInvarianceOutput
 from .encoder import SwinFUSEEncoder
 from .heads import ContrastiveHead, InpaintingDecoder, RotationHead
-from .scripting import FixedSizeModule
+from .segmentation import FixedSizeModule
 
 MODES = ("cross", "self")
 

@@ -11,7 +11,27 @@ from torch import Tensor, nn
 
 from .encoder import SwinFUSEEncoder
 from .merging import resolve_downsample
-from .scripting import FixedSizeModule
+
+
+class FixedSizeModule(nn.Module):
+    """A network as traced for one input size, in a module that ``torch.jit.script`` accepts.
+
+    Args:
+        network: takes one image (B, channels, D, H, W).
+        in_channels: its channels.
+        roi_size: the (D, H, W) it is traced for.
+    """
+
+    def __init__(self, network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> None:
+        super().__init__()
+        parameter = next(network.parameters())
+        example = torch.zeros(1, in_channels, *roi_size, device=parameter.device, dtype=parameter.dtype)
+        with torch.no_grad():
+            self.traced = torch.jit.trace(network, example, check_trace=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One image of the traced size."""
+        return self.traced(x)
 
 
 class SwinFUSE(SwinUNETR):

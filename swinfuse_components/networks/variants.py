@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from monai.utils import ensure_tuple_rep
+from torch import Tensor, nn
 
-from .domain_invariance import DomainInvarianceModule
-from .released import ReleasedDomainInvarianceModule
+from .domain_invariance import DomainInvarianceModule, DomainInvarianceOutput
 
 VARIANTS = ("swinfuse", "paper", "released", "none")
 # Eq. 1 to the letter: the product with the embedding, a Psi for each stream, nothing else inside the stack.
@@ -51,3 +52,51 @@ def build_domain_invariance(
             raise ValueError("embedding_size: found None, expected (D, H, W) for the released variant")
         return ReleasedDomainInvarianceModule(embed_dim, embedding_size, **options)
     raise ValueError(f"dim: found {variant!r}, expected one of {VARIANTS}")
+
+
+class ReleasedDomainInvarianceModule(nn.Module):
+    """Two ``torch.nn.MultiheadAttention`` on planes of the embedding, as published at github.com/devalab/SwinFUSE.
+
+    It differs from Eq. 1 of the paper, and is kept to compare with, defects included:
+
+    - the planes stand on the batch axis and the batch on the sequence axis, so attention runs across the samples
+      of a batch; at batch size 1 the softmax has one key only, its weight is 1, the output is a linear map of the
+      input, and the query and key projections get exactly zero gradient;
+    - the product with the embedding is missing: the mean of the two attention outputs replaces the embedding;
+    - it has one layer with ``num_heads`` heads where the paper has four of 3, 6, 12 and 24;
+    - in the published network both inputs are the same tensor (use ``mode="self"`` of the pre-training network).
+
+    Args:
+        embed_dim: channels C of the embeddings.
+        embedding_size: spatial size (D, H, W) of the embeddings, or one number for a cube; H * W is the dimension of
+            the tokens (2304 at 96 cubed, where the module has 42.5 million parameters).
+        num_heads: attention heads, a divisor of H * W.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide H * W; inputs of the wrong shape.
+    """
+
+    def __init__(self, embed_dim: int, embedding_size: Sequence[int] | int, *, num_heads: int = 3) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.embedding_size = ensure_tuple_rep(embedding_size, 3)
+        self.token_dim = self.embedding_size[1] * self.embedding_size[2]
+        if self.token_dim % num_heads:
+            raise ValueError(
+                f"num_heads: found {num_heads}, expected a divisor of the token dimension H * W = {self.token_dim}"
+            )
+        self.mh1 = nn.MultiheadAttention(self.token_dim, num_heads)
+        self.mh2 = nn.MultiheadAttention(self.token_dim, num_heads)
+
+    def forward(self, p_i: Tensor, p_j: Tensor) -> DomainInvarianceOutput:
+        """Two embeddings (B, C, D, H, W) to their attention outputs and the mean of these, of the same shape."""
+        expected = (self.embed_dim, *self.embedding_size)
+        for name, p in (("p_i", p_i), ("p_j", p_j)):
+            if not torch.jit.is_tracing() and tuple(p.shape[1:]) != expected:
+                raise ValueError(f"{name}: found shape {tuple(p.shape)}, expected (B, {', '.join(map(str, expected))})")
+        x_i, x_j = p_i.flatten(3).flatten(1, 2), p_j.flatten(3).flatten(1, 2)
+        # No batch_first: the first axis, the samples, is taken for the sequence. This is the published behaviour.
+        y_i, _ = self.mh1(x_j, x_i, x_i)
+        y_j, _ = self.mh2(x_i, x_j, x_j)
+        stream_i, stream_j = y_i.reshape(p_i.shape), y_j.reshape(p_j.shape)
+        return DomainInvarianceOutput((stream_i + stream_j) / 2, stream_i, stream_j)

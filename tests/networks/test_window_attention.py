@@ -16,12 +16,10 @@ from monai.networks.nets.swin_unetr import (
     get_window_size,
 )
 
-from swinfuse_components.networks import block_attention
-from swinfuse_components.networks.merging import LegacyPatchMerging, merge
-from swinfuse_components.networks.stage import SwinStage
-from swinfuse_components.networks.window_attention import EfficientWindowAttention
-from swinfuse_components.networks.window_mask import order_by_kind, window_mask
-from swinfuse_components.networks.window_plan import window_plan
+from swinfuse_components.networks.fast import EfficientWindowAttention, blocks
+from swinfuse_components.networks.fast.stage import SwinStage, merge
+from swinfuse_components.networks.fast.windows import order_by_kind, window_mask, window_plan
+from swinfuse_components.networks.merging import LegacyPatchMerging
 
 CPU = torch.device("cpu")
 VOLUMES = [((6, 9, 3), (3, 3, 3)), ((4, 4, 4), (2, 2, 2)), ((5, 10, 5), (5, 5, 5)), ((3, 4, 8), (3, 2, 4))]
@@ -115,7 +113,7 @@ def test_blocks_of_a_volume_equal_monai(way, size, window):
 @pytest.mark.parametrize("elements", [1, 1500, 10**6])  # one window at a time, several, several heads
 @pytest.mark.parametrize("options", [{"qkv_bias": True}, {"qkv_bias": False}, {"use_checkpoint": True}])
 def test_however_many_windows_at_a_time(scale, elements, options, monkeypatch):
-    monkeypatch.setattr(block_attention, "ELEMENTS_AT_A_TIME", elements)
+    monkeypatch.setattr(blocks, "ELEMENTS_AT_A_TIME", elements)
     monai = layer((3, 3, 3), scale, **options)
     x = torch.randn(2, 8, 7, 8, 10, dtype=torch.float64)
     # Large scores have large gradients, and those of the keys' bias add up to zero.
@@ -134,17 +132,32 @@ def test_blocks_in_float32_with_large_scores_stay_finite():
 def test_blocks_pass_gradcheck():
     torch.manual_seed(0)
     plan = window_plan(1, (3, 2, 3), (2, 2, 2), (1, 0, 1), CPU)
-    assert any(kind.mask is not None for kind in plan.kinds) and any(len(kind.padding) for kind in plan.kinds)
+    assert any(kind.mask is not None for kind in plan.kinds) and any(len(k.keys) > len(k.inside) for k in plan.kinds)
     qkv, padding, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((18, 3, 2, 2), (2, 2, 2), (2, 8, 8)))
 
     def attend(qkv, padding, bias, safe):
         biases = [kind.key_bias(bias) for kind in plan.kinds]
-        return block_attention.BlockAttention.apply(qkv, padding, plan, 0.7, safe, *biases)
+        return blocks.BlockAttention.apply(qkv, padding, plan, 0.7, safe, *biases)
 
     inputs = [x.requires_grad_() for x in (qkv, padding, bias)]
     for safe in (True, False):
         assert torch.autograd.gradcheck(lambda *x, safe=safe: attend(*x, safe), inputs)
     torch.testing.assert_close(attend(*inputs, True), attend(*inputs, False))
+
+
+def test_second_derivatives_equal_monai_or_are_an_error():
+    """Of a whole stage, so that the merging's own backward pass is in it too."""
+    monai = layer((3, 3, 3), downsample=PatchMerging)
+    x, direction = (torch.randn(1, 8, 6, 6, 6, dtype=torch.float64) for _ in range(2))
+
+    def product(stage):
+        at = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(stage(at).pow(3).sum(), at, create_graph=True)
+        return torch.autograd.grad((gradient * direction).sum(), at)[0]
+
+    torch.testing.assert_close(product(SwinStage(copy.deepcopy(monai), "plain")), product(monai), rtol=1e-9, atol=1e-9)
+    with pytest.raises(RuntimeError, match="attention='plain'"):
+        product(SwinStage(copy.deepcopy(monai), "blocks"))
 
 
 def test_blocks_leave_their_inputs_alone():
@@ -201,10 +214,10 @@ def test_smaller_windows_than_the_table():
 )
 def test_choice_of_the_way(setting, dtype, dropout, way):
     ours = EfficientWindowAttention(attention(attn_drop=dropout), setting)
-    assert ours.way(torch.zeros(1, dtype=dtype)) == way
-    assert (ours.eval().way(torch.zeros(1)) == "plain") == (setting == "plain")
+    assert ours.backend(torch.zeros(1, dtype=dtype)) == way
+    assert (ours.eval().backend(torch.zeros(1)) == "plain") == (setting == "plain")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert ours.way(torch.zeros(1)) == ("fused" if setting == "fused" else "plain")
+        assert ours.backend(torch.zeros(1)) == ("fused" if setting == "fused" else "plain")
 
 
 def test_half_precision_stays_close():

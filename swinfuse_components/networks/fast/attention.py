@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
-from .block_attention import SAFE_SCORE, BlockAttention
-from .window_mask import WindowMask, order_by_kind
-from .window_plan import WindowPlan
+from .blocks import SAFE_SCORE, BlockAttention
+from .windows import WindowMask, WindowPlan, order_by_kind
 
 ATTENTION = ("auto", "plain", "blocks", "fused")
 
@@ -45,17 +44,17 @@ class EfficientWindowAttention(nn.Module):
         b, n, c = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads)
         bias = self._bias(n)
-        if self.way(qkv) != "fused" or isinstance(mask, Tensor):
+        if self.backend(qkv) != "fused" or isinstance(mask, Tensor):
             out = self._plain(qkv, bias, mask.dense() if isinstance(mask, WindowMask) else mask)
         else:
             out = self._fused(qkv, bias, mask)
         return self.proj_drop(self.proj(out))
 
-    def attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
+    def forward_blocks(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """The same in all windows of volumes (B, D, H, W, C), in blocks; nothing need be padded, shifted or cut."""
         qkv = self.qkv(x).view(-1, 3, self.num_heads, x.shape[-1] // self.num_heads)
         kind = plan.kinds[0]
-        bias = self._bias(len(kind.inside) + len(kind.padding))
+        bias = self._bias(len(kind.keys))
         # What a block makes of the zeros that it pads with.
         padding = qkv.new_zeros(qkv.shape[1:]) if self.qkv.bias is None else self.qkv.bias.view(qkv.shape[1:])
         # By Cauchy and Schwarz no score is larger than this; if it is small, nothing need be taken off before exp.
@@ -72,7 +71,7 @@ class EfficientWindowAttention(nn.Module):
         index = cast(Tensor, self.relative_position_index)[:n, :n].reshape(-1)
         return self.relative_position_bias_table[index].reshape(n, n, -1).permute(2, 0, 1).contiguous()
 
-    def way(self, x: Tensor) -> str:
+    def backend(self, x: Tensor) -> str:
         """``"plain"``, ``"blocks"`` or ``"fused"``, for an input of the device and type of ``x``."""
         dropped = self.training and self.attn_drop.p > 0
         if self.attention == "plain" or dropped or torch.jit.is_tracing() or torch.compiler.is_compiling():

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .window_plan import WindowKind, WindowPlan
+from .windows import WindowKind, WindowPlan
 
 # Attention weights held at a time (1 MiB in float32): a step of the loop then stays within a core's second-level cache.
 ELEMENTS_AT_A_TIME = 2**18
@@ -36,8 +35,8 @@ def _unpack(qkv: Tensor, padding: Tensor, plan: WindowPlan, scale: float) -> Ite
     for kind in plan.kinds:
         rows = slice(first, first + kind.windows * len(kind.inside))
         q, k, v = _by_window(qkv.index_select(0, plan.order[rows]), kind).permute(2, 3, 0, 1, 4).contiguous()
-        if len(kind.padding):
-            k_padding, v_padding = padding[:, :, None, None].expand(-1, -1, kind.windows, 1, -1)
+        if empty := len(kind.keys) - len(kind.inside):
+            k_padding, v_padding = padding[:, :, None, None].expand(-1, -1, kind.windows, empty, -1)
             k, v = torch.cat([k, k_padding], 2), torch.cat([v, v_padding], 2)
         yield _Windows(kind, rows, q.mul_(scale).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
         first = rows.stop
@@ -93,11 +92,14 @@ class BlockAttention(torch.autograd.Function):
     over, and much of its time goes into moving them. Here the weights of a few windows live at a time; what is kept
     for the backward pass is one or two numbers a row. The exponentials are not normalised, the results are. Voxels
     are taken from the volume and put back into it by index, so that nothing is padded, rolled or cut into windows;
-    the padding asks nothing and is one key.
+    the padding asks nothing.
 
     Arguments of ``apply``: ``qkv`` (voxels of the batch, 3, heads, d); ``padding`` (2, heads, d), its key and value;
     the plan; ``scale`` of the scores; ``safe``, whether no score can overflow the exponential; for each kind of the
-    plan its bias (heads, q, keys). Result: (voxels, heads * d). Gradients reach all tensors, once.
+    plan its bias (heads, q, keys). Result: (voxels, heads * d).
+
+    Raises:
+        RuntimeError: (in the backward pass) second derivatives are asked for, which it does not have.
     """
 
     @staticmethod
@@ -123,8 +125,9 @@ class BlockAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise RuntimeError("attention='blocks' has no second derivatives: build the network with attention='plain'")
         qkv, padding, out, *others = ctx.saved_tensors
         plan: WindowPlan = ctx.plan
         biases, kept = others[: len(plan.kinds)], others[len(plan.kinds) :]
@@ -151,9 +154,9 @@ class BlockAttention(torch.autograd.Function):
                 torch.bmm(scores.transpose(1, 2), part.q[some], out=grad_k[some])
             grad_biases.append(grad_bias)
             parts = [x.unflatten(0, (-1, part.kind.windows)) for x in (grad_q.mul_(ctx.scale), grad_k, grad_v)]
-            if len(part.kind.padding):
-                grad_padding += torch.stack([x[:, :, -1].sum(1) for x in parts[1:]])
+            voxels = len(part.kind.inside)
+            grad_padding += torch.stack([x[:, :, voxels:].sum((1, 2)) for x in parts[1:]])
             rows = _by_window(grads[part.rows], part.kind)
             for number, x in enumerate(parts):
-                rows[:, :, number].copy_(x[:, :, : len(part.kind.inside)].permute(1, 2, 0, 3))
+                rows[:, :, number].copy_(x[:, :, :voxels].permute(1, 2, 0, 3))
         return grads.flatten(1).index_select(0, plan.back).view_as(grads), grad_padding, None, None, None, *grad_biases

@@ -1,4 +1,4 @@
-"""Settings of the domain invariance module that its tensors do not show, from the files a training leaves behind."""
+"""Settings of a network that its tensors do not show, from the records that a training leaves beside its weights."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import Any, cast
 
 from torch import nn
 
-from swinfuse_components.networks import DomainInvarianceModule
-from swinfuse_components.networks.domain_invariance import CoAttentionLayer
-from swinfuse_components.networks.variants import PAPER_OPTIONS
+from ..networks import DomainInvarianceModule
+from ..networks.domain_invariance import CoAttentionLayer
+from ..networks.variants import PAPER_OPTIONS
 
 # written beside the weights: by pre-training the whole configuration, by fine-tuning the model's description
 RECORDS = ("configuration.json", "model.json")
 _INVISIBLE = ("gate", "residual", "num_heads", "head_dim")
-_LARGEST_RECORD = 2**20
 
 
 def differing_settings(path: Path, network: nn.Module) -> list[str]:
     """How the module of the network differs from the one that the record beside a checkpoint describes.
 
     A module with another gate, other residuals, or other heads of the same total width has tensors of the same names
-    and shapes; it loads without a word and computes something else.
+    and shapes; it would load without a sign and compute something else.
 
     Args:
         path: the checkpoint; ``configuration.json`` or ``model.json`` in its folder are read as data.
@@ -52,23 +51,20 @@ def differing_settings(path: Path, network: nn.Module) -> list[str]:
 
 
 def recorded_merging(path: Path) -> str | None:
-    """The patch merging, "legacy" or "current", that the record beside a checkpoint names; None if it names none."""
+    """The patch merging (as in ``downsample``) that the record beside a checkpoint names, or None."""
     for content in _records(path):
         options = content.get("network_options")
-        downsample = content.get("downsample", options.get("downsample") if isinstance(options, Mapping) else None)
-        if downsample in ("legacy", "merging"):
-            return "legacy" if downsample == "legacy" else "current"
+        merging = content.get("downsample", options.get("downsample") if isinstance(options, Mapping) else None)
+        if merging in ("legacy", "merging", "mergingv2"):
+            return str(merging)
     return None
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
     """The readable records beside a checkpoint."""
     for name in RECORDS:
-        record = path.with_name(name)
         try:
-            content = (
-                json.loads(record.read_text(encoding="utf-8")) if record.stat().st_size < _LARGEST_RECORD else None
-            )
+            content = json.loads(path.with_name(name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(content, Mapping):
@@ -78,20 +74,13 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
 def _recorded_settings(path: Path) -> dict[str, Any] | None:
     """The invisible settings by name; None if no record gives them plainly."""
     for content in _records(path):
-        if content.get("dim") not in ("swinfuse", "paper"):
-            continue
         options = content.get("dim_options") or {}
-        if not isinstance(options, Mapping) or any(_is_expression(value) for value in options.values()):
+        if content.get("dim") not in ("swinfuse", "paper") or not isinstance(options, Mapping):
             continue
-        defaults = {
-            key: parameter.default for key, parameter in inspect.signature(DomainInvarianceModule).parameters.items()
-        }
+        if any(isinstance(value, str) and value.startswith(("@", "$", "%")) for value in options.values()):
+            continue  # a reference or expression of MONAI's configurations, which is not evaluated here
+        parameters = inspect.signature(DomainInvarianceModule).parameters
         variant = PAPER_OPTIONS if content["dim"] == "paper" else {}
-        settings = {**defaults, **variant, **options}
+        settings = {**{key: parameter.default for key, parameter in parameters.items()}, **variant, **options}
         return {key: list(settings[key]) if key == "num_heads" else settings[key] for key in _INVISIBLE}
     return None
-
-
-def _is_expression(value: object) -> bool:
-    """A reference or expression of MONAI's configurations, which is not evaluated here."""
-    return isinstance(value, str) and value.startswith(("@", "$", "%"))

@@ -1,4 +1,4 @@
-"""Whose checkpoint is it, and what are its weights called here: one naming for all known sources.
+"""Detect the kind of a checkpoint by its keys and map them to the names used here.
 
 The common naming is that of MONAI's ``SwinUNETR`` and this project's networks: the encoder under ``swinViT.``, its
 domain invariance module under ``swinViT.domain_invariance.``, decoders and heads beside it.
@@ -14,8 +14,9 @@ from torch import Tensor
 
 ENCODER = "swinViT."
 DIM = ENCODER + "domain_invariance."
-# put in front of all names by DistributedDataParallel and by torch.compile
-_WRAPPERS = ("module.", "_orig_mod.")
+# what DistributedDataParallel, torch.compile, Fabric, FSDP and activation checkpointing put into names, at any place
+_WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_FIRST = "patch_embed.proj.weight"
 
 # The convolutions of Swin UNETR's inpainting decoder stand at every fourth place of one nn.Sequential, because
 # normalisation, activation and upsampling have no weights.
@@ -29,15 +30,15 @@ class SourceWeights(NamedTuple):
         description: the kind of checkpoint, for people.
         tensors: common name to tensor.
         original: common name to the name in the file.
-        legacy_merging: True where this kind is known to have been trained with the patch merging that MONAI had
-            before 1.5, None where it is unknown.
+        merging: ``"legacy"`` where this kind is known to have been trained with the patch merging of MONAI before
+            1.5, ``"unknown"`` where there are well-known files of both kinds, None for networks of this project.
         notes: what a user of these weights should know.
     """
 
     description: str
     tensors: dict[str, Tensor]
     original: dict[str, str]
-    legacy_merging: bool | None
+    merging: str | None
     notes: tuple[str, ...]
 
 
@@ -55,32 +56,36 @@ def identify_source(state_dict: Mapping[str, Tensor]) -> SourceWeights:
     - a Swin UNETR segmentation network: ``swinViT.…``, ``encoder1…``, ``decoder1…``, ``out…``;
     - a bare Swin encoder: ``patch_embed…``, ``layers1…``.
 
+    What wrappers and training frameworks put in front of all names (``module.``, Lightning's ``model.`` or ``net.``,
+    Fabric's, FSDP's) is taken off, whatever it is.
+
     Raises:
-        ValueError: no key belongs to a Swin encoder; names some that were found.
+        ValueError: no key belongs to a Swin encoder, or there are several encoders; names what was found.
     """
-    plain = {_unwrap(key): key for key in state_dict}
+    plain = _without_prefix({_WRAPPERS.sub("", key): key for key in state_dict})
     roots = {key.partition(".")[0] for key in plain}
     wrapped = any(key.startswith("module.") for key in state_dict)
     notes: list[str] = []
-    legacy: bool | None = None
+    merging: str | None = None
     if any(key.startswith("encoder.patch_embed.") for key in plain):
-        description, legacy = "MONAI ssl_pretrained_weights (disruptive autoencoders)", True
+        description, merging = "MONAI ssl_pretrained_weights (disruptive autoencoders)", "legacy"
     elif any(".mh1." in key or key.startswith("mh1.") for key in plain):
-        description, legacy = "SwinFUSE authors' code", True
+        description, merging = "SwinFUSE authors' code", "legacy"
         notes.append(
             "the authors' module has no product with the embedding and attends across the batch: use dim='released'"
         )
     elif "patch_embed" in roots and wrapped:
-        description, legacy = "Swin UNETR self-supervised weights (model_swinvit)", True
+        description, merging = "Swin UNETR self-supervised weights (model_swinvit)", "legacy"
     elif "patch_embed" in roots:
-        description = "bare Swin encoder"
+        description, merging = "bare Swin encoder", "unknown"
     elif "rotation_head.weight" in plain:
-        description, legacy = "Swin UNETR self-supervised weights with heads", True
+        description, merging = "Swin UNETR self-supervised weights with heads", "legacy"
     elif "rotation_head" in roots:
         description = "SwinFUSE pre-training network"
     elif "decoder1" in roots:
         with_dim = any(".domain_invariance." in key for key in plain)
         description = "SwinFUSE segmentation network" if with_dim else "Swin UNETR segmentation network"
+        merging = None if with_dim else "unknown"
     else:
         description = "Swin encoder"
     if "rotation_head.weight" in plain:
@@ -91,19 +96,24 @@ def identify_source(state_dict: Mapping[str, Tensor]) -> SourceWeights:
     for key, file_key in plain.items():
         name = _common_name(key)
         tensors[name], original[name] = state_dict[file_key], file_key
-    if f"{ENCODER}patch_embed.proj.weight" not in tensors:
+    if ENCODER + _FIRST not in tensors:
         found = ", ".join(list(state_dict)[:5])
         raise ValueError(
-            f"no Swin encoder among its {len(state_dict)} tensors: found {found}, …; expected "
-            "'patch_embed.proj.weight' under one of the known prefixes (swinViT., module., encoder.)"
+            f"no Swin encoder among its {len(state_dict)} tensors: found {found}, …; "
+            f"expected a name that ends in {_FIRST!r}"
         )
-    return SourceWeights(description, tensors, original, legacy, tuple(notes))
+    return SourceWeights(description, tensors, original, merging, tuple(notes))
 
 
-def _unwrap(key: str) -> str:
-    while key.startswith(_WRAPPERS):
-        key = key.partition(".")[2]
-    return key
+def _without_prefix(keys: Mapping[str, str]) -> dict[str, str]:
+    """Keys without what stands in front of the encoder's names in all of the network's."""
+    before = {re.sub(r"(swinViT|swin_vit|encoder)\.$", "", k.removesuffix(_FIRST)) for k in keys if k.endswith(_FIRST)}
+    if len(before) > 1:
+        raise ValueError(
+            f"holds several Swin encoders, under {', '.join(sorted(map(repr, before)))}: save the weights of one alone"
+        )
+    prefix = next(iter(before), "")
+    return {key.removeprefix(prefix): name for key, name in keys.items()}
 
 
 def _common_name(key: str) -> str:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from monai.networks.nets.swin_unetr import BasicLayer, SwinTransformerBlock, WindowAttention, get_window_size
+from monai.networks.nets.swin_unetr import (
+    BasicLayer,
+    PatchMerging,
+    PatchMergingV2,
+    SwinTransformerBlock,
+    WindowAttention,
+    get_window_size,
+)
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .merging import merge
-from .window_attention import EfficientWindowAttention
-from .window_mask import WindowMask, window_mask
-from .window_plan import WindowPlan, window_plan
+from .attention import EfficientWindowAttention
+from .windows import WindowMask, WindowPlan, window_mask, window_plan
+
+# The octants of MONAI's two layers, in the order in which each joins them.
+_OCTANTS: dict[type, tuple[tuple[int, int, int], ...]] = {
+    PatchMergingV2: tuple((i, j, k) for i in range(2) for j in range(2) for k in range(2)),
+    PatchMerging: ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)),
+}
 
 
 class SwinStage(BasicLayer):
@@ -46,7 +58,7 @@ class SwinStage(BasicLayer):
         x = x.permute(0, 2, 3, 4, 1).contiguous()
         for number, block in enumerate(self.blocks):
             shifted = tuple(shift) if number % 2 else (0, 0, 0)
-            if block.attn.way(x) == "blocks":
+            if block.attn.backend(x) == "blocks":
                 x = _in_blocks(block, x, window_plan(len(x), size, tuple(window), shifted, x.device))
             else:
                 x = block(x, self._mask(size, window, shifted, x.device))
@@ -67,13 +79,40 @@ def _in_blocks(block: SwinTransformerBlock, x: Tensor, plan: WindowPlan) -> Tens
     """The Swin block on volumes (B, D, H, W, C), with its attention on the volumes instead of on windows cut out."""
 
     def attention(x: Tensor) -> Tensor:
-        return block.attn.attend(block.norm1(x), plan)
+        return block.attn.forward_blocks(block.norm1(x), plan)
 
     def run(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return checkpoint(part, x, use_reentrant=False) if block.use_checkpoint else part(x)
 
     x = x + block.drop_path(run(attention, x))
     return x + run(block.forward_part2, x)
+
+
+class _Octants(torch.autograd.Function):
+    """The octants of a volume (B, D, H, W, C) side by side, (B, D/2, H/2, W/2, C times their number).
+
+    Eight slices, and in the backward pass one volume: PyTorch would make a volume of each slice and add them up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, octants: tuple[tuple[int, int, int], ...]) -> Tensor:
+        ctx.octants, ctx.shape = octants, x.shape
+        return torch.cat([x[:, i::2, j::2, k::2] for i, j, k in octants], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        volume = grad.new_empty(ctx.shape)
+        for (i, j, k), part in zip(ctx.octants, grad.chunk(8, -1), strict=True):
+            volume[:, i::2, j::2, k::2] = part
+        return volume, None
+
+
+def merge(merging: PatchMergingV2, x: Tensor) -> Tensor:
+    """What a merging layer of MONAI makes of (B, D, H, W, C), with a leaner backward pass where it is one we know."""
+    octants = _OCTANTS.get(type(merging))
+    if octants is None or any(size % 2 for size in x.shape[1:4]) or torch.is_autocast_enabled(x.device.type):
+        return merging(x)
+    return merging.reduction(merging.norm(_Octants.apply(x, octants)))
 
 
 def use_efficient_stages(encoder: nn.Module, attention: str) -> None:
