@@ -9,6 +9,7 @@ from .contrast import (
     scale_to_unit,
 )
 from .cutout import RandInnerCutout
+from .histogram import MatchHistogram, MatchHistogramd, body_quantiles, mean_quantiles
 from .intensity import ForegroundMaskd, ModalityIntensityd
 from .mind import MindSSC, MindSSCd
 from .regional_contrast import RandCurve, RandLabelCurves, RandRegionContrast
@@ -17,6 +18,8 @@ from .views import RandTwoViewsd
 
 __all__ = [
     "ForegroundMaskd",
+    "MatchHistogram",
+    "MatchHistogramd",
     "MindSSC",
     "MindSSCd",
     "ModalityIntensityd",
@@ -31,5 +34,7 @@ __all__ = [
     "RandSpatialBlend",
     "RandTwoViewsd",
     "RepeatSamples",
+    "body_quantiles",
+    "mean_quantiles",
     "scale_to_unit",
 ]
