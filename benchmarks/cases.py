@@ -82,7 +82,7 @@ def pretraining(settings: Settings, variant: str) -> Work:
         use_checkpoint=variant == "checkpoint",
     ).to(settings.device)
     # Without a DIM there is nothing to hold apart: the density term is then only logged.
-    loss = PretrainingLoss(density_weight=0.0 if dim == "none" else -1.0)
+    loss = PretrainingLoss(density_weight=0.0 if dim == "none" else 1.0)
     fused = torch.optim.AdamW(ours.parameters(), lr=4e-4, weight_decay=1e-5, fused=True)
     forward: Callable[..., Any] = torch.compile(ours) if variant == "compile" else ours
     target = {"reconstruction": images, "rotation": rotations}

@@ -1,7 +1,15 @@
 """Losses of pre-training: density matching, contrastive coding, and the whole of Eq. 4."""
 
-from swinfuse_components.losses.contrastive import NTXentLoss, gather_batch
-from swinfuse_components.losses.density import DensityDivergenceLoss, sample_tokens
-from swinfuse_components.losses.pretraining import PretrainingLoss
+from .contrastive import NTXentLoss, gather_batch, intensity_histograms, partner_accuracy
+from .density import DensityDivergenceLoss, sample_tokens
+from .pretraining import PretrainingLoss
 
-__all__ = ["DensityDivergenceLoss", "NTXentLoss", "PretrainingLoss", "gather_batch", "sample_tokens"]
+__all__ = [
+    "DensityDivergenceLoss",
+    "NTXentLoss",
+    "PretrainingLoss",
+    "gather_batch",
+    "intensity_histograms",
+    "partner_accuracy",
+    "sample_tokens",
+]

@@ -1,4 +1,4 @@
-"""Contrastive coding of two views (normalised temperature-scaled cross-entropy)."""
+"""Contrastive loss between two views (NT-Xent), and how often the partner is found."""
 
 from __future__ import annotations
 
@@ -60,28 +60,59 @@ class NTXentLoss(nn.Module):
         self.gather_distributed = gather_distributed
 
     def forward(self, z_i: Tensor, z_j: Tensor) -> Tensor:
-        if z_i.ndim != 2 or z_i.shape != z_j.shape or len(z_i) == 0:
-            raise ValueError(f"embeddings must be two (B, d) of one shape, got {tuple(z_i.shape)}, {tuple(z_j.shape)}")
+        _check_embeddings(z_i, z_j)
         with torch.autocast(z_i.device.type, enabled=False):
             z_i, z_j = _unit_length(z_i), _unit_length(z_j)
             if self.gather_distributed and dist.is_available() and dist.is_initialized():
                 z_i, z_j = gather_batch(torch.stack((z_i, z_j), dim=1)).unbind(1)
-            embeddings = torch.cat((z_i, z_j))
-            batch = len(z_i)
-            if batch == 1:
-                return embeddings.sum() * 0.0
-            logits = embeddings @ embeddings.T / self.temperature
-            logits.fill_diagonal_(-math.inf)
-            partner = torch.arange(2 * batch, device=logits.device).roll(batch)
-            return F.cross_entropy(logits, partner)
+            if len(z_i) == 1:
+                return (z_i + z_j).sum() * 0.0
+            cosines, partner = _cosines(z_i, z_j)
+            return F.cross_entropy(cosines / self.temperature, partner)
+
+
+@torch.no_grad()
+def partner_accuracy(z_i: Tensor, z_j: Tensor) -> Tensor:
+    """How often the most similar of the other 2B - 1 embeddings is that of the same sub-volume's other view.
+
+    ``z_i`` and ``z_j`` are (B, d), rows of one index from one sub-volume; the result is a scalar. Chance is
+    1 / (2B - 1).
+    """
+    _check_embeddings(z_i, z_j)
+    with torch.autocast(z_i.device.type, enabled=False):
+        cosines, partner = _cosines(_unit_length(z_i), _unit_length(z_j))
+    return (cosines.argmax(1) == partner).float().mean()
+
+
+@torch.no_grad()
+def intensity_histograms(views: Tensor, bins: int = 32) -> Tensor:
+    """Embeddings that know nothing but intensities: (B, C, D, H, W) in [0, 1] to (B, ``bins``), of unit length.
+
+    They are roots of histograms, so that their cosine is the Bhattacharyya coefficient. Where they find the partner
+    (:func:`partner_accuracy`), the contrastive task asks for nothing more than intensities. One voxel in eight is
+    counted.
+    """
+    values = views.as_subclass(Tensor).flatten(1)[:, ::8].float().nan_to_num()
+    places = (values * bins).long().clamp_(0, bins - 1) + bins * torch.arange(len(views), device=views.device)[:, None]
+    counts = torch.bincount(places.flatten(), minlength=bins * len(views)).view(len(views), bins)
+    return (counts / values.shape[1]).sqrt()
+
+
+def _check_embeddings(z_i: Tensor, z_j: Tensor) -> None:
+    if z_i.ndim != 2 or z_i.shape != z_j.shape or len(z_i) == 0:
+        raise ValueError(f"embeddings must be two (B, d) of one shape, got {tuple(z_i.shape)}, {tuple(z_j.shape)}")
+
+
+def _cosines(z_i: Tensor, z_j: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines of all pairs (2B, 2B), -inf for a view with itself, and the index of each view's partner."""
+    embeddings = torch.cat((z_i, z_j))
+    cosines = embeddings @ embeddings.T
+    cosines.fill_diagonal_(-math.inf)
+    return cosines, torch.arange(len(embeddings), device=cosines.device).roll(len(z_i))
 
 
 def gather_batch(x: Tensor) -> Tensor:
-    """Joins the first axis over all ranks, in their order and with gradients; its length may differ between ranks.
-
-    ``all_gather`` wants equal shapes, and the last batch of an epoch seldom divides by the number of ranks, so shorter
-    batches travel padded.
-    """
+    """Joins the first axis over all ranks, in their order and with gradients; shorter batches travel padded."""
     length = torch.tensor([len(x)], device=x.device)
     lengths = [torch.zeros_like(length) for _ in range(dist.get_world_size())]
     dist.all_gather(lengths, length)
@@ -92,10 +123,7 @@ def gather_batch(x: Tensor) -> Tensor:
 
 
 class _AllGather(torch.autograd.Function):
-    """``all_gather`` with a gradient: each rank gets the sum of what all ranks have for its part.
-
-    PyTorch's own has moved from module to module and warns of the next move.
-    """
+    """``all_gather`` with a gradient: each rank gets the sum of what all ranks have for its part."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BANDWIDTH_RULES = ("spread", "paper")
+ESTIMATORS = ("entropy", "kl")
 TOKENS = ("voxels", "planes")
 
 
@@ -18,9 +19,7 @@ class DensityDivergenceLoss(nn.Module):
     Eq. 2 estimates a density from points :math:`X_1 \ldots X_N` as
     :math:`p(X) = \frac{1}{N} \sum_n K(\|X - X_n\|_2 / \sigma)` with a Gaussian :math:`K`; Eq. 3 compares two such
     densities by :math:`\mathrm{JSD} = \frac{1}{2} (\mathrm{KL}[p_1, M] + \mathrm{KL}[p_2, M])` with :math:`M` their
-    average. With :math:`r = p_1 / (p_1 + p_2)` this is :math:`\ln 2` minus the binary entropy of :math:`r`, averaged
-    over :math:`M`, and :math:`r` is the sigmoid of :math:`\log p_1 - \log p_2`. This form lies in [0, ln 2] whatever
-    the estimates are, and the kernel's normaliser, the part that over- and underflows, cancels.
+    average. Both estimators need only :math:`\log p_1 - \log p_2`, in which the kernel's normaliser cancels.
 
     One bandwidth serves both densities. It is computed within each sample, averaged over the two, kept out of the
     gradient and clamped from below: a bandwidth over the pooled points would vanish when the streams agree.
@@ -31,9 +30,11 @@ class DensityDivergenceLoss(nn.Module):
     draws them.
 
     Args:
-        bandwidth: the rule for the kernel's width h. ``"paper"``: mean distance to the nearest neighbour. It is
-            almost blind in many dimensions (docs/method.md has the figures). ``"spread"``: 2 h^2 is the standard
-            deviation of the squared distances, so that distances differ by about one unit of the exponent.
+        bandwidth: the rule for the kernel's width h. ``"paper"``: mean distance to the nearest neighbour.
+            ``"spread"``: 2 h^2 is the standard deviation of the squared distances. docs/method.md compares them.
+        estimator: ``"entropy"``: ln 2 minus the binary entropy of p1 / (p1 + p2), averaged over the pooled points; it
+            lies in [0, ln 2]. ``"kl"``: Eq. 3 with each expectation over the points of its own sample; at most ln 2,
+            without a lower bound, so that it suits the sign of Eq. 4, which maximises it.
         min_bandwidth: lower limit of h, in the units of the samples. It bounds the gradient when samples collapse.
 
     Shape:
@@ -41,7 +42,8 @@ class DensityDivergenceLoss(nn.Module):
         raised to float32, also under autocast; float64 stays.
 
     Raises:
-        ValueError: unknown rule, ``min_bandwidth`` not positive, samples of wrong shape or with fewer than two rows.
+        ValueError: unknown rule or estimator, ``min_bandwidth`` not positive, samples of wrong shape or with fewer
+            than two rows.
 
     Example::
 
@@ -58,29 +60,25 @@ class DensityDivergenceLoss(nn.Module):
     #: largest value the loss can take, in nats
     upper_bound = math.log(2)
 
-    def __init__(self, bandwidth: str = "spread", *, min_bandwidth: float = 1e-3) -> None:
+    def __init__(self, bandwidth: str = "spread", *, estimator: str = "entropy", min_bandwidth: float = 1e-3) -> None:
         super().__init__()
         if bandwidth not in BANDWIDTH_RULES:
             raise ValueError(f"bandwidth must be one of {BANDWIDTH_RULES}, got {bandwidth!r}")
+        if estimator not in ESTIMATORS:
+            raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
         if not min_bandwidth > 0:
             raise ValueError(f"min_bandwidth must be positive, got {min_bandwidth}")
         self.bandwidth = bandwidth
+        self.estimator = estimator
         self.min_bandwidth = float(min_bandwidth)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         at_x, at_y = self.log_ratios(x, y)
+        if self.estimator == "kl":  # log (p / M) = ln 2 + log sigmoid(log p - log q)
+            return self.upper_bound + 0.5 * (F.logsigmoid(at_x).mean() + F.logsigmoid(-at_y).mean())
         entropy = 0.5 * (_binary_entropy(at_x).mean() + _binary_entropy(at_y).mean())
         # rounding alone may leave the interval, by 1e-7
         return (self.upper_bound - entropy).clamp(0.0, self.upper_bound)
-
-    @torch.no_grad()
-    def log_ratio_estimate(self, x: Tensor, y: Tensor) -> Tensor:
-        r"""The same divergence as a mean of log-ratios: half :math:`E_x \log(p_1/M) + E_y \log(p_2/M)`.
-
-        Better calibrated than the loss, but without a lower bound, so it is for logs and has no gradient.
-        """
-        at_x, at_y = self.log_ratios(x, y)
-        return self.upper_bound + 0.5 * (F.logsigmoid(at_x).mean() + F.logsigmoid(-at_y).mean())
 
     def log_ratios(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """log p - log q at the rows of ``x``, shape (N,), and at the rows of ``y``, shape (M,)."""

@@ -1,9 +1,9 @@
-"""The whole pre-training loss (Eq. 4 of the paper), every term under its own name."""
+"""Pre-training loss (Eq. 4 of the paper), every term under its own name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swinfuse_components.losses.contrastive import NTXentLoss
-from swinfuse_components.losses.density import DensityDivergenceLoss, sample_tokens
+from .contrastive import NTXentLoss, intensity_histograms, partner_accuracy
+from .density import DensityDivergenceLoss, sample_tokens
 
-TERMS = ("inpainting", "rotation", "contrastive", "density")
-# keys that a term reads from the prediction and from the target
+# what each term reads from the prediction and from the target
 _INPUTS: dict[str, tuple[list[str], list[str]]] = {
     "inpainting": (["reconstruction"], ["reconstruction"]),
     "rotation": (["rotation"], ["rotation"]),
@@ -27,16 +26,16 @@ _INPUTS: dict[str, tuple[list[str], list[str]]] = {
 class PretrainingLoss(nn.Module):
     r"""Weighted sum of inpainting, rotation, contrastive and density terms.
 
-    Eq. 4 of the paper is :math:`L_{inpaint} + L_{contrast} + L_{rot} - L_{JSD}`, which the default weights spell out:
-    the density weight is -1, its sign decides whether the two streams are drawn apart (-) or together (+).
+    Eq. 4 of the paper is :math:`L_{inpaint} + L_{contrast} + L_{rot} - L_{JSD}`. The sign of the density weight decides
+    whether the two streams are drawn together (+1, the default, as in the bundle) or apart (-1, Eq. 4).
 
     Args:
         inpainting_weight: weight of the L1 distance between reconstruction and uncut sub-volume.
         rotation_weight: weight of the cross-entropy of the four rotations.
         contrastive_weight: weight of :class:`NTXentLoss`.
         density_weight: weight, with its sign, of :class:`DensityDivergenceLoss` between the two streams.
-        density: settings of the density term: ``bandwidth``, ``min_bandwidth``, ``num_samples`` (default 512) and
-            ``tokens`` (``"voxels"`` by default, see :func:`sample_tokens`).
+        density: settings of the density term: ``bandwidth``, ``estimator``, ``min_bandwidth``, ``num_samples``
+            (default 512) and ``tokens`` (``"voxels"`` by default, see :func:`sample_tokens`).
         cutout_weighting: weight of a cut-out voxel in the inpainting error, relative to a kept one. 1 is the plain
             mean over all voxels; 0 scores the kept voxels alone.
         temperature: of the contrastive term.
@@ -46,12 +45,14 @@ class PretrainingLoss(nn.Module):
 
     - prediction: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` logits (2B, 4), ``"contrastive"`` (2B, d),
       ``"stream_i"`` and ``"stream_j"`` (B, C', D', H', W');
-    - target: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` int64 (2B,), and ``"cutout"``, true where a voxel
-      was removed, (2B, 1 or C, D, H, W), which is read only where ``cutout_weighting`` is not 1.
+    - target: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` int64 (2B,); ``"cutout"`` (2B, 1 or C, D, H, W),
+      true where a voxel was removed, read only where ``cutout_weighting`` is not 1; ``"view"`` (2B, C, D, H, W),
+      optional, what the network was shown.
 
     It returns a dictionary of scalars: ``"loss"``, which carries the gradient, and for each term ``"<term>"`` and
     ``"<term>_weighted"``, detached, for the log. A term of weight zero takes no part in the gradient but is logged
-    all the same if its inputs are there.
+    all the same if its inputs are there. ``"contrastive_accuracy"`` is how often the network's embeddings find the
+    other view (:func:`partner_accuracy`), ``"histogram_accuracy"`` how often a histogram of the view does.
 
     Raises:
         KeyError: a term of non-zero weight lacks an input; names the keys.
@@ -75,7 +76,7 @@ class PretrainingLoss(nn.Module):
         inpainting_weight: float = 1.0,
         rotation_weight: float = 1.0,
         contrastive_weight: float = 1.0,
-        density_weight: float = -1.0,
+        density_weight: float = 1.0,
         density: Mapping[str, Any] | None = None,
         cutout_weighting: float = 1.0,
         temperature: float = 0.5,
@@ -85,39 +86,34 @@ class PretrainingLoss(nn.Module):
         if cutout_weighting < 0:
             raise ValueError(f"cutout_weighting must not be negative, got {cutout_weighting}")
         weights = (inpainting_weight, rotation_weight, contrastive_weight, density_weight)
-        self.weights = dict(zip(TERMS, map(float, weights), strict=True))
+        self.weights = dict(zip(_INPUTS, map(float, weights), strict=True))
         self.cutout_weighting = float(cutout_weighting)
         options = dict(density or {})
         self.num_samples = int(options.pop("num_samples", 512))
         self.tokens = str(options.pop("tokens", "voxels"))
-        unknown = set(options) - {"bandwidth", "min_bandwidth"}
+        unknown = set(options) - {"bandwidth", "estimator", "min_bandwidth"}
         if unknown:
             raise ValueError(f"density: unknown settings {sorted(unknown)}")
         self.density = DensityDivergenceLoss(**options)
         self.contrastive = NTXentLoss(temperature, gather_distributed)
 
     def forward(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        compute: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]] = {
-            "inpainting": self._inpainting,
-            "rotation": self._rotation,
-            "contrastive": self._contrastive,
-            "density": self._density,
-        }
-        weighted: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
         for name, weight in self.weights.items():
             missing = self._missing(name, prediction, target)
             if missing and weight:
                 raise KeyError(f"the {name} term (weight {weight:g}) needs {', '.join(missing)}")
-            if missing:
-                continue
-            with torch.set_grad_enabled(torch.is_grad_enabled() and weight != 0):
-                terms[name] = compute[name](prediction, target)
-                weighted[name] = weight * terms[name]
-        if not weighted:
+            if not missing:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and weight != 0):
+                    terms[name] = getattr(self, f"_{name}")(prediction, target)
+        if not terms:
             raise KeyError("prediction and target hold the inputs of no term at all")
-        log = {name: value.detach() for name, value in terms.items()}
-        log |= {f"{name}_weighted": value.detach() for name, value in weighted.items()}
+        weighted = {f"{name}_weighted": self.weights[name] * value for name, value in terms.items()}
+        log = {name: value.detach() for name, value in (terms | weighted).items()}
+        if "contrastive" in terms:
+            log["contrastive_accuracy"] = partner_accuracy(*prediction["contrastive"].as_subclass(Tensor).chunk(2))
+        if "view" in target:
+            log["histogram_accuracy"] = partner_accuracy(*intensity_histograms(target["view"]).chunk(2))
         return {"loss": sum(weighted.values(), torch.zeros(())), **log}
 
     def bounds(self, batch_size: int) -> dict[str, float]:

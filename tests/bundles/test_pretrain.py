@@ -47,7 +47,6 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "only_contrastive": {"inpainting_weight": 0.0, "rotation_weight": 0.0, "density_weight": 0.0},
     "density_minus": {"density_weight": -1.0},
     "density_zero": {"density_weight": 0.0},
-    "density_plus": {"density_weight": 1.0},
     "dim_paper": {"dim": "paper"},
     "dim_released": {"dim": "released"},
     "dim_none": {"dim": "none"},

@@ -40,6 +40,9 @@ def with_weights(weights: dict[str, float]) -> PretrainingLoss:
 
 def test_each_term_equals_its_own_loss(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> None:
     terms = PretrainingLoss(density={"num_samples": 10_000}, temperature=0.2)(prediction, target)
+    subtracted = PretrainingLoss(density_weight=-1, density={"num_samples": 10_000}, temperature=0.2)(
+        prediction, target
+    )
     voxels = [prediction[name].permute(0, 2, 3, 4, 1).reshape(-1, 6) for name in ("stream_i", "stream_j")]
     expected = {
         "inpainting": F.l1_loss(prediction["reconstruction"], target["reconstruction"]),
@@ -50,14 +53,16 @@ def test_each_term_equals_its_own_loss(prediction: dict[str, Tensor], target: di
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), abs=1e-6), name
         assert not terms[name].requires_grad
-    total = sum(expected[name] for name in TERMS[:3]) - expected["density"]  # Eq. 4, with its minus
+    total = sum(expected.values())
     assert terms["loss"].item() == pytest.approx(total.item(), abs=1e-5)
+    eq4 = total - 2 * expected["density"]
+    assert subtracted["loss"].item() == pytest.approx(eq4.item(), abs=1e-5)
 
 
 def test_named_terms_before_and_after_their_weights(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> None:
     weights = {"inpainting": 2.0, "rotation": 0.5, "contrastive": 3.0, "density": -0.25}
     terms = with_weights(weights)(prediction, target)
-    assert set(terms) == {"loss", *TERMS, *(f"{name}_weighted" for name in TERMS)}
+    assert set(terms) == {"loss", "contrastive_accuracy", *TERMS, *(f"{name}_weighted" for name in TERMS)}
     for name, weight in weights.items():
         assert terms[f"{name}_weighted"].item() == pytest.approx(weight * terms[name].item())
     assert terms["loss"].item() == pytest.approx(sum(terms[f"{name}_weighted"].item() for name in TERMS), abs=1e-6)
@@ -100,16 +105,6 @@ def test_cutout_weighting(prediction: dict[str, Tensor], target: dict[str, Tenso
     expected = (5 * cut.sum() + kept.sum()) / (5 * len(cut) + len(kept))
     assert inpainting(5) == pytest.approx(float(expected), abs=1e-6)
     assert inpainting(1e6) == pytest.approx(float(cut.mean()), abs=1e-5)
-
-
-def test_cutout_of_one_channel_serves_all_channels(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> None:
-    loss = PretrainingLoss(1, 0, 0, 0, cutout_weighting=3)
-    one = loss(prediction, target)["inpainting"]
-    doubled = {
-        "reconstruction": prediction["reconstruction"].repeat(1, 2, 1, 1, 1),
-    }
-    two = loss(doubled, target | {"reconstruction": target["reconstruction"].repeat(1, 2, 1, 1, 1)})["inpainting"]
-    assert float(one) == pytest.approx(float(two), abs=1e-6)
 
 
 def test_nothing_cut_out_does_not_divide_by_zero(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> None:
@@ -160,6 +155,18 @@ def test_meta_tensors_give_plain_scalars(prediction: dict[str, Tensor], target: 
     assert all(type(value) is Tensor for value in terms.values())
 
 
+def test_partners_found_by_the_network_and_by_a_histogram(
+    prediction: dict[str, Tensor], target: dict[str, Tensor]
+) -> None:
+    z = torch.eye(3)
+    embeddings = {"contrastive": torch.cat([z, z.flip(0)])}  # the second of three finds its partner, from both sides
+    views = torch.rand(3, 1, 8, 8, 8) * torch.tensor([0.2, 0.6, 1.0]).view(3, 1, 1, 1, 1)
+    shown = {"view": torch.cat([views, views.rot90(1, (2, 3))])}
+    terms = PretrainingLoss()(prediction | embeddings, target | shown)
+    assert float(terms["contrastive_accuracy"]) == pytest.approx(1 / 3)
+    assert float(terms["histogram_accuracy"]) == 1
+
+
 def test_bounds() -> None:
     assert PretrainingLoss().bounds(4) == {"density": math.log(2), "contrastive": math.log(7)}
     collapsed = {"contrastive": torch.ones(8, 5)}
@@ -169,7 +176,7 @@ def test_bounds() -> None:
 
 def test_missing_inputs_of_a_weighted_term_are_named(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> None:
     del prediction["stream_j"]
-    with pytest.raises(KeyError, match=r"density term \(weight -1\) needs prediction\['stream_j'\]"):
+    with pytest.raises(KeyError, match=r"density term \(weight 1\) needs prediction\['stream_j'\]"):
         PretrainingLoss()(prediction, target)
     assert "density" not in PretrainingLoss(density_weight=0)(prediction, target)
     del target["cutout"]
