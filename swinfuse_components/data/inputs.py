@@ -296,4 +296,4 @@ class OutputNames:
         """The file name for an image, as ``SaveImage`` asks for it."""
         path = str((meta or {}).get("filename_or_obj", "image"))
         # SaveImage cuts off what it takes for a suffix: ".100" of a DICOM folder, were it not for the one put here
-        return {"subject": self.names.get(path, volume_stem(path)) + ".nii.gz", "idx": getattr(saver, "_data_index", 0)}
+        return {"subject": self.names.get(path, volume_stem(path)) + ".nii.gz", "idx": None}

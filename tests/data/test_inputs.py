@@ -5,8 +5,12 @@ from pathlib import Path
 import itk
 import numpy as np
 import pytest
+from monai.transforms import LoadImage, SaveImaged
 
-from swinfuse_components.data import list_images, list_sequences
+from swinfuse_components.data import DataListError, OutputNames, check_inputs, list_images, list_sequences
+
+from .conftest import AFFINE, ct_volume, mr_volume, write_volume
+from .test_checks import turned
 
 
 def dicom(folder: Path, uid: str = "1.2.3", slices: int = 3, number: int = 1, modality: str = "CT") -> Path:
@@ -79,3 +83,94 @@ def test_sequences_of_a_patient_are_found_in_their_order_and_form(tmp_path: Path
     assert list_sequences(tmp_path / "four.nii.gz", names) == [
         {"image": str(tmp_path / "four.nii.gz"), "patient": "four"}
     ]
+
+
+def test_a_folder_of_several_series_is_refused_unless_one_is_chosen(tmp_path: Path) -> None:
+    folder = dicom(tmp_path / "P1", "1.2.200", slices=2, number=1)
+    dicom(folder, "1.2.300", slices=4, number=2)
+    with pytest.raises(ValueError, match=r"P1' holds 2 DICOM series: 1.2.200 .*2 files.*1.2.300 .*4 files.*--series"):
+        list_images(tmp_path)
+    for series in ("largest", "1.2.300", "2", "part 2"):
+        items = list_images(tmp_path, series=series)
+        assert [Path(item["image"]).name for item in items] == ["P1"]
+        assert LoadImage(image_only=True)(items[0]["image"]).shape == (9, 8, 4)
+    with pytest.raises(ValueError, match="found 0 for '9'"):
+        list_images(tmp_path, series="9")
+
+
+def test_folders_of_patients_bids_and_channels_in_files(tmp_path: Path) -> None:
+    names = ["bids/sub-01/anat/sub-01_T1w.nii.gz", "bids/sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz"]
+    names += ["bids/derivatives/sub-01/sub-01_T1w.nii.gz", "bids/sub-01/anat/sub-01_T1w_mask.nii.gz"]
+    names += ["cases/case_1/imaging.nii.gz", "cases/case_2/imaging.nii.gz", "cases/case_2/segmentation.nii.gz"]
+    names += ["raw/imagesTs/a_0000.nii.gz", "raw/imagesTs/a_0001.nii.gz", "raw/imagesTs/._a_0000.nii.gz"]
+    for name in names:
+        write_volume(tmp_path / name, ct_volume())
+    assert [item["patient"] for item in list_images(tmp_path / "bids")] == ["sub-01", "sub-01"]
+    assert [item["patient"] for item in list_images(tmp_path / "cases")] == ["case_1", "case_2"]
+    (item,) = list_images(tmp_path / "raw", in_channels=2)
+    assert [Path(image).name for image in item["image"]] == ["a_0000.nii.gz", "a_0001.nii.gz"] and item[
+        "patient"
+    ] == "a"
+    named = list_images(tmp_path / "cases", patient_pattern=r"case_(\d)")
+    assert [item["patient"] for item in named] == ["1", "2"]
+
+
+def test_what_makes_an_answer_meaningless_is_an_error_and_the_rest_a_warning(tmp_path: Path, caplog) -> None:
+    volumes = {
+        "good": ct_volume(),
+        "nan": np.where(np.arange(960).reshape(12, 10, 8) == 7, np.nan, ct_volume()).astype(np.float32),
+        "rescaled": (ct_volume() + 1000) / 2500,
+        "flat": np.zeros((12, 10, 8), np.int16),
+        "empty": np.full((12, 10, 8), np.nan, np.float32),
+        "four": np.stack([ct_volume()] * 4, -1),
+    }
+    files = {name: write_volume(tmp_path / f"{name}.nii.gz", volume) for name, volume in volumes.items()}
+
+    def check(*names: str, **options) -> list[dict]:
+        return check_inputs([{"image": str(files[name])} for name in names], modality="ct", **options)
+
+    assert len(check("good", "nan", "rescaled")) == 3
+    assert "nan.nii.gz: 1 voxel" in caplog.text and "rescaled.nii.gz" in caplog.text and "good" not in caplog.text
+    for name in ("flat", "empty", "four"):
+        with pytest.raises(DataListError, match=f"{name}.nii.gz"):
+            check("good", name)
+    for name in ("nan", "rescaled"):
+        with pytest.raises(DataListError, match=f"{name}.nii.gz"):
+            check(name, strict=True)
+    with pytest.raises(DataListError, match="does not exist"):
+        check_inputs([{"image": str(tmp_path / "none.nii.gz")}])
+
+
+def test_channels_of_one_image_are_in_order_and_on_one_grid(tmp_path: Path) -> None:
+    names = ("flair", "t1ce", "t1", "t2")
+    files = [str(write_volume(tmp_path / f"P_{name}.nii.gz", mr_volume(k))) for k, name in enumerate(names)]
+    options = {"modality": "mr", "in_channels": 4, "channels": ["FLAIR", "T1ce", "T1", "T2"]}
+    assert check_inputs([{"image": files}], **options)
+    with pytest.raises(DataListError, match="its name says t1, expected T1ce"):
+        check_inputs([{"image": [files[0], files[2], files[1], files[3]]}], **options)
+    with pytest.raises(DataListError, match="3 image files, expected 4"):
+        check_inputs([{"image": files[:3]}], **options)
+    write_volume(Path(files[3]), mr_volume(), turned(AFFINE, 90))
+    with pytest.raises(DataListError, match="orientation"):
+        check_inputs([{"image": files}], **options)
+
+
+def test_no_output_replaces_another(tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "a.mha", "x/b.nii.gz", "y/b.nii.gz", "c.v1.nii.gz", "c.v2.nii.gz"):
+        image = itk.image_from_array(np.ascontiguousarray(ct_volume().T))
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        itk.imwrite(image, str(tmp_path / name))
+    for uid in ("1.2.100", "1.2.101"):
+        dicom(tmp_path / uid, uid)
+    names = OutputNames()
+    items = names.remember(list_images(tmp_path))
+    assert len(items) == 8
+    save = SaveImaged("image", output_dir=tmp_path / "out", output_postfix="seg", separate_folder=False,
+                      output_name_formatter=names, print_log=False)  # fmt: skip
+    for item in items:
+        save({"image": LoadImage(ensure_channel_first=True)(item["image"])})
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(written) == 8 and {"1.2.100_seg.nii.gz", "1.2.101_seg.nii.gz", "c.v1_seg.nii.gz"} <= set(written)
+    assert {"a_mha_seg.nii.gz", "a_nii_gz_seg.nii.gz", "x_b_seg.nii.gz", "y_b_seg.nii.gz"} <= set(written)
+    # a file that nobody announced, as from MONAI Label, keeps its own name
+    assert OutputNames()({"filename_or_obj": "/tmp/image.nii.gz"}, save)["subject"] == "image.nii.gz"
