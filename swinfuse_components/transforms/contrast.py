@@ -46,6 +46,8 @@ class RandContrast(RandomizableTransform):
         if image.ndim != 4:
             raise ValueError(f"image of shape {tuple(image.shape)}: expected (C, D, H, W)")
         labels = None if label is None else convert_to_tensor(label, track_meta=False)
+        if labels is not None and len(labels) > 1:  # overlapping regions: their partition
+            labels = sum((channel > 0).float() * 2**k for k, channel in enumerate(labels))[None]
         return convert_to_dst_type(self.apply(image, labels), img)[0]
 
 
@@ -55,7 +57,8 @@ class RandContrastd(Randomizable, MapTransform):
     Args:
         keys: keys of the images, each (C, D, H, W) and each with a draw of its own.
         transform: the array form.
-        label_key: key of the label map (1, D, H, W) for contrasts by region; an item may lack it.
+        label_key: key of the label map (1, D, H, W), or of regions that overlap (K, D, H, W), for contrasts by region;
+            an item may lack it.
         allow_missing_keys: pass over keys that an item lacks.
     """
 

@@ -12,6 +12,7 @@ from scipy import ndimage
 from swinfuse_components.transforms import (
     MindSSC,
     MindSSCd,
+    RandContrast,
     RandContrastd,
     RandConvolution,
     RandCurve,
@@ -223,3 +224,17 @@ def test_scale_to_unit_takes_percentiles_of_each_channel() -> None:
 def test_bad_settings_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_overlapping_regions_are_taken_apart():
+    regions = torch.zeros(2, 6, 6, 6)
+    regions[0, 1:5], regions[1, 3:6] = 1, 1
+    image, seen = torch.rand(1, 6, 6, 6), []
+
+    class Spy(RandContrast):
+        def apply(self, image, label):
+            seen.append(label)
+            return image
+
+    Spy()(image, regions)
+    assert torch.equal(seen[0], regions[:1] + 2 * regions[1:])
