@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -87,151 +88,128 @@ class DataListError(ValueError):
         return type(self), (self.findings, self.advice)
 
 
-Findings = list[tuple[Kind, str]]
-
-
-def check_header(volume: Volume, channels: int | None, roi_size: Sequence[int] | None) -> Findings:
-    """Findings about a header; ``channels`` is None for a label map or mask."""
-    shape = volume.shape
-    stored = int(np.prod(shape[3:]))
-    if len(shape) < 3 or min(shape[:3]) < 2 or len(shape) > 4 and max(shape[4:]) > 1:
-        return [(Kind.WRONG_DIMENSIONS, f"shape {shape}, expected a 3D volume")]
-    if channels is None and stored != 1:
-        return [(Kind.WRONG_DIMENSIONS, f"shape {shape}, expected one 3D label map")]
-    if channels is not None and stored != channels:
-        return [(Kind.CHANNELS, f"shape {shape} has {stored} channel(s), expected {channels}")]
-    found: Findings = []
-    if not volume.oriented:
-        found.append((Kind.NO_ORIENTATION, "the header does not say its orientation (sform and qform code 0)"))
-    low, high = _PLAUSIBLE_SPACING
-    if volume.spacing.min() < low or volume.spacing.max() > high:
-        spacing = volume.spacing.round(4).tolist()
-        found.append((Kind.UNUSUAL_SPACING, f"spacing {spacing} mm, expected {low} to {high}"))
-    if roi_size is not None and channels is not None and any(s < r for s, r in zip(shape, roi_size)):
-        found.append((Kind.SMALLER_THAN_REGION, f"shape {shape[:3]}, the region is {tuple(roi_size)}"))
-    return found
-
-
-def check_image(values: np.ndarray, modality: str | None) -> Findings:
-    """Findings about the voxels of one channel."""
-    finite = np.isfinite(values) if values.dtype.kind == "f" else np.ones(1, bool)
-    if not finite.any():
-        return [(Kind.CONSTANT, "every voxel is NaN or infinite")]
-    if not finite.all():
-        return [(Kind.NOT_FINITE, f"{int((~finite).sum())} voxel(s) are NaN or infinite")]
-    if values.min() == values.max():
-        return [(Kind.CONSTANT, f"every voxel is {float(values.min()):g}")]
-    problem = implausible_values(values, REGISTRY[modality]) if modality in REGISTRY else None
-    return [(Kind.NOT_HOUNSFIELD if modality == "ct" else Kind.UNUSUAL_RANGE, problem)] if problem else []
-
-
-def check_label(values: np.ndarray, allowed: frozenset[int] | None, empty: Kind) -> Findings:
-    """Findings about a label map or a mask; ``empty`` is the kind for one that holds background alone."""
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            return [(Kind.NOT_FINITE, "the label map holds NaN or infinity")]
-        if not np.array_equal(values, np.rint(values)):
-            return [(Kind.LABEL_VALUES, "the label map holds fractions, expected whole numbers")]
-    present = {int(value) for value in np.unique(values)}
-    if allowed is not None and present - allowed or min(present) < 0:
-        return [
-            (
-                Kind.LABEL_VALUES,
-                f"undeclared values {sorted(present - (allowed or {0}))}, expected {sorted(allowed or {0})}",
-            )
-        ]
-    return [(empty, "holds background alone")] if present == {0} else []
-
-
 @dataclass(frozen=True)
-class ItemCheck:
-    """All the checks of one item; the arguments are those of :func:`find_problems`."""
+class _Rules:
+    """What the items must be; the attributes are arguments of :func:`check_datalist`."""
 
     in_channels: int | None = None
     channels: Sequence[str] = ()
-    labels: frozenset[int] | None = None
-    roi_size: Sequence[int] | None = None
-    root: str | None = None
+    labels: Collection[int] | None = None
+    roi_size: Sequence[int] | int | None = None
+    root: str | os.PathLike | None = None
     required: Sequence[str] = ()
     contents: bool = True
 
-    def _resolve(self, path: object) -> str:
-        if self.root is None and isinstance(path, str) and path:
-            return resolve_inside(os.sep, os.path.abspath(path))
-        return resolve_inside(self.root or os.sep, path)
 
-    def _files(self, item: Mapping) -> tuple[list[tuple[str, str]], list[Finding]]:
-        """(key, path) of the item's files, and what is wrong with the entries themselves."""
-        files, findings = [], []
-        image_keys = ("image", *REGISTRY)
-        missing = [key for key in self.required if key not in item]
-        if missing or not any(key in item for key in image_keys):
-            expected = list(self.required) or f"one of {list(image_keys)}"
-            message = f"keys {[str(key) for key in item]}, expected {expected}"
-            return [], [Finding(Kind.MALFORMED_ITEM, "", message)]
-        for key in (*image_keys, "label", "mask"):
-            entries = item.get(key, ())
-            if not isinstance(entries, (list, tuple)) or not entries and key in item:
-                entries = [entries]  # an empty list is no path either
-            for path in entries:
-                try:
-                    files.append((key, self._resolve(path)))
-                except UnsafePathError as error:
-                    findings.append(Finding(Kind.MALFORMED_ITEM, str(path), f"'{key}': {error}"))
-        if item.get("modality") is not None and str(item["modality"]) not in REGISTRY:
-            message = f"modality {item['modality']!r}, expected one of {sorted(REGISTRY)}"
-            findings.append(Finding(Kind.MALFORMED_ITEM, "", message))
-        return files, findings
+def _check_header(volume: Volume, channels: int, is_label: bool, rules: _Rules) -> Iterator[tuple[Kind, str]]:
+    shape, spacing, (low, high) = volume.shape, volume.spacing, _PLAUSIBLE_SPACING
+    stored = int(np.prod(shape[3:]))
+    if len(shape) < 3 or min(shape[:3]) < 2 or len(shape) > 4 and max(shape[4:]) > 1:
+        yield Kind.WRONG_DIMENSIONS, f"shape {shape}, expected a 3D volume"
+    elif is_label and stored != 1:
+        yield Kind.WRONG_DIMENSIONS, f"shape {shape}, expected one 3D label map"
+    elif stored != channels:
+        yield Kind.CHANNELS, f"shape {shape} has {stored} channel(s), expected {channels}"
+    if not volume.oriented:
+        yield Kind.NO_ORIENTATION, "the header does not say its orientation (sform and qform code 0)"
+    if spacing.min() < low or spacing.max() > high:
+        yield Kind.UNUSUAL_SPACING, f"spacing {spacing.round(4).tolist()} mm, expected {low} to {high}"
+    region = (rules.roi_size,) * 3 if isinstance(rules.roi_size, int) else rules.roi_size
+    if region is not None and not is_label and any(side < wanted for side, wanted in zip(shape, region)):
+        yield Kind.SMALLER_THAN_REGION, f"shape {shape[:3]}, the region is {tuple(region)}"
 
-    def _volume(self, key: str, path: str, channels: int, item: Mapping) -> tuple[Volume | None, list[Finding]]:
-        is_label = key in ("label", "mask")
+
+def _check_image(values: np.ndarray, modality: str | None) -> Iterator[tuple[Kind, str]]:
+    """Findings about the voxels of one channel."""
+    finite = np.isfinite(values) if values.dtype.kind == "f" else np.ones(1, bool)
+    if not finite.any():
+        yield Kind.CONSTANT, "every voxel is NaN or infinite"
+    elif not finite.all():
+        yield Kind.NOT_FINITE, f"{int((~finite).sum())} voxel(s) are NaN or infinite"
+    elif values.min() == values.max():
+        yield Kind.CONSTANT, f"every voxel is {float(values.min()):g}"
+    elif modality in REGISTRY and (problem := implausible_values(values, REGISTRY[modality])):
+        yield Kind.NOT_HOUNSFIELD if modality == "ct" else Kind.UNUSUAL_RANGE, problem
+
+
+def _check_label(values: np.ndarray, allowed: Collection[int] | None, empty: Kind) -> Iterator[tuple[Kind, str]]:
+    """Findings about a label map or a mask; ``empty`` is the kind for one that holds background alone."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        yield Kind.NOT_FINITE, "the label map holds NaN or infinity"
+        return
+    present = np.unique(values).tolist()
+    wrong = [value for value in present if value < 0 or value != int(value) or value not in (allowed or present)]
+    if wrong:
+        what = "fractions, expected whole numbers:" if any(value != int(value) for value in wrong) else "the values"
+        yield Kind.LABEL_VALUES, f"holds {what} {wrong[:10]}, declared are {sorted(allowed or {0})}"
+    elif present == [0]:
+        yield empty, "holds background alone"
+
+
+def _files_of(item: Mapping, rules: _Rules) -> Iterator[tuple[str, str] | Finding]:
+    """(key, path) of the item's files, or what is wrong with an entry."""
+    for key in ("image", *REGISTRY, "label", "mask"):
+        entries = item.get(key, ())
+        if not isinstance(entries, (list, tuple)) or not entries and key in item:
+            entries = [entries]  # an empty list is no path either
+        for path in entries:
+            try:
+                is_path = rules.root is None and isinstance(path, str) and path
+                yield key, resolve_inside(rules.root or os.sep, os.path.abspath(path) if is_path else path)
+            except UnsafePathError as error:
+                yield Finding(Kind.MALFORMED_ITEM, str(path), f"'{key}': {error}")
+
+
+def _check_item(item: object, rules: _Rules) -> Iterator[Finding]:
+    if not isinstance(item, Mapping):
+        yield Finding(Kind.MALFORMED_ITEM, "", f"{type(item).__name__} {item!r}, expected a dictionary of paths")
+        return
+    if not set(rules.required) <= set(item) or not {"image", *REGISTRY} & set(item):
+        expected = list(rules.required) or f"one of {['image', *REGISTRY]}"
+        yield Finding(Kind.MALFORMED_ITEM, "", f"keys {[str(key) for key in item]}, expected {expected}")
+        return
+    if item.get("modality") is not None and str(item["modality"]) not in REGISTRY:
+        message = f"modality {item['modality']!r}, expected one of {sorted(REGISTRY)}"
+        yield Finding(Kind.MALFORMED_ITEM, "", message)
+    found = list(_files_of(item, rules))
+    yield from (entry for entry in found if isinstance(entry, Finding))
+    files = [entry for entry in found if not isinstance(entry, Finding)]
+    images = [path for key, path in files if key == "image"]
+    if rules.in_channels is not None and len(images) > 1 and len(images) != rules.in_channels:
+        yield Finding(Kind.CHANNELS, images[0], f"{len(images)} image files, expected {rules.in_channels}")
+    for path, name in zip(images, rules.channels if len(images) > 1 else ()):
+        stored, meant = sequence_of(path), sequence_of(name)
+        if stored and meant and stored != meant:
+            yield Finding(Kind.CHANNELS, path, f"its name says {stored}, expected {name} at this place")
+    reference: Volume | None = None
+    for key, path in files:
         try:
             volume = open_volume(path)
-            found = check_header(volume, None if is_label else channels, self.roi_size)
-            if self.contents and not any(kind in (Kind.WRONG_DIMENSIONS, Kind.CHANNELS) for kind, _ in found):
-                values = volume.read()
-                if is_label:
-                    allowed = item.get("allowed_labels", self.labels) if key == "label" else None
-                    allowed = None if allowed is None else frozenset(allowed)
-                    found += check_label(values, allowed, Kind.MASK_EMPTY if key == "mask" else Kind.LABEL_EMPTY)
-                else:
-                    modality = item.get("modality") if key == "image" else key
-                    for channel in np.moveaxis(values.reshape(*volume.shape[:3], -1), -1, 0):
-                        found += check_image(channel, modality)
-        except FileNotFoundError as error:
-            return None, [Finding(Kind.MISSING_FILE, path, str(error))]
-        except VolumeError as error:
-            return None, [Finding(Kind.UNREADABLE, path, str(error))]
-        return volume, [Finding(kind, path, message) for kind, message in found]
-
-    def __call__(self, item: object) -> list[Finding]:
-        if not isinstance(item, Mapping):
-            message = f"{type(item).__name__} {item!r}, expected a dictionary of paths"
-            return [Finding(Kind.MALFORMED_ITEM, "", message)]
-        files, findings = self._files(item)
-        images = [path for key, path in files if key == "image"]
-        if self.in_channels is not None and len(images) > 1 and len(images) != self.in_channels:
-            message = f"{len(images)} image files, expected {self.in_channels}"
-            findings.append(Finding(Kind.CHANNELS, images[0], message))
-        for path, name in zip(images, self.channels if len(images) > 1 else ()):
-            stored, meant = sequence_of(path), sequence_of(name)
-            if stored and meant and stored != meant:
-                findings.append(Finding(Kind.CHANNELS, path, f"its name says {stored}, expected {name} at this place"))
-        reference: Volume | None = None
-        for key, path in files:
             # one file holds all the channels, or each channel has its own file
-            channels = (self.in_channels or 1) if key == "image" and len(images) == 1 else 1
-            volume, found = self._volume(key, path, channels, item)
-            findings += found
-            if volume is None or len(volume.shape) < 3:
-                continue
-            reference = reference or volume
-            if difference := grid_difference(reference, volume):
-                findings.append(Finding(Kind.GRID, path, f"{difference} as in '{reference.path}'"))
-        return findings
+            channels = (rules.in_channels or 1) if key == "image" and len(images) == 1 else 1
+            problems = list(_check_header(volume, channels, key in ("label", "mask"), rules))
+            if rules.contents and not {kind for kind, _ in problems} & {Kind.WRONG_DIMENSIONS, Kind.CHANNELS}:
+                values = volume.read()
+                if key == "mask":
+                    problems += _check_label(values, None, Kind.MASK_EMPTY)
+                elif key == "label":
+                    problems += _check_label(values, item.get("allowed_labels", rules.labels), Kind.LABEL_EMPTY)
+                else:
+                    for channel in np.moveaxis(values.reshape(*volume.shape[:3], -1), -1, 0):
+                        problems += _check_image(channel, item.get("modality") if key == "image" else key)
+        except (FileNotFoundError, VolumeError) as error:
+            kind = Kind.MISSING_FILE if isinstance(error, FileNotFoundError) else Kind.UNREADABLE
+            yield Finding(kind, path, str(error))
+            continue
+        yield from (Finding(kind, path, message) for kind, message in problems)
+        if len(volume.shape) < 3:
+            continue
+        reference = reference or volume
+        if difference := grid_difference(reference, volume):
+            yield Finding(Kind.GRID, path, f"{difference} as in '{reference.path}'")
 
 
-def _check_list(items: Sequence) -> Iterable[Finding]:
+def _check_list(items: Sequence) -> Iterator[Finding]:
     if not items:
         yield Finding(Kind.MALFORMED_ITEM, "", "no items")
     folds: dict[str, set] = defaultdict(set)
@@ -249,42 +227,23 @@ def _check_list(items: Sequence) -> Iterable[Finding]:
                     yield Finding(Kind.DUPLICATE_FILE, str(path), f"also in item {earlier}", number)
     for patient, found in sorted(folds.items()):
         if len(found) > 1:
-            message = f"patient '{patient}' is in the folds {sorted(found)}"
-            yield Finding(Kind.PATIENT_IN_TWO_FOLDS, "", message)
+            yield Finding(Kind.PATIENT_IN_TWO_FOLDS, "", f"patient '{patient}' is in the folds {sorted(found)}")
 
 
 def find_problems(
-    items: Sequence,
-    *,
-    in_channels: int | None = None,
-    channels: Sequence[str] = (),
-    labels: Iterable[int] | None = None,
-    roi_size: Sequence[int] | int | None = None,
-    root: str | os.PathLike | None = None,
-    required: Sequence[str] = (),
-    contents: bool = True,
-    workers: int = 2,
-    warnings: Collection[Kind] = WARNINGS,
+    items: Sequence, *, workers: int = 2, warnings: Collection[Kind] = WARNINGS, **rules: Any
 ) -> list[Finding]:
     """Everything that is wrong with a data list; see :func:`check_datalist` for the arguments."""
-    check = ItemCheck(
-        in_channels=in_channels,
-        channels=channels,
-        labels=None if labels is None else frozenset(int(value) for value in labels),
-        roi_size=(roi_size,) * 3 if isinstance(roi_size, int) else roi_size,
-        root=None if root is None else os.fspath(root),
-        required=required,
-        contents=contents,
-    )
+    check = _Rules(**rules)
     findings = list(_check_list(items))
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:  # reading and inflating files release the lock
-        for number, found in enumerate(pool.map(check, items)):
+        for number, found in enumerate(pool.map(lambda item: list(_check_item(item, check)), items)):
             findings += [replace(finding, item=number) for finding in found]
     findings = [replace(finding, fatal=finding.kind not in warnings) for finding in findings]
     return sorted(findings, key=lambda finding: (finding.item, not finding.fatal))
 
 
-def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **options: object) -> list[dict]:
+def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **options: Any) -> list[dict]:
     """Check every file of a data list and return the items to go on with: the first step of every training.
 
     Args:
@@ -313,7 +272,7 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
     """
     if policy not in ("strict", "skip", "warn"):
         raise ValueError(f"policy={policy!r}: expected 'strict', 'skip' or 'warn'")
-    found = find_problems(items, **options)  # type: ignore[arg-type]
+    found = find_problems(items, **options)
     fatal = [finding for finding in found if finding.fatal]
     dropped = {finding.item for finding in fatal} if policy == "skip" else set()
     if fatal and policy == "strict" or -1 in dropped or len(dropped) == len(items):

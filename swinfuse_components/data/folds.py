@@ -14,7 +14,7 @@ from monai.data import partition_dataset
 
 from .layouts import BRATS_CHANNELS, sequence_of
 from .modalities import REGISTRY
-from .paths import read_json, resolve_inside
+from .paths import existing_path, read_json, resolve_inside
 from .patients import patient_of, same_patients
 
 logger = logging.getLogger(__name__)
@@ -33,16 +33,12 @@ def _patient(item: Mapping) -> str:
 def assign_folds(patients: Iterable[str], num_folds: int = 5, seed: int = 0) -> dict[str, int]:
     """Fold of every patient: a seeded partition into folds whose sizes differ by one at most.
 
-    The order in which the patients come does not matter, so that two data sets of the same patients get the same folds.
-
-    Raises:
-        ValueError: if there are fewer patients than folds, or fewer than two folds.
+    The order in which the patients come does not matter: two data sets of the same patients get the same folds.
     """
     names = sorted(set(patients))
     if num_folds < 2 or len(names) < num_folds:
         raise ValueError(
-            f"cannot make {num_folds} folds of {len(names)} patient(s): at least 2 folds, one patient each; patients:"
-            f" {names[:5]}{'' if len(names) <= 5 else ' …'} (see --patient_pattern)"
+            f"cannot make {num_folds} folds of {len(names)} patient(s) {names[:5]}: at least 2 folds, one patient each"
         )
     partitions = partition_dataset(names, num_partitions=num_folds, shuffle=True, seed=seed, even_divisible=False)
     return {name: fold for fold, members in enumerate(partitions) for name in members}
@@ -53,11 +49,7 @@ def split_folds(
 ) -> list[dict]:
     """Copy of ``items``, each with its ``fold``; items of one patient share it.
 
-    Args:
-        items: a data list.
-        num_folds: number of folds.
-        seed: seed of the partition.
-        assignment: folds by patient, e.g. from :func:`assign_folds` over several data sets of the same patients.
+    ``assignment`` gives folds by patient, e.g. those of :func:`assign_folds` over several data sets.
 
     Raises:
         ValueError: if there are too few patients, or one is not in ``assignment``.
@@ -71,11 +63,7 @@ def split_folds(
 
 
 def save_folds(items: Sequence[Mapping], path: str | os.PathLike, root: str | os.PathLike) -> Path:
-    """Write items with folds in the common JSON form (``{"training": [{…, "fold": k}]}``), paths relative to ``root``.
-
-    Raises:
-        UnsafePathError: if a file lies outside ``root``.
-    """
+    """Write items with folds in the common JSON form (``{"training": [{…, "fold": k}]}``), relative to ``root``."""
 
     def relative(value: object) -> object:
         if isinstance(value, (list, tuple)):
@@ -111,13 +99,9 @@ def load_folds(
         The entries with absolute paths, each with its ``patient``.
 
     Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if it is not of that form.
-        UnsafePathError: if a path leaves ``root``.
+        FileNotFoundError, ValueError: if the file does not exist, or is not of that form.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"fold file '{file}' does not exist")
+    file = existing_path(path, "fold file", kind="")
     entries = read_json(file, "fold file").get(section)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"fold file '{file}' has no list '{section}'")
@@ -158,11 +142,7 @@ def load_fold(
 ) -> list[dict]:
     """One side of one fold: ``"training"`` is everything but ``fold``, ``"validation"`` is ``fold``.
 
-    Args:
-        source: items with ``fold`` (from :func:`split_folds`), or a fold file (see :func:`load_folds`).
-        fold: number of the fold that is held out.
-        section: ``"training"`` or ``"validation"``.
-        root: folder of the data, for a fold file.
+    ``source`` holds items with ``fold`` (from :func:`split_folds`), or is a fold file (see :func:`load_folds`).
 
     Raises:
         ValueError: if an entry has no integer ``fold``, the fold does not exist, a side would be empty, or a patient
@@ -190,17 +170,7 @@ def load_fold(
 def split_patients(
     items: Sequence[Mapping], section: str = "training", *, validation_fraction: float = 0.2, seed: int = 0
 ) -> list[dict]:
-    """One side of a seeded split by patient, for pre-training.
-
-    Args:
-        items: a data list.
-        section: ``"training"`` or ``"validation"``.
-        validation_fraction: share of the patients held out, in (0, 1); at least one patient, and never all.
-        seed: seed of the split.
-
-    Raises:
-        ValueError: if there are fewer than two patients or the fraction is out of range.
-    """
+    """One side of a seeded split by patient, for pre-training: at least one patient is held out, and never all."""
     if section not in ("training", "validation") or not 0 < validation_fraction < 1:
         raise ValueError(
             f"section={section!r}, validation_fraction={validation_fraction}: expected 'training' or 'validation', and"
@@ -221,9 +191,6 @@ def select_patients(
     """Items of the patients in ``include`` (all by default) and not in ``exclude``; e.g. those a model never saw.
 
     Names are compared as :func:`~swinfuse_components.data.patient_of` writes them.
-
-    Raises:
-        ValueError: if nothing is left.
     """
     wanted = None if include is None else same_patients(include)
     unwanted = same_patients(exclude or ())

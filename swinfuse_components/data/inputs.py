@@ -36,11 +36,6 @@ class Series(NamedTuple):
     modality: str
     files: list[str]
 
-    def __str__(self) -> str:
-        return (
-            f"{self.uid} (number {self.number or '?'}, '{self.description}', {self.modality}, {len(self.files)} files)"
-        )
-
 
 def dicom_series(folder: Path) -> list[Series]:
     """The series of images in a folder of DICOM files; empty if it holds none."""
@@ -87,7 +82,7 @@ def _chosen_series(folder: Path, series: str | None) -> Path:
     if series == "largest":
         wanted = [max(found, key=lambda s: len(s.files))]
     if len(wanted) != 1:
-        listed = "; ".join(str(s) for s in found)
+        listed = "; ".join(f"{s.uid} (number {s.number}, '{s.description}', {len(s.files)} files)" for s in found)
         raise ValueError(
             f"'{folder}' holds {len(found)} DICOM series: {listed}; choose with '--series': a UID, number, description,"
             f" or 'largest'{f' (found {len(wanted)} for {series!r})' if series else ''}"
@@ -117,11 +112,7 @@ def _is_label(name: str) -> bool:
 
 
 def modality_of_file(path: Path, root: Path) -> str:
-    """Modality that a DICOM header, a word of the file's name or of its folders below ``root`` says.
-
-    Raises:
-        ValueError: if none of them does.
-    """
+    """Modality that a DICOM header, a word of the file's name or of its folders below ``root`` says."""
     if path.is_dir():
         tag = dicom_series(path)[0].modality
         if tag in _DICOM_MODALITIES:
@@ -154,8 +145,7 @@ def list_images(
         patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
 
     Raises:
-        FileNotFoundError: if the path does not exist or holds no image.
-        ValueError: if a DICOM folder holds several series and ``series`` does not choose one.
+        FileNotFoundError, ValueError: if there is no image, or ``series`` does not choose one of several.
 
     Example::
 
@@ -201,8 +191,7 @@ def list_sequences(
         patient_pattern: see :func:`list_images`.
 
     Raises:
-        FileNotFoundError: if the path does not exist or holds no image, or a patient lacks a sequence; all that is
-            missing is named.
+        FileNotFoundError: if there is no image, or a patient lacks a sequence; all that is missing is named.
 
     Example::
 
@@ -242,9 +231,6 @@ def check_inputs(
         contents: likewise.
         strict: make every warning an error.
 
-    Returns:
-        Copies of the items.
-
     Raises:
         DataListError: with all the findings.
     """
@@ -265,11 +251,7 @@ class OutputNames:
     A name is the image's file name without suffix (a DICOM folder's whole name); where two are equal, that of the
     folder goes before, or the suffix behind.
 
-    Example::
-
-        names = OutputNames()
-        dataset = Dataset(names.remember(list_images(folder)), …)
-        SaveImaged("pred", output_name_formatter=names)
+    :meth:`remember` takes the list of images before, so that ``SaveImaged`` finds their names here.
     """
 
     def __init__(self) -> None:

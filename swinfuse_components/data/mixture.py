@@ -46,10 +46,6 @@ def read_task(
         modality: where the names of the channels do not tell.
         patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
         section: of ``dataset.json``.
-
-    Raises:
-        FileNotFoundError, ValueError: see :func:`~swinfuse_components.data.msd_datalist` and
-            :func:`~swinfuse_components.data.brats_datalist`.
     """
     root = existing_path(path)
     if root.is_dir() and not (root / "dataset.json").is_file() and brats_folders(root):
@@ -89,7 +85,7 @@ def read_source(
     if layout is None:
         raise ValueError(f"'{root}' holds no images in any of the layouts of docs/data.md")
     if layout == "synthrad":
-        items = synthrad_datalist(root, regions=regions, check_files=False, patient_pattern=patient_pattern)
+        items = synthrad_datalist(root, regions=regions, patient_pattern=patient_pattern)
         unwanted = set(REGISTRY) - {kind} if kind else set()
         return [{key: value for key, value in item.items() if key not in unwanted} for item in items]
     if layout == "images":
@@ -137,9 +133,9 @@ def pretraining_items(
     Args:
         datasets: folders or files, or dictionaries of ``path`` and, where needed, ``modality``, ``weight`` (how often
             the source is drawn), ``name``, and ``regions``, ``patient_pattern``, ``series``: see :func:`read_source`.
-        regions: see :func:`read_source`, for data sets that do not say their own.
-        modality: likewise.
-        patient_pattern: likewise.
+        regions: of all data sets that do not say their own; likewise ``modality`` and ``patient_pattern``.
+        modality: see ``regions``.
+        patient_pattern: see ``regions``.
         exclude_patients: patients to leave out, e.g. those that a later test needs.
         policy: see :func:`~swinfuse_components.data.check_datalist`.
         contents: likewise.

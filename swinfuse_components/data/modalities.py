@@ -78,22 +78,20 @@ register_modality("other")
 
 
 def get_modality(modality: str | Mapping[str, Any] | Modality) -> Modality:
-    """A registered modality by its name; a dictionary ``{"name": …, "scaling": …}`` registers a new one.
+    """A registered modality by its name or by a channel that means it; a dictionary ``{"name": …}`` registers one.
 
     Raises:
         ValueError: if there is none of that name.
     """
     if isinstance(modality, Modality):
         return modality
-    if isinstance(modality, Mapping):
-        modality = register_modality(**modality)
-    found = REGISTRY.get(str(modality).strip().lower())
-    if found is None:
+    name = register_modality(**modality) if isinstance(modality, Mapping) else modality_of_word(str(modality))
+    if name is None:
         raise ValueError(
             f"modality {modality!r}: expected one of {sorted(REGISTRY)}, or a new one as a dictionary such as"
             " {'name': 'oct', 'scaling': 'percentiles', 'limits': [0.5, 99.5]}"
         )
-    return found
+    return REGISTRY[name]
 
 
 def modality_of_channels(channels: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ class UnsafePathError(ValueError):
     """A data list names a path outside the folder it belongs to."""
 
 
-def existing_path(path: str | os.PathLike, what: str = "data set") -> Path:
+def existing_path(path: str | os.PathLike, what: str = "data set", kind: str = " folder") -> Path:
     """``path`` as an absolute :class:`~pathlib.Path`; MONAI's ``::`` in place of a ``#`` that the user typed is undone.
 
     Raises:
@@ -28,17 +28,12 @@ def existing_path(path: str | os.PathLike, what: str = "data set") -> Path:
         cut = next((argument for argument in sys.argv if argument.startswith(f"{os.fspath(path)}#")), None)
         if cut:  # the command line takes what follows for a comment
             hint = f": a relative path is cut at '#', write './{cut}'"
-        raise FileNotFoundError(f"{what} folder '{typed}' does not exist{hint}")
+        raise FileNotFoundError(f"{what}{kind} '{typed}' does not exist{hint}")
     return Path(found)
 
 
 def existing_dir(path: str | os.PathLike, what: str = "data set") -> Path:
-    """``path`` as an absolute path of a folder; see :func:`existing_path`.
-
-    Raises:
-        FileNotFoundError: if there is nothing at ``path``.
-        NotADirectoryError: if there is a file.
-    """
+    """``path`` as an absolute path of a folder; see :func:`existing_path`."""
     folder = existing_path(path, what)
     if not folder.is_dir():
         raise NotADirectoryError(f"{what} folder expected, but '{folder}' is a file")
@@ -95,11 +90,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path, what: str = "") -> dict:
-    """Content of a JSON file that holds an object; a byte order mark is passed over.
-
-    Raises:
-        ValueError: if it is not JSON, or no object.
-    """
+    """Content of a JSON file that holds an object; a byte order mark is passed over."""
     what = what and what + " "
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -121,8 +121,7 @@ def read_msd_task(dataset_dir: str | os.PathLike, *, modality: str | Mapping[str
         modality: see :func:`~swinfuse_components.data.get_modality`, where the channel names do not tell.
 
     Raises:
-        FileNotFoundError: if the folder or its ``dataset.json`` is missing.
-        ValueError: if an entry of ``dataset.json`` is missing or cannot be understood; the entry is named.
+        FileNotFoundError, ValueError: if a file or an entry is missing or cannot be understood; it is named.
     """
     root, path, content = read_dataset_json(dataset_dir)
     channels = read_channels(content, path)
@@ -177,12 +176,10 @@ def msd_datalist(
 
     Returns:
         One dictionary an image: ``image`` (a list where each channel has its own file), ``label``, ``modality``,
-        ``patient``. Existence of the files is a matter of :func:`~swinfuse_components.data.check_datalist`.
+        ``patient``. Missing files are found by :func:`~swinfuse_components.data.check_datalist`.
 
     Raises:
-        FileNotFoundError: if the folder or ``dataset.json`` is missing.
-        ValueError: if the section is missing or empty, or an entry is malformed.
-        UnsafePathError: if an entry leaves the task's folder.
+        FileNotFoundError, ValueError: if a file, section or entry is missing, malformed, or leaves the folder.
     """
     root, path, content = read_dataset_json(dataset_dir)
     labelled = labelled and section != "test"

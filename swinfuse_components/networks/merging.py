@@ -11,6 +11,7 @@ from torch import Tensor, nn
 # there twice, (1, 1, 0) and (0, 1, 1) are missing.
 LEGACY_OCTANTS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1))
 
+
 class LegacyPatchMerging(PatchMergingV2):
     """MONAI's ``PatchMerging`` before version 1.5, which read two octants twice and never two others.
 

@@ -259,11 +259,11 @@ def test_channels_in_one_file_and_in_many(brats_folder, tmp_path):
 def test_missing_files_of_a_layout_are_findings_too(synthrad_folder, brats_folder):
     root = synthrad_folder(1)
     (root / "Task1/brain/1BA000/mr.nii.gz").unlink()
-    findings = find_problems(synthrad_datalist(root, check_files=False))
+    findings = find_problems(synthrad_datalist(root))
     assert [f.kind for f in findings] == ["missing_file"]
     root = brats_folder(1)
     (root / "BraTS2021_00000/BraTS2021_00000_t1.nii.gz").unlink()
-    assert [f.kind for f in find_problems(brats_datalist(root, check_files=False), in_channels=4)] == ["missing_file"]
+    assert [f.kind for f in find_problems(brats_datalist(root), in_channels=4)] == ["missing_file"]
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".nii"])

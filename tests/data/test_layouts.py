@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 
 from swinfuse_components.data import (
+    BRATS_CHANNELS,
     UnsafePathError,
     brats_datalist,
+    find_problems,
     images_of_pairs,
+    list_sequences,
     msd_datalist,
     read_msd_task,
+    read_task,
     resolve_inside,
     synthrad_datalist,
 )
+from swinfuse_components.data.layouts import sequence_of
 
 DECATHLON = {
     # name, channels, classes without background; http://medicaldecathlon.com and each task's dataset.json
@@ -128,20 +133,15 @@ def test_synthrad_datalist(synthrad_folder):
     assert [item["image"] for item in images_of_pairs(items, ["mr"])] == [item["mr"] for item in items]
 
 
-def test_synthrad_gaps_are_named_all_at_once_and_cone_beam_ct_is_left_out(synthrad_folder):
+def test_cone_beam_ct_is_left_out_and_other_modalities_are_found(synthrad_folder):
     root = synthrad_folder(2)
-    gaps = [root / "Task1/brain/1BA000/mr.nii.gz", root / "Task1/pelvis/1PA001/mask.nii.gz"]
-    for path in gaps:
-        path.unlink()
-    with pytest.raises(FileNotFoundError) as error:
-        synthrad_datalist(root)
-    assert all(str(path) in str(error.value) for path in gaps)
-    assert len(synthrad_datalist(root, check_files=False)) == 4
     # Task2 has a cone-beam CT where Task1 has the MRI
     shutil.copytree(root / "Task1/brain/1BA001", root / "Task2/brain/2BA001")
     os.rename(root / "Task2/brain/2BA001/mr.nii.gz", root / "Task2/brain/2BA001/cbct.nii.gz")
     with pytest.raises(ValueError, match="no SynthRAD patient"):
         synthrad_datalist(root / "Task2")
+    (root / "Task1/pelvis/1PA000/mr.nii.gz").rename(root / "Task1/pelvis/1PA000/pet.nii.gz")
+    assert {"ct", "mr", "pet", "mask"} <= set(synthrad_datalist(root)[0])  # gaps are for the check to find
 
 
 def test_synthrad_errors(synthrad_folder, tmp_path):
@@ -165,15 +165,63 @@ def test_brats_datalist_and_its_channel_order(brats_folder):
     sequences = [os.path.basename(path).split("_")[-1] for path in items[0]["image"]]
     assert sequences == ["flair.nii.gz", "t1ce.nii.gz", "t1.nii.gz", "t2.nii.gz"]
     assert items[0]["label"].endswith("seg.nii.gz") and items[0]["modality"] == "mr"
-    os.remove(items[0]["label"])
-    os.remove(items[1]["image"][1])
-    with pytest.raises(FileNotFoundError, match="2 file") as error:
-        brats_datalist(root)
-    assert "00000_seg" in str(error.value) and "00001_t1ce" in str(error.value)
     with pytest.raises(ValueError, match="no BraTS21 patient"):
         brats_datalist(root / "notes")
-    os.remove(root / "BraTS2021_00001" / "BraTS2021_00001_seg.nii.gz")
     assert "label" not in brats_datalist(root, channels=("flair",), labelled=False)[1]
+
+
+def test_brats_of_every_year_is_read_in_one_channel_order(brats_folder, tmp_path):
+    root = brats_folder(2)
+    names = {"flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t2": "t2w", "seg": "seg"}
+    for number, folder in enumerate(sorted(root.iterdir())):
+        new = f"BraTS-GLI-{number:05d}-001"
+        for old, word in names.items():
+            file = tmp_path / "2023" / new / f"{new}-{word}.nii.gz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / f"{folder.name}_{old}.nii.gz", file)
+        shutil.copytree(folder, tmp_path / "2019" / ("HGG", "LGG")[number] / folder.name)
+    newer = brats_datalist(tmp_path / "2023")
+    assert [item["patient"] for item in newer] == ["BraTS-GLI-00000", "BraTS-GLI-00001"]  # without the visit
+    assert [sequence_of(path) for path in newer[0]["image"]] == ["flair", "t1ce", "t1", "t2"]
+    assert newer[0]["allowed_labels"] == [0, 1, 2, 3]
+    assert read_task(tmp_path / "2023")[0].labels[3] == "enhancing tumour" == read_task(root)[0].labels[4]
+    assert [item["patient"] for item in brats_datalist(tmp_path / "2019")] == ["BraTS2021_00000", "BraTS2021_00001"]
+    assert brats_datalist(tmp_path / "2019" / "HGG" / "BraTS2021_00000") == brats_datalist(tmp_path / "2019")[:1]
+    assert [sequence_of(path) for path in list_sequences(tmp_path / "2023", BRATS_CHANNELS)[0]["image"]] == [
+        *BRATS_CHANNELS
+    ]
+
+
+def test_nnunet_v2_as_it_is(msd_folder):
+    labels = {"background": 0, "whole": [1, 2], "core": 2}
+    root = msd_folder(3, modality=None, training=None, channel_names={"0": "CT"}, labels=labels)
+    content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    (root / "dataset.json").write_text(json.dumps({k: v for k, v in content.items() if v}), encoding="utf-8")
+    for file in (root / "imagesTr").iterdir():
+        file.rename(root / "imagesTr" / file.name.replace(".nii", "_0000.nii"))
+    task, items = read_task(root)
+    assert task.labels == {0: "background", 1: "label 1", 2: "core"}
+    assert task.regions == {"whole": [1, 2], "core": [2]}
+    assert [(os.path.basename(i["image"]), os.path.basename(i["label"]), i["patient"]) for i in items] == [
+        (f"case_0{k}_0000.nii.gz", f"case_0{k}.nii.gz", f"case_0{k}") for k in range(3)
+    ]
+    assert find_problems(items, labels=task.labels) == []
+    content["channel_names"] = {"0": "T1", "1": "T2"}
+    (root / "dataset.json").write_text(json.dumps({k: v for k, v in content.items() if v}), encoding="utf-8")
+    assert len(msd_datalist(root)[0]["image"]) == 2
+
+
+def test_text_as_other_systems_write_it(msd_folder, caplog):
+    root = msd_folder(2, numTraining=7)
+    text = (root / "dataset.json").read_text(encoding="utf-8").replace("imagesTr/", "imagesTr\\\\")
+    (root / "dataset.json").write_text(text, encoding="utf-8-sig")
+    (root / "imagesTr" / "._case_00.nii.gz").write_bytes(b"x")
+    assert all(os.path.exists(item["image"]) for item in msd_datalist(root))
+    assert "numTraining 7; its list of 2" in caplog.text
+    odd = root.rename(root.with_name("Tâsk #1"))
+    assert len(msd_datalist(str(odd).replace("#", "::"))) == 2  # as MONAI hands it over
+    with pytest.raises(FileNotFoundError, match="nowhere #2"):
+        msd_datalist("nowhere ::2")
 
 
 def test_paths_stay_inside_their_root(tmp_path):

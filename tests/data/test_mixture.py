@@ -1,0 +1,121 @@
+"""Pre-training from any layouts, and who the patients are."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from swinfuse_components.data import (
+    DataListError,
+    images_of_pairs,
+    msd_datalist,
+    pairs_of,
+    patient_of,
+    pretraining_items,
+    read_source,
+    register_modality,
+    select_patients,
+)
+from swinfuse_components.data.patients import patients_of_files
+from swinfuse_components.transforms import ForegroundMaskd, ModalityIntensityd
+
+from .conftest import SHAPE, ct_volume, mr_volume, write_volume
+
+
+def test_sources_of_every_layout_become_one_list(msd_folder, synthrad_folder, brats_folder, tmp_path):
+    plain = tmp_path / "plain"
+    for number in range(2):
+        write_volume(plain / f"p{number}_MR.nii.gz", mr_volume(number))
+    entries = {"training": [{"image": "p0_MR.nii.gz", "modality": "T1"}], "validation": [{"image": "p1_MR.nii.gz"}]}
+    (plain / "list.json").write_text(json.dumps({"modality": "MRI", **entries}), encoding="utf-8")
+    write_volume(tmp_path / "bids" / "sub-1" / "anat" / "sub-1_T1w.nii.gz", mr_volume())
+    synthrad, msd = synthrad_folder(1), msd_folder(2)
+    brats = brats_folder(1)
+    items = pretraining_items(
+        [synthrad, {"path": msd, "weight": 2, "name": "liver"}, brats, plain, plain / "list.json", tmp_path / "bids"],
+        policy="warn",  # the plain folder and the list name the same files
+    )
+    images = images_of_pairs(items)
+    assert {i["modality"] for i in images} == {"ct", "mr"}
+    assert len(images) == 2 * 2 + 2 + 4 + 2 + 2 + 1
+    assert {i["patient"] for i in images if i["source"] == str(plain)} == {"p0", "p1"}
+    assert {i["weight"] for i in images if i["source"] == "liver"} == {2}
+    assert len(pairs_of(items)) == 2 and "mask" in pairs_of(items)[0]
+    with pytest.raises(ValueError, match="registered images"):
+        pairs_of(items, ["ct", "pet"])
+    with pytest.raises(ValueError, match="expected 'path'"):
+        pretraining_items([{"folder": str(msd)}])
+
+
+def test_modalities_that_nothing_says_are_asked_for(tmp_path):
+    write_volume(tmp_path / "own" / "x.nii.gz", ct_volume())
+    with pytest.raises(ValueError, match="x.nii.gz.*--modality"):
+        read_source(tmp_path / "own")
+    assert read_source(tmp_path / "own", modality={"name": "oct", "limits": [1, 99]})[0]["modality"] == "oct"
+
+
+def test_masks_are_used_where_there_are_any_and_an_empty_one_is_refused(synthrad_folder):
+    root = synthrad_folder(1)
+    mask = root / "Task1" / "brain" / "1BA000" / "mask.nii.gz"
+    write_volume(mask, np.zeros(SHAPE, np.uint8))
+    with pytest.raises(DataListError, match="background alone"):
+        pretraining_items([root])
+    assert len(pretraining_items([root], policy="skip")) == 1
+    for path in root.rglob("mask.nii.gz"):
+        path.unlink()
+    assert len(pretraining_items([root])) == 2
+    image = torch.zeros(1, 4, 4, 4)
+    image[0, 1:3, 1:3, 1:3] = 0.5
+    assert ForegroundMaskd("image")({"image": image})["mask"].sum() == 8
+
+
+def test_pet_and_registered_modalities_are_scaled_by_their_rule(swinfuse_data):
+    item = msd_datalist(swinfuse_data / "MSD_like" / "Task53_SarcomaPET")[0]
+    assert item["modality"] == "pet"
+    image = torch.tensor([[[0.0, 5.0, 20.0, 40.0]]])
+    assert ModalityIntensityd("image", item["modality"])({"image": image})["image"].tolist() == [[[0, 0.25, 1, 1]]]
+    register_modality("scaled", scaling="zscore")
+    scaled = ModalityIntensityd("image", "scaled")({"image": image})["image"]
+    torch.testing.assert_close(scaled, (image - image.mean()) / image.std())
+    broken = torch.tensor([[[float("nan"), -1000.0, 1000.0, float("inf")]]])
+    assert ModalityIntensityd("image", "ct")({"image": broken})["image"].tolist() == [[[0, 0, 1, 1]]]
+    with pytest.raises(ValueError, match="increasing"):
+        register_modality("bad", limits=[5, 5])
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("imagesTr/liver_3.nii.gz", "liver_3"),
+        ("STS_001_0000.nii.gz", "STS_001"),
+        ("p7_ct.nrrd", "p7"),
+        ("BraTS-GLI-00005-100-t1c.nii.gz", "BraTS-GLI-00005"),
+        ("sub-07_ses-2_T1w.nii.gz", "sub-07"),
+        ("1.2.840.100", "1.2.840.100"),
+    ],
+)
+def test_one_rule_says_who_a_patient_is(name, patient):
+    assert patient_of(name) == patient_of(patient_of(name)) == patient
+
+
+@pytest.mark.parametrize(
+    ("files", "patients"),
+    [
+        ("case_1/imaging.nii.gz case_2/imaging.nii.gz", "case_1 case_2"),
+        ("ct/p1.nii.gz mr/p1.nii.gz", "p1 p1"),
+        ("a/prostate.nii.gz b/prostate.nii.gz c/prostate.nii.gz", "a b c"),
+        ("x_0000.nii.gz x_0001.nii.gz y_0000.nii.gz y_0001.nii.gz", "x x y y"),
+        ("P1/ct/image P1/pet/image P2/ct/image", "P1 P1 P2"),
+        (" ".join(f"case_{k:04d}.nii" for k in range(1, 20)), " ".join(f"case_{k:04d}" for k in range(1, 20))),
+    ],
+)
+def test_folders_say_who_a_patient_is_where_names_repeat(files, patients):
+    assert patients_of_files(files.split()) == patients.split()
+
+
+def test_excluded_patients_are_known_under_any_of_their_names(msd_folder):
+    items = msd_datalist(msd_folder(3))
+    assert [i["patient"] for i in select_patients(items, exclude=["case_01_0000", "case_02_ct"])] == ["case_00"]
+    assert Path(items[0]["image"]).is_file()
