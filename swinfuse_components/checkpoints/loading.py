@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -18,7 +17,7 @@ from ..networks import LegacyPatchMerging
 from .reading import CheckpointError, read_weights
 from .records import differing_settings, recorded_merging
 from .report import ADAPTED, KEPT, LEFT, LOADED, MISMATCH, MISSING, LoadReport, TensorRecord
-from .sources import DIM, ENCODER, SourceWeights, identify_source
+from .sources import DIM, ENCODER, V2_CONVOLUTION, SourceWeights, identify_source
 
 PARTS = ("encoder", "swin", "all")
 MERGINGS = ("auto", "legacy", "current")
@@ -28,11 +27,8 @@ _IMAGE_CONVOLUTIONS = (
     "encoder1.layer.conv1.conv.weight",
     "encoder1.layer.conv3.conv.weight",
 )
-# Residual convolutions of `use_v2`.
-_V2_CONVOLUTION = re.compile(re.escape(ENCODER) + r"layers\dc\.")
 # Buffers that follow from the architecture alone.
 _DERIVED = ("relative_position_index", "num_batches_tracked")
-_MOST_NAMED = 12
 _MERGING_NAMES = {LegacyPatchMerging: "legacy", PatchMerging: "merging", PatchMergingV2: "mergingv2"}
 
 logger = logging.getLogger(__name__)
@@ -77,31 +73,28 @@ def load_pretrained(
         CheckpointError: the file cannot be read safely, or does not fit. The message names file and tensors, what was
             found and what was expected; the network is unchanged.
         ValueError: unknown ``part`` or ``merging``, or a network without a Swin encoder.
-
-    In a configuration::
-
-        "imports": ["$import swinfuse_components.checkpoints as checkpoints"],
-        "weights": "$checkpoints.load_pretrained(@network_def, @pretrained)"
     """
     if part not in PARTS:
         raise ValueError(f"part: found {part!r}, expected one of {PARTS}")
     if merging not in MERGINGS:
         raise ValueError(f"merging: found {merging!r}, expected one of {MERGINGS}")
     targets = _targets(network)
+    weights = read_weights(path)
     try:
-        source = identify_source(read_weights(path))
-    except CheckpointError:
-        raise
+        source = identify_source(weights)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     report = LoadReport(str(path), source.description, part, notes=list(source.notes))
-    values = _match(targets, source, part, report)
-    _refuse_other_region(targets, source, part, report)
-    _refuse_forgotten_modules(targets, source, part, report, allow_partial)
-    _refuse_other_module(network, source, part, report)
-    _refuse_gaps(report, allow_partial, minimum)
-    _check_values(values, source, report)
-    _check_merging(network, source, merging, report)
+    values = _match(targets, source, report)
+    problem = (
+        (part != "swin" and _other_module(network, targets, source, Path(path)))
+        or _forgotten_modules(targets, source, report, allow_partial)
+        or _gaps(report, allow_partial, minimum)
+        or _not_finite(values, source)
+        or _other_merging(network, source, merging, report)
+    )
+    if problem:
+        raise CheckpointError(f"{path}: {problem}", report)
     with torch.no_grad():
         for name, value in values.items():
             targets[name].copy_(value)
@@ -115,7 +108,7 @@ def _targets(network: nn.Module) -> dict[str, Tensor]:
     while hasattr(network, "module") or hasattr(network, "_orig_mod"):
         network = cast(nn.Module, network.module if hasattr(network, "module") else network._orig_mod)
     prefix = ENCODER if isinstance(network, SwinTransformer) else ""
-    targets = {prefix + name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    targets = {prefix + name: tensor for name, tensor in network.state_dict().items()}
     if ENCODER + "patch_embed.proj.weight" not in targets:
         raise ValueError(
             f"network: found {type(network).__name__}, expected one with a Swin encoder called 'swinViT' (SwinFUSE, "
@@ -124,41 +117,35 @@ def _targets(network: nn.Module) -> dict[str, Tensor]:
     return targets
 
 
-def _is_wanted(name: str, part: str) -> bool:
-    if part == "all":
-        return True
-    return name.startswith(ENCODER) and not (part == "swin" and name.startswith(DIM))
+def _match(targets: Mapping[str, Tensor], source: SourceWeights, report: LoadReport) -> dict[str, Tensor]:
+    """Compare tensor by tensor, into the report; the new values by name."""
 
+    def is_wanted(name: str) -> bool:
+        if report.part == "all":
+            return True
+        return name.startswith(ENCODER) and not (report.part == "swin" and name.startswith(DIM))
 
-def _match(targets: Mapping[str, Tensor], source: SourceWeights, part: str, report: LoadReport) -> dict[str, Tensor]:
-    """Compare tensor by tensor; the new values by name."""
     values: dict[str, Tensor] = {}
     for name, target in targets.items():
-        shape = tuple(target.shape)
+        if not is_wanted(name):
+            continue
         value = source.tensors.get(name)
-        if not _is_wanted(name, part):
-            continue
-        if value is None:
-            derived = name.endswith(_DERIVED)
-            reason = "follows from the architecture" if derived else "not in the file"
-            report.records.append(TensorRecord(name, KEPT if derived else MISSING, reason, network_shape=shape))
-            continue
-        status, reason, new = _fit(name, value, target)
-        if new is not None:
-            values[name] = new
+        if value is None and name.endswith(_DERIVED):
+            status, reason = KEPT, "follows from the architecture"
+        elif value is None:
+            status, reason = MISSING, "not in the file"
+        else:
+            status, reason, new = _fit(name, value, target)
+            if new is not None:
+                values[name] = new
+        found = None if value is None else tuple(value.shape)
         report.records.append(
-            TensorRecord(name, status, reason, source.original[name], tuple(value.shape), tuple(target.shape))
+            TensorRecord(name, status, reason, source.original.get(name, ""), found, tuple(target.shape))
         )
     for name, value in source.tensors.items():
-        if name in targets and _is_wanted(name, part):
-            continue
-        if name in targets:
-            reason = f"not of the part '{part}'"
-        elif name.startswith(DIM):
-            reason = "the network has no such domain invariance module"
-        else:
-            reason = "no such tensor in the network"
-        report.records.append(TensorRecord(name, LEFT, reason, source.original[name], tuple(value.shape)))
+        if name not in targets or not is_wanted(name):
+            reason = f"not of the part '{report.part}'" if name in targets else "no such tensor in the network"
+            report.records.append(TensorRecord(name, LEFT, reason, source.original[name], tuple(value.shape)))
     return values
 
 
@@ -168,29 +155,32 @@ def _fit(name: str, value: Tensor, target: Tensor) -> tuple[str, str, Tensor | N
         return MISMATCH, f"is {value.dtype}, expected {target.dtype}", None
     if value.shape == target.shape:
         return LOADED, "", value
-    if name in _IMAGE_CONVOLUTIONS and value.ndim == target.ndim:
-        same_but_channels = value.shape[0] == target.shape[0] and value.shape[2:] == target.shape[2:]
+    same_but_channels = value.shape[:1] == target.shape[:1] and value.shape[2:] == target.shape[2:]
+    if name in _IMAGE_CONVOLUTIONS and value.ndim == target.ndim and same_but_channels:
         found, wanted = value.shape[1], target.shape[1]
-        if same_but_channels and found == 1:
+        if found == 1:
             return ADAPTED, f"1 input channel spread over {wanted}", value.expand_as(target) / wanted
-        if same_but_channels and wanted == 1:
+        if wanted == 1:
             return ADAPTED, f"average of {found} input channels, times {found}", value.sum(1, keepdim=True)
-    if "relative_position" in name:
-        return MISMATCH, "shapes differ: another window_size or num_heads", None
     return MISMATCH, "shapes differ", None
 
 
-def _refuse_other_region(targets: Mapping[str, Tensor], source: SourceWeights, part: str, report: LoadReport) -> None:
-    """Weights of plane tokens belong to one region size: say that, instead of twenty shapes that differ."""
+def _other_module(network: nn.Module, targets: Mapping[str, Tensor], source: SourceWeights, path: Path) -> str | None:
+    """A domain invariance module for another region, or of other settings that no tensor shows."""
     found, expected = _token_size(source.tensors), _token_size(targets)
-    if part == "swin" or found is None or expected is None or found == expected:
-        return
-    raise CheckpointError(
-        f"{report.path}: the domain invariance module of the file is for tokens of dimension {_region(found)}, that of "
-        f"the network for {_region(expected)}. Plane tokens tie its weights to the region size: build the network with "
-        "the roi_size (and tokens) of the file, or leave the module's weights with part='swin'",
-        report,
-    )
+    if found and expected and found != expected:
+        return (
+            f"the domain invariance module of the file is for tokens of dimension {_region(found)}, that of the "
+            f"network for {_region(expected)}. Plane tokens tie its weights to the region size: build the network with "
+            "the roi_size (and tokens) of the file, or leave the module's weights with part='swin'"
+        )
+    differing = differing_settings(path, network) if any(name.startswith(DIM) for name in source.tensors) else []
+    if differing:
+        return (
+            f"its domain invariance module has tensors of the same shapes but other settings: {'; '.join(differing)}. "
+            "Build the network with the same dim and dim_options, or leave the module's weights with part='swin'"
+        )
+    return None
 
 
 def _token_size(tensors: Mapping[str, Tensor]) -> int | None:
@@ -206,82 +196,65 @@ def _region(token_size: int) -> str:
     return f"{token_size} (planes of {edge} x {edge}: a region of {2 * edge} voxels)" if is_plane else str(token_size)
 
 
-def _refuse_forgotten_modules(
-    targets: Mapping[str, Tensor], source: SourceWeights, part: str, report: LoadReport, allow_partial: bool
-) -> None:
-    """Refuse to drop a module of the encoder: what was trained behind it is half a model without it."""
-    convolutions = [n for n in source.tensors if _V2_CONVOLUTION.match(n) and n not in targets]
+def _forgotten_modules(
+    targets: Mapping[str, Tensor], source: SourceWeights, report: LoadReport, allow_partial: bool
+) -> str | None:
+    """A module of the file's encoder that the network lacks: what was trained behind it is half a model without it."""
+    unused = [name for name in source.tensors if name not in targets]
+    convolutions = [name for name in unused if V2_CONVOLUTION.match(name)]
     if convolutions and not allow_partial:
-        raise CheckpointError(
-            f"{report.path}: its encoder has {len(convolutions)} tensors of the convolutions in front of the stages "
-            f"({_some(convolutions)}) that the network lacks. Build the network with use_v2=True",
-            report,
+        return (
+            f"its encoder has {len(convolutions)} tensors of the convolutions in front of the stages "
+            f"({_some(convolutions)}) that the network lacks. Build the network with use_v2=True"
         )
-    left = [name for name in source.tensors if name.startswith(DIM) and name not in targets]
-    if left and part == "swin":
+    module = [name for name in unused if name.startswith(DIM)]
+    if module and report.part == "swin":
         report.warnings.append(
-            f"the {len(left)} tensors of the file's domain invariance module are left out: its encoder was trained "
+            f"the {len(module)} tensors of the file's domain invariance module are left out: its encoder was trained "
             "behind that module"
         )
-    if left and part != "swin" and not allow_partial:
-        raise CheckpointError(
-            f"{report.path}: the file has {len(left)} tensors of a domain invariance module that the network lacks "
-            f"({_some(left)}). Build the network with the same dim and dim_options, or leave them with part='swin'",
-            report,
+    elif module and not allow_partial:
+        return (
+            f"the file has {len(module)} tensors of a domain invariance module that the network lacks "
+            f"({_some(module)}). Build the network with the same dim and dim_options, or leave them with part='swin'"
         )
+    return None
 
 
-def _refuse_other_module(network: nn.Module, source: SourceWeights, part: str, report: LoadReport) -> None:
-    if part == "swin" or not any(name.startswith(DIM) for name in source.tensors):
-        return
-    differing = differing_settings(Path(report.path), network)
-    if differing:
-        raise CheckpointError(
-            f"{report.path}: its domain invariance module has tensors of the same shapes but other settings: "
-            f"{'; '.join(differing)}. Build the network with the same dim and dim_options, or leave the module's "
-            "weights with part='swin'",
-            report,
-        )
-
-
-def _refuse_gaps(report: LoadReport, allow_partial: bool, minimum: float) -> None:
+def _gaps(report: LoadReport, allow_partial: bool, minimum: float) -> str | None:
+    """Tensors of the wanted part that the file lacks or contradicts."""
     gaps = report.with_status(MISSING, MISMATCH)
-    used = len(report.with_status(LOADED, ADAPTED))
+    used = len(report.loaded) + len(report.adapted)
     wanted = used + len(gaps)
-    enough = used > 0 and (not gaps or (allow_partial and used >= minimum * wanted))
-    if enough:
-        return
+    if used and (not gaps or (allow_partial and used >= minimum * wanted)):
+        return None
     named = _some([f"{r.name}: file {r.file_shape or 'has none'}, network {r.network_shape}" for r in gaps])
-    advice = ""
-    if not allow_partial:
-        advice = ". To load what fits all the same: allow_partial=True"
-        if gaps and all(record.name.startswith(DIM) and record.status == MISSING for record in gaps):
-            advice = ". These weights come without such a module: load them with part='swin'"
-    raise CheckpointError(
-        f"{report.path} ({report.source}): only {used} of {wanted} tensors of the part '{report.part}' fit the "
-        f"network; {len(gaps)} do not: {named}{advice}",
-        report,
+    advice = "" if allow_partial else ". To load what fits all the same: allow_partial=True"
+    if all(record.name.startswith(DIM) and record.status == MISSING for record in gaps):
+        advice = ". These weights come without such a module: load them with part='swin'"
+    return (
+        f"only {used} of {wanted} tensors of the part '{report.part}' fit the network, {len(gaps)} do not: {named}; "
+        f"the file: {report.source}{advice}"
     )
 
 
-def _check_values(values: Mapping[str, Tensor], source: SourceWeights, report: LoadReport) -> None:
+def _not_finite(values: Mapping[str, Tensor], source: SourceWeights) -> str | None:
     bad = [source.original[n] for n, v in values.items() if v.is_floating_point() and not torch.isfinite(v).all()]
-    if bad:
-        raise CheckpointError(f"{report.path}: {len(bad)} tensors hold NaN or infinity: {_some(bad)}", report)
+    return f"{len(bad)} tensors hold NaN or infinity: {_some(bad)}" if bad else None
 
 
-def _check_merging(network: nn.Module, source: SourceWeights, stated: str, report: LoadReport) -> None:
+def _other_merging(network: nn.Module, source: SourceWeights, stated: str, report: LoadReport) -> str | None:
+    """Another patch merging than the network's, if stated or recorded; a warning if it is likely or open."""
     built = {_MERGING_NAMES[type(m)] for m in network.modules() if type(m) in _MERGING_NAMES}
     known, how = (stated, "as given by `merging`") if stated != "auto" else (None, "")
     if known is None and source.merging != "legacy":
         # a file that is known to come from elsewhere lies beside the record of another network, if of any
         known, how = recorded_merging(Path(report.path)), "by the record beside them"
     same = built == {known} or (known == "current" and "legacy" not in built)
-    if known is not None and built and not same:
-        raise CheckpointError(
-            f"{report.path}: its weights were trained with the {known} patch merging ({how}), the network has the "
-            f"{' and '.join(built)} one. Build it with downsample='{'merging' if known == 'current' else known}'",
-            report,
+    if known and built and not same:
+        return (
+            f"its weights were trained with the {known} patch merging ({how}), the network has the "
+            f"{' and '.join(built)} one. Build it with downsample='{'merging' if known == 'current' else known}'"
         )
     if known is None and source.merging == "legacy" and "legacy" not in built:
         report.warnings.append(
@@ -296,8 +269,9 @@ def _check_merging(network: nn.Module, source: SourceWeights, stated: str, repor
             "tenth. Say merging='legacy' or merging='current', and build the network with downsample='legacy' for the "
             "first (the Model Zoo's and the BraTS21 challenge's Swin UNETR weights are of that kind)"
         )
+    return None
 
 
-def _some(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return "; ".join(names[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+def _some(names: list[str], most: int = 12) -> str:
+    more = len(names) - most
+    return "; ".join(names[:most]) + (f"; and {more} more" if more > 0 else "")

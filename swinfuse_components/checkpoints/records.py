@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
-from ..networks import DomainInvarianceModule
+from ..networks import DomainInvarianceModule, build_domain_invariance
 from ..networks.domain_invariance import CoAttentionLayer
-from ..networks.variants import PAPER_OPTIONS
-
-# written beside the weights: by pre-training the whole configuration, by fine-tuning the model's description
-RECORDS = ("configuration.json", "model.json")
-_INVISIBLE = ("gate", "residual", "num_heads", "head_dim")
 
 
 def differing_settings(path: Path, network: nn.Module) -> list[str]:
@@ -32,22 +27,20 @@ def differing_settings(path: Path, network: nn.Module) -> list[str]:
     Returns:
         one text for each setting, empty if all agree or nothing is recorded.
     """
-    module = next((each for each in network.modules() if isinstance(each, DomainInvarianceModule)), None)
-    recorded = _recorded_settings(path)
-    if module is None or recorded is None:
-        return []
-    layers = [cast(CoAttentionLayer, layer).attention for layer in cast(nn.ModuleList, module.psi[0])]
-    present = {
-        "gate": module.gate,
-        "residual": module.residual,
-        "num_heads": [layer.num_heads for layer in layers],
-        "head_dim": layers[0].to_q.out_features // layers[0].num_heads,
-    }
-    return [
-        f"{name}={recorded[name]!r} in its record, {present[name]!r} in the network"
-        for name in _INVISIBLE
-        if recorded[name] != present[name]
-    ]
+    present = next(map(_settings, filter(_has_settings, network.modules())), None)
+    for content in _records(path):
+        try:
+            with torch.device("meta"):
+                recorded = build_domain_invariance(content["dim"], 1, 16, content.get("dim_options"))
+        except (KeyError, TypeError, ValueError):
+            continue  # not recorded, or an expression of MONAI's configurations, which is not evaluated here
+        if present and recorded is not None and _has_settings(recorded):
+            return [
+                f"{name}={value!r} in its record, {present[name]!r} in the network"
+                for name, value in _settings(recorded).items()
+                if value != present[name]
+            ]
+    return []
 
 
 def recorded_merging(path: Path) -> str | None:
@@ -60,27 +53,26 @@ def recorded_merging(path: Path) -> str | None:
     return None
 
 
+def _has_settings(module: nn.Module) -> bool:
+    return isinstance(module, DomainInvarianceModule)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    layers = [cast(CoAttentionLayer, layer).attention for layer in cast(nn.ModuleList, module.psi[0])]  # type: ignore[index]
+    return {
+        "gate": module.gate,
+        "residual": module.residual,
+        "num_heads": [layer.num_heads for layer in layers],
+        "head_dim": layers[0].to_q.out_features // layers[0].num_heads,
+    }
+
+
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The readable records beside a checkpoint."""
-    for name in RECORDS:
+    """The readable records beside a checkpoint: of pre-training and of fine-tuning."""
+    for name in ("configuration.json", "model.json"):
         try:
             content = json.loads(path.with_name(name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(content, Mapping):
             yield content
-
-
-def _recorded_settings(path: Path) -> dict[str, Any] | None:
-    """The invisible settings by name; None if no record gives them plainly."""
-    for content in _records(path):
-        options = content.get("dim_options") or {}
-        if content.get("dim") not in ("swinfuse", "paper") or not isinstance(options, Mapping):
-            continue
-        if any(isinstance(value, str) and value.startswith(("@", "$", "%")) for value in options.values()):
-            continue  # a reference or expression of MONAI's configurations, which is not evaluated here
-        parameters = inspect.signature(DomainInvarianceModule).parameters
-        variant = PAPER_OPTIONS if content["dim"] == "paper" else {}
-        settings = {**{key: parameter.default for key, parameter in parameters.items()}, **variant, **options}
-        return {key: list(settings[key]) if key == "num_heads" else settings[key] for key in _INVISIBLE}
-    return None

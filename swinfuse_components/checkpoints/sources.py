@@ -14,6 +14,8 @@ from torch import Tensor
 
 ENCODER = "swinViT."
 DIM = ENCODER + "domain_invariance."
+# residual convolutions of `use_v2`
+V2_CONVOLUTION = re.compile(re.escape(ENCODER) + r"layers\dc\.")
 # what DistributedDataParallel, torch.compile, Fabric, FSDP and activation checkpointing put into names, at any place
 _WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _FIRST = "patch_embed.proj.weight"
@@ -64,30 +66,24 @@ def identify_source(state_dict: Mapping[str, Tensor]) -> SourceWeights:
     """
     plain = _without_prefix({_WRAPPERS.sub("", key): key for key in state_dict})
     roots = {key.partition(".")[0] for key in plain}
-    wrapped = any(key.startswith("module.") for key in state_dict)
     notes: list[str] = []
     merging: str | None = None
     if any(key.startswith("encoder.patch_embed.") for key in plain):
         description, merging = "MONAI ssl_pretrained_weights (disruptive autoencoders)", "legacy"
-    elif any(".mh1." in key or key.startswith("mh1.") for key in plain):
+    elif roots & {"mh1"} or any(".mh1." in key for key in plain):
         description, merging = "SwinFUSE authors' code", "legacy"
-        notes.append(
-            "the authors' module has no product with the embedding and attends across the batch: use dim='released'"
-        )
-    elif "patch_embed" in roots and wrapped:
-        description, merging = "Swin UNETR self-supervised weights (model_swinvit)", "legacy"
+        notes.append("its module has no product with the embedding and attends across the batch: use dim='released'")
     elif "patch_embed" in roots:
-        description, merging = "bare Swin encoder", "unknown"
+        kinds = ("bare Swin encoder", "unknown"), ("Swin UNETR self-supervised weights (model_swinvit)", "legacy")
+        description, merging = kinds[any(key.startswith("module.") for key in state_dict)]
     elif "rotation_head.weight" in plain:
         description, merging = "Swin UNETR self-supervised weights with heads", "legacy"
     elif "rotation_head" in roots:
         description = "SwinFUSE pre-training network"
-    elif "decoder1" in roots:
-        with_dim = any(".domain_invariance." in key for key in plain)
-        description = "SwinFUSE segmentation network" if with_dim else "Swin UNETR segmentation network"
-        merging = None if with_dim else "unknown"
+    elif any(".domain_invariance." in key for key in plain):
+        description = "SwinFUSE segmentation network"
     else:
-        description = "Swin encoder"
+        description, merging = "Swin UNETR segmentation network", "unknown"
     if "rotation_head.weight" in plain:
         notes.append("its rotation and contrastive heads read one corner token, here they read the mean of all")
 
