@@ -134,11 +134,7 @@ def in_channel_order(paths: list[str], channels: Sequence[str]) -> list[str]:
 
 
 def load_fold(
-    source: str | os.PathLike | Sequence[Mapping],
-    fold: int,
-    section: str = "training",
-    *,
-    root: str | os.PathLike | None = None,
+    source: str | os.PathLike | Sequence[Mapping], fold: int, section: str = "training", *, root: str | None = None
 ) -> list[dict]:
     """One side of one fold: ``"training"`` is everything but ``fold``, ``"validation"`` is ``fold``.
 
@@ -157,14 +153,11 @@ def load_fold(
     folds = sorted({item["fold"] for item in items})
     if fold not in folds or len(folds) < 2:
         raise ValueError(f"fold {fold!r} cannot be held out: the data list has the folds {folds}")
-    sides = {
-        "training": [item for item in items if item["fold"] != fold],
-        "validation": [item for item in items if item["fold"] == fold],
-    }
-    both = set.intersection(*({str(i["patient"]) for i in side if "patient" in i} for side in sides.values()))
+    sides = [[item for item in items if (item["fold"] == fold) == held_out] for held_out in (False, True)]
+    both = set.intersection(*({str(item["patient"]) for item in side if "patient" in item} for side in sides))
     if both:
         raise ValueError(f"patients {sorted(both)} would be on both sides of fold {fold}")
-    return sides[section]
+    return sides[section == "validation"]
 
 
 def split_patients(

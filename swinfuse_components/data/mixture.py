@@ -23,39 +23,39 @@ def layout_of(path: str | os.PathLike) -> str | None:
     root = existing_path(path)
     if root.suffix == ".json" or (root / "dataset.json").is_file():
         return "msd"
-    if root.is_file():
-        return "images"
-    if brats_folders(root):
-        return "brats"
-    if synthrad_folders(root):
-        return "synthrad"
-    return "images" if find_images(root) else None
+    if root.is_dir() and (brats_folders(root) or synthrad_folders(root)):
+        return "brats" if brats_folders(root) else "synthrad"
+    return "images" if root.is_file() or find_images(root) else None
+
+
+def describe_task(path: str | os.PathLike, *, modality: ModalityLike = None) -> Task:
+    """Facts of a labelled data set: a folder with ``dataset.json``, a JSON list, or a BraTS folder.
+
+    ``modality`` says what the images are where the names of the channels do not.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is none, or an entry cannot be understood.
+    """
+    root = existing_path(path)
+    if root.suffix == ".json" or (root / "dataset.json").is_file() or not brats_folders(root):
+        return read_msd_task(root, modality=modality)
+    labels = {**BRATS_LABELS}
+    if all(4 not in item["allowed_labels"] for item in brats_datalist(root)):  # BraTS 2023 and later
+        labels[3] = labels.pop(4)
+    return Task(root.name, str(root), "mr", BRATS_CHANNELS, labels)
 
 
 def read_task(
-    path: str | os.PathLike,
-    *,
-    modality: ModalityLike = None,
-    patient_pattern: str | None = None,
-    section: str = "training",
+    path: str | os.PathLike, *, modality: ModalityLike = None, patient_pattern: str | None = None
 ) -> tuple[Task, list[dict]]:
-    """Facts and data list of a labelled data set: a folder with ``dataset.json``, a JSON list, or a BraTS folder.
+    """Facts and data list of a labelled data set, see :func:`describe_task`.
 
-    Args:
-        path: the folder or file.
-        modality: where the names of the channels do not tell.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
-        section: of ``dataset.json``.
+    ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`.
     """
-    root = existing_path(path)
-    if root.is_dir() and not (root / "dataset.json").is_file() and brats_folders(root):
-        items = brats_datalist(root, patient_pattern=patient_pattern)
-        labels = {**BRATS_LABELS}
-        if all(4 not in item["allowed_labels"] for item in items):  # BraTS 2023 and later
-            labels[3] = labels.pop(4)
-        return Task(root.name, str(root), "mr", BRATS_CHANNELS, labels), items
-    task = read_msd_task(root, modality=modality)
-    return task, msd_datalist(root, section, modality=modality, patient_pattern=patient_pattern)
+    task = describe_task(path, modality=modality)
+    if layout_of(path) == "brats":
+        return task, brats_datalist(path, patient_pattern=patient_pattern)
+    return task, msd_datalist(path, modality=modality, patient_pattern=patient_pattern)
 
 
 def read_source(

@@ -18,7 +18,7 @@ class Modality:
     """A kind of image.
 
     Attributes:
-        name: as items of a data list say it, lower case.
+        name: in lower case.
         scaling: ``"window"`` maps fixed values to [0, 1]; ``"percentiles"`` maps percentiles of the volume to [0, 1];
             ``"zscore"`` subtracts the volume's mean and divides by its standard deviation.
         limits: the two ends of the window, or the two percentiles.

@@ -21,10 +21,8 @@ class Task:
     """Facts of a labelled data set.
 
     Attributes:
-        name: the task's name.
-        dataset_dir: absolute path of its folder.
-        modality: name of a registered modality.
-        channels: names of the input channels, in order.
+        name: the task's name; ``dataset_dir``: absolute path of its folder.
+        modality: name of a registered modality; ``channels``: names of the input channels, in order.
         labels: names of the classes by label value, background (0) included.
         regions: label values of each region, where the data set declares regions.
         demonstration: whether the folder says of itself that it holds a made-up demonstration.
@@ -42,16 +40,6 @@ class Task:
     def in_channels(self) -> int:
         """Number of image channels."""
         return len(self.channels)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, background included: the ``out_channels`` of a softmax network."""
-        return len(self.labels)
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the foreground classes, in the order of their label values."""
-        return [self.labels[value] for value in sorted(self.labels) if value != 0]
 
 
 def read_dataset_json(path: str | os.PathLike) -> tuple[Path, Path, dict]:
@@ -130,15 +118,8 @@ def read_msd_task(dataset_dir: str | os.PathLike, *, modality: str | Mapping[str
         kind = get_modality(modality).name if modality else modality_of_channels(channels)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
-    return Task(
-        name=str(content.get("name", root.name)),
-        dataset_dir=str(root),
-        modality=kind,
-        channels=channels,
-        labels=labels,
-        regions=regions,
-        demonstration=bool(content.get("demonstration", False)),
-    )
+    name, demonstration = str(content.get("name", root.name)), bool(content.get("demonstration", False))
+    return Task(name, str(root), kind, channels, labels, regions, demonstration)
 
 
 def _nnunet_entries(root: Path, content: Mapping, section: str, channels: int) -> list[dict]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swinfuse_components.data import read_msd_task
+from ..data import describe_task, get_modality
 
 __all__ = ["GENERIC_DESCRIPTION", "read_description", "write_description"]
 
@@ -40,14 +40,18 @@ GENERIC_DESCRIPTION: dict[str, Any] = {
 
 
 def read_description(
-    paths: Sequence[str | os.PathLike[str]], default: Mapping[str, Any] | None = None
+    paths: Sequence[str | os.PathLike[str]],
+    default: Mapping[str, Any] | None = None,
+    *,
+    modality: str | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read the first of ``paths`` that exists; keys that it does not hold are taken from ``default``.
 
     Args:
-        paths: candidates in order of preference, each a ``model.json`` as :func:`write_description` writes it or the
-            ``dataset.json`` of a Medical Segmentation Decathlon task.
+        paths: candidates in order of preference, each a ``model.json`` as :func:`write_description` writes it or a
+            labelled data set, see :func:`~swinfuse_components.data.describe_task`.
         default: :data:`GENERIC_DESCRIPTION` unless given.
+        modality: of the images, where the data set does not tell it or they are of another than the model's.
 
     Returns:
         a dictionary with the keys of ``default``, among them ``name``, ``modality`` (``"ct"`` or ``"mr"``),
@@ -59,21 +63,12 @@ def read_description(
     """
     base = dict(GENERIC_DESCRIPTION if default is None else default)
     for path in map(Path, paths):
-        if not path.is_file():
-            continue
-        if path.name == "dataset.json":
-            task = read_msd_task(path.parent)
-            found: dict[str, Any] = {
-                "name": task.name,
-                "modality": task.modality,
-                "channels": list(task.channels),
-                "labels": {str(value): name for value, name in task.labels.items()},
-                "spacing": None,  # not in the file: see fingerprint()
-                "ct_window": None,
-            }
+        if path.name == "model.json":
+            found = _read_json(path) if path.is_file() else None
         else:
-            found = _read_json(path)
-        return {**base, **found}
+            found = _facts(path, modality)
+        if found is not None:
+            return {**base, **found, **({"modality": get_modality(modality).name} if modality else {})}
     logger.warning(
         "no description of the model at %s: taking %d channel(s) %s and the classes %s",
         " or ".join(str(path) for path in paths),
@@ -82,6 +77,23 @@ def read_description(
         base["labels"],
     )
     return base
+
+
+def _facts(path: Path, modality: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a labelled data set says of itself; None if there is none."""
+    try:
+        task = describe_task(path, modality=modality)
+    except FileNotFoundError:
+        return None
+    return {
+        "name": task.name,
+        "modality": task.modality,
+        "channels": list(task.channels),
+        "labels": {str(value): name for value, name in task.labels.items()},
+        **({"regions": task.regions} if task.regions else {}),
+        "spacing": None,  # not in the data set's files: see fingerprint()
+        "ct_window": None,
+    }
 
 
 def write_description(path: str | os.PathLike[str], description: Mapping[str, Any]) -> None:

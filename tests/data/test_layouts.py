@@ -42,8 +42,13 @@ def test_the_ten_tasks_are_understood(name, msd_folder):
     channels, classes, modality = DECATHLON[name]
     labels = {str(number): label for number, label in enumerate(["background", *classes])}
     task = read_msd_task(msd_folder(1, name=name, modality={str(i): c for i, c in enumerate(channels)}, labels=labels))
-    assert (task.name, task.modality, list(task.channels), task.class_names) == (name, modality, channels, classes)
-    assert task.in_channels == len(channels) and task.num_classes == len(classes) + 1
+    assert (task.name, task.modality, list(task.channels), [*task.labels.values()][1:]) == (
+        name,
+        modality,
+        channels,
+        classes,
+    )
+    assert task.in_channels == len(channels)
 
 
 def test_msd_datalist(msd_folder, monkeypatch):
@@ -235,7 +240,7 @@ def test_paths_stay_inside_their_root(tmp_path):
 def test_real_folders(swinfuse_data):
     assert len(synthrad_datalist(swinfuse_data / "SynthRAD_like")) == 41
     assert len(msd_datalist(swinfuse_data / "MSD_like" / "Task04_Hippocampus")) == 208
-    assert read_msd_task(swinfuse_data / "MSD_like" / "Task50_HeadNeckCT").num_classes == 6
+    assert read_msd_task(swinfuse_data / "MSD_like" / "Task50_HeadNeckCT").labels[5] == "Mandible"
     ct, mr = (msd_datalist(swinfuse_data / "MSD_like" / name) for name in ("Task51_SarcomaCT", "Task52_SarcomaMR"))
     assert [item["patient"] for item in ct] == [item["patient"] for item in mr]
     assert len(brats_datalist(swinfuse_data / "BraTS21_like")[0]["image"]) == 4
