@@ -16,6 +16,7 @@ from monai.transforms import LoadImage, Resize
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from ..data import same_patients
 from .targets import Case, Target
 
 
@@ -156,7 +157,7 @@ class MeanTrainingMask(Baseline):
         if not self.items:
             raise ValueError(f"{name}: the data list of training masks is empty")
         self.name, self.size = name, tuple(size)
-        self.training_patients = frozenset(str(i["patient"]) for i in self.items if "patient" in i)
+        self.training_patients = frozenset(same_patients(i["patient"] for i in self.items if "patient" in i))
         self._box: np.ndarray | None = None
 
     def fingerprint(self) -> str:

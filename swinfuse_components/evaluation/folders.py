@@ -11,16 +11,7 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, CropForegroundd, EnsureTyped, Lambdad, Orientationd, Spacingd
 
-from swinfuse_components.data import (
-    BRATS_CHANNELS,
-    BRATS_LABELS,
-    brats_datalist,
-    load_fold,
-    load_folds,
-    msd_datalist,
-    read_msd_task,
-    split_folds,
-)
+from swinfuse_components.data import load_fold, load_folds, read_task, same_patients, split_folds
 from swinfuse_components.networks import SwinFUSE
 from swinfuse_components.transforms import ModalityIntensityd
 
@@ -180,46 +171,39 @@ def read_target(
     name: str | None = None,
     channel: str | int | None = None,
     modality: str | None = None,
+    patient_pattern: str | None = None,
     fold: int | None = None,
     num_folds: int = 5,
     split_seed: int = 0,
     fold_file: str | None = None,
     limit: int | None = None,
 ) -> Target:
-    """A column from a folder: a Decathlon task (``dataset.json``), or BraTS21's patients.
+    """A column from a folder in any labelled layout, see :func:`~swinfuse_components.data.read_task`.
 
     Args:
         dataset_dir: the folder.
         name: of the column; by default the task's name.
         channel: what a model with one channel is shown of several, see
             :class:`~swinfuse_components.evaluation.targets.Target`. One of one needs no choice.
-        modality: ``ct`` or ``mr`` where ``dataset.json`` does not tell.
+        modality: where the data set does not tell.
+        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
         fold: test on this fold alone, split as the fine-tuning bundles split; None takes every case.
         num_folds: of the split.
         split_seed: of the split.
         fold_file: JSON with the folds, in place of the seeded split.
         limit: at most so many cases, evenly spaced in the list.
     """
-    folder = Path(dataset_dir).expanduser()
-    classes: dict[str, int]
-    channels: Sequence[str]
-    if (folder / "dataset.json").is_file() or not sorted(folder.glob("BraTS*")):
-        task = read_msd_task(folder, modality=modality)
-        items = msd_datalist(folder, modality=modality)
-        name, modality, channels = name or task.name, task.modality, task.channels
-        classes = {text: value for value, text in task.labels.items() if value != 0}
-    else:
-        items = brats_datalist(folder)
-        name, modality, channels = name or folder.name, "mr", BRATS_CHANNELS
-        classes = {str(text): int(value) for value, text in dict(BRATS_LABELS).items() if int(value) != 0}
+    task, items = read_task(Path(dataset_dir).expanduser(), modality=modality, patient_pattern=patient_pattern)
+    classes = {text: value for value, text in task.labels.items() if value != 0}
     if fold_file is not None:
-        items = load_folds(fold_file, root=folder)
+        items = load_folds(fold_file, root=task.dataset_dir, channels=task.channels)
     if fold is not None:
         items = load_fold(items if fold_file else split_folds(items, num_folds, seed=split_seed), fold, "validation")
     if limit is not None and limit < len(items):
         items = [items[round(i * (len(items) - 1) / max(limit - 1, 1))] for i in range(limit)]
-    shown = None if len(channels) == 1 else channel
-    return Target(name, items, modality=modality, classes=classes, channels=channels, channel=shown)
+    shown = None if task.in_channels == 1 else channel
+    name = name or task.name
+    return Target(name, items, modality=task.modality, classes=classes, channels=task.channels, channel=shown)
 
 
 def read_targets(
@@ -246,10 +230,10 @@ def mean_masks(
     """
     return [
         MeanTrainingMask(
-            load_fold(split_folds(msd_datalist(folder), num_folds, seed=split_seed), fold or 0, "training"),
-            name=f"mean training mask of {read_msd_task(folder).name}",
+            load_fold(split_folds(items, num_folds, seed=split_seed), fold or 0, "training"),
+            name=f"mean training mask of {task.name}",
         )
-        for folder in datasets
+        for task, items in map(read_task, datasets)
     ]
 
 
@@ -259,8 +243,10 @@ def unseen(items: Iterable[Mapping[str, Any]], models: Mapping[str, str | Path])
     Raises:
         ValueError: if there are none.
     """
-    trained = {str(p) for folder in models.values() for p in read_model(folder)[1].get("training_patients", ())}
-    left = [item for item in items if str(item["patient"]) not in trained]
+    described = [read_model(folder)[1] for folder in models.values()]
+    keys = ("training_patients", "pretraining_patients")
+    seen = same_patients(patient for known in described for key in keys for patient in known.get(key) or ())
+    left = [item for item in items if not same_patients([item["patient"]]) & seen]
     if not left:
         raise ValueError(f"every patient of the data set was trained on by one of {sorted(models)}")
     return left

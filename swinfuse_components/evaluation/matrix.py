@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 
+from ..data import same_patients
 from .records import CaseTable, Row, write_csv
 from .scores import score_case
 from .sources import Source
@@ -202,7 +203,7 @@ class OutOfDistributionMatrix:
         return [
             (source, column, view)
             for source in self.sources
-            if str(item.get("patient")) not in source.training_patients
+            if not same_patients([str(item.get("patient"))]) & source.training_patients
             for column in target.views
             for view in source.views
         ]

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.transforms import Compose, Invertd, LoadImage
+from monai.transforms import Compose, Invertd
 
 from swinfuse_components.checkpoints import find_state_dict, read_checkpoint, sha256
 
+from ..data import same_patients
 from .baselines import VIEWS
-from .targets import Case, Target, case_name
+from .targets import Case, Target, case_name, read_labels
 
 
 class Source(Protocol):
@@ -56,7 +57,7 @@ def describe(value: Any, depth: int = 4) -> str:
 
 def patients_of(entries: Iterable[Any]) -> frozenset[str]:
     """Patients named by a list of identifiers, or by a data list with the key ``patient``."""
-    return frozenset(str(entry["patient"] if isinstance(entry, Mapping) else entry) for entry in entries)
+    return frozenset(same_patients(entry["patient"] if isinstance(entry, Mapping) else entry for entry in entries))
 
 
 class NetworkSource:
@@ -233,12 +234,9 @@ class PredictionFiles:
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if its shape is not the case's.
+            ValueError: if it is not on the case's grid, or holds fractions.
         """
         file = self._file(case.target, case.name)
         if not file.is_file():
             raise FileNotFoundError(f"no prediction {file}")
-        labels = np.asarray(LoadImage(ensure_channel_first=True)(file)[0]).astype(np.uint8)
-        if labels.shape != case.truth.shape:
-            raise ValueError(f"{file} has shape {labels.shape}, the case {case.truth.shape}")
-        return labels
+        return read_labels(file, case.image).astype(np.uint8)

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nibabel as nib
 import numpy as np
 import torch
-from monai.transforms import LoadImage
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, Orientation
+
+from ..data import get_modality, same_patients
+from ..data.volumes import Volume, grid_difference
 
 
 class Case(NamedTuple):
@@ -36,13 +41,48 @@ def case_name(item: Mapping[str, Any]) -> str:
     return Path(name).stem
 
 
+def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | None = None) -> np.ndarray:
+    """Label map (D, H, W) from a file, on the grid of an image.
+
+    A map that is stored with other axes is turned. Values within 0.001 of a whole number are rounded.
+
+    Args:
+        path: the file.
+        image: (C, D, H, W) with an affine.
+        allowed: label values, background left out; None allows any.
+
+    Raises:
+        ValueError: if the map has several channels, lies on another grid, or holds fractions or undeclared values.
+    """
+    labels = LoadImage(ensure_channel_first=True)(path)
+    affine = np.asarray(image.affine if isinstance(image, MetaTensor) else np.eye(4), dtype=np.float64)
+    if labels.shape[0] != 1:
+        raise ValueError(f"{path} has {labels.shape[0]} channels, expected one")
+    labels = Orientation(axcodes="".join(nib.aff2axcodes(affine)), labels=None)(labels)
+    grids = [
+        Volume("", tuple(shape), np.asarray(a, dtype=np.float64), True, lambda: np.zeros(0))
+        for shape, a in ((image.shape[1:], affine), (labels.shape[1:], labels.affine))
+    ]
+    if difference := grid_difference(grids[0], grids[1]):
+        raise ValueError(f"{path} is not on the grid of the image: {difference}")
+    values = labels[0].numpy()
+    whole = np.rint(values)
+    if not np.isfinite(values).all() or np.abs(values - whole).max() > 1e-3:
+        raise ValueError(f"{path} holds values that are not whole numbers")
+    undeclared = {int(v) for v in np.unique(whole)} - {0, *allowed} if allowed is not None else set()
+    if undeclared or whole.min() < 0:
+        expected = sorted({0, *(allowed or ())})
+        raise ValueError(f"{path} holds undeclared values {sorted(undeclared)}, expected some of {expected}")
+    return whole.astype(np.int16)
+
+
 class Target:
     """A data set to test on.
 
     Args:
         name: column of the table.
         items: data list; ``image`` (one file, or one for each channel), ``label``, and ``patient`` where known.
-        modality: ``"ct"`` or ``"mr"``.
+        modality: name of a registered modality.
         classes: label value by name, background left out: ``{"tumour": 1}``. None if only the union is asked for.
         channels: names of the image's channels, in order.
         channel: what a model with fewer channels is shown: a name, a number, or ``"each"``, which makes a column of
@@ -65,8 +105,10 @@ class Target:
         self.name, self.modality, self.items = name, modality, [dict(item) for item in items]
         self.classes = None if classes is None else {str(k): int(v) for k, v in classes.items()}
         self.channels = [str(c) for c in channels]
-        if modality not in ("ct", "mr"):
-            raise ValueError(f"target {name}: modality is {modality!r}, expected 'ct' or 'mr'")
+        try:
+            self.modality = get_modality(modality).name
+        except ValueError as error:
+            raise ValueError(f"target {name}: {error}") from error
         if not self.items:
             raise ValueError(f"target {name}: the data list is empty")
         for item in self.items:
@@ -96,7 +138,7 @@ class Target:
     @property
     def patients(self) -> frozenset[str]:
         """Patients of the cases, where the items name them."""
-        return frozenset(str(item["patient"]) for item in self.items if "patient" in item)
+        return frozenset(same_patients(item["patient"] for item in self.items if "patient" in item))
 
     def seen_channels(self, view: str) -> int:
         """Number of channels that a model is shown in a column."""
@@ -116,21 +158,17 @@ class Target:
         """Read one case.
 
         Raises:
-            ValueError: if image and label differ in shape, the image has not the declared channels, or holds values
-                that are not finite. Whatever the reader raises for a file it cannot read passes through.
+            ValueError: if the label is not on the image's grid or holds other values than the classes, the image has
+                not the declared channels, or holds values that are not finite. Whatever the reader raises for a file
+                it cannot read passes through.
         """
         load = LoadImage(ensure_channel_first=True)
         image = item["image"]
         volume = load(list(image) if isinstance(image, (list, tuple)) else image)
-        label = load(item["label"])
-        if label.shape[0] != 1 or volume.shape[1:] != label.shape[1:]:
-            raise ValueError(
-                f"the image has shape {tuple(volume.shape[1:])}, the label {label.shape[0]} channel(s) of "
-                f"{tuple(label.shape[1:])}: expected one channel on the image's grid"
-            )
+        truth = read_labels(item["label"], volume, None if self.classes is None else self.classes.values())
         if volume.shape[0] != len(self.channels):
             raise ValueError(f"the image has {volume.shape[0]} channel(s), expected {len(self.channels)}")
         if not torch.isfinite(volume).all():
             raise ValueError("the image holds values that are not finite")
-        spacing = tuple(float(s) for s in label.pixdim)
-        return Case(case_name(item), volume, np.asarray(label[0]).astype(np.int16), spacing, self.modality, self.name)
+        spacing = tuple(float(s) for s in volume.pixdim)
+        return Case(case_name(item), volume, truth, spacing, self.modality, self.name)

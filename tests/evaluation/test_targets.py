@@ -1,0 +1,70 @@
+"""Labels and predictions are compared on the image's grid, or refused; patients are known under any of their names."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from swinfuse_components.evaluation.folders import read_target
+from swinfuse_components.evaluation.matrix import OutOfDistributionMatrix
+from swinfuse_components.evaluation.sources import PredictionFiles
+from swinfuse_components.evaluation.targets import Target
+
+
+def change(path: str, values, affine=None) -> None:
+    label = nib.load(path)
+    array = values(np.asarray(label.dataobj))
+    nib.save(nib.Nifti1Image(array, label.affine if affine is None else affine(label.affine)), path)
+
+
+def test_a_label_stored_with_other_axes_is_turned(target: Target) -> None:
+    item = target.items[0]
+    before = target.load(item).truth
+    nib.save(nib.as_closest_canonical(nib.load(item["label"])), item["label"])
+    assert np.array_equal(target.load(item).truth, before) and before.any()
+
+
+def test_almost_whole_numbers_are_rounded_and_others_refused(target: Target) -> None:
+    item = target.items[0]
+    before = target.load(item).truth
+    change(item["label"], lambda label: label * np.float32(0.9999999))
+    assert np.array_equal(target.load(item).truth, before)
+    change(item["label"], lambda label: label * np.float32(0.5))
+    with pytest.raises(ValueError, match="not whole numbers"):
+        target.load(item)
+    change(item["label"], lambda label: np.where(label > 0, 255, 0).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"undeclared values \[255\], expected some of \[0, 1\]"):
+        target.load(item)
+
+
+def test_a_label_or_prediction_elsewhere_is_refused(target: Target, tmp_path: Path) -> None:
+    item = target.items[0]
+    case = target.load(item)
+    files = PredictionFiles("copy", "x", tmp_path / "predictions")
+    (tmp_path / "predictions").mkdir()
+    path = tmp_path / "predictions" / f"{case.name}.nii.gz"
+    nib.save(nib.as_closest_canonical(nib.load(item["label"])), path)
+    assert np.array_equal(files.predict(case), case.truth)
+
+    def move(affine: np.ndarray) -> np.ndarray:
+        return affine + np.array([[0, 0, 0, 9.0]] + [[0] * 4] * 3)
+
+    for file in (str(path), item["label"]):
+        change(file, lambda label: label, move)
+    with pytest.raises(ValueError, match="not on the grid"):
+        files.predict(case)
+    with pytest.raises(ValueError, match="not on the grid"):
+        target.load(item)
+
+
+def test_patients_trained_on_are_known_with_a_channel_behind_their_name(target: Target, tmp_path: Path) -> None:
+    source = PredictionFiles("m", "x", tmp_path, training_patients=["p0_0000", "p1_ct"])
+    matrix = OutOfDistributionMatrix([source], [target], tmp_path / "out", on_leak="error")
+    assert any("['p0', 'p1']" in problem for problem in matrix.problems())
+
+
+def test_pet_and_brats_are_targets(swinfuse_data) -> None:
+    pet = read_target(swinfuse_data / "MSD_like" / "Task53_SarcomaPET", limit=1)
+    assert (pet.modality, pet.load(pet.items[0]).modality) == ("pet", "pet")
+    assert read_target(swinfuse_data / "BraTS21_like", channel="t2").views == {"BraTS21_like [t2]": 3}
