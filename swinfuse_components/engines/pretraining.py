@@ -14,6 +14,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
 from swinfuse_components.engines.accumulation import accumulation_options
+from swinfuse_components.losses import partner_accuracy
 
 TERMS_KEY = "terms"
 
@@ -27,8 +28,8 @@ class PreparePretrainingBatch(PrepareBatch):
 
     Returns:
         ``(view_i, targets, (view_j,), {})`` with ``targets`` a dictionary of ``reconstruction`` (2B, C, D, H, W),
-        ``rotation`` (2B,) and ``cutout`` (2B, 1, D, H, W): the four-part form that MONAI's engines call as
-        ``network(view_i, view_j)``.
+        ``rotation`` (2B,), ``cutout`` (2B, 1, D, H, W) and ``view`` (2B, C, D, H, W): the four-part form that MONAI's
+        engines call as ``network(view_i, view_j)``.
 
     Raises:
         KeyError: the batch lacks one of the keys; names it.
@@ -55,6 +56,7 @@ class PreparePretrainingBatch(PrepareBatch):
             return torch.cat([move(f"{name}_i"), move(f"{name}_j")])
 
         targets = {"reconstruction": stack("target"), "rotation": stack("rotation"), "cutout": stack("cutout")}
+        targets["view"] = stack("view")  # for the log: how often a histogram finds the other view
         return move("view_i"), targets, (move("view_j"),), {}
 
 
@@ -97,10 +99,17 @@ class LossTerms:
 
     MONAI's evaluators know no loss. With this handler and :func:`loss_term_metrics` the mean of every term over the
     held-out patients becomes an ordinary metric.
+
+    Args:
+        loss_function: gives the terms from prediction and targets.
+        shuffled: also pair each view with the second view of another sub-volume in the domain invariance module, and
+            log as ``"shuffled_accuracy"`` how often the contrastive embedding finds that one. Above chance, the module
+            carries one view into the other, and the contrastive loss can be lowered without looking at the images.
     """
 
-    def __init__(self, loss_function: Callable[..., Mapping[str, Tensor]]) -> None:
+    def __init__(self, loss_function: Callable[..., Mapping[str, Tensor]], shuffled: bool = False) -> None:
         self.loss_function = loss_function
+        self.shuffled = shuffled
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
@@ -108,7 +117,12 @@ class LossTerms:
     def __call__(self, engine: Engine) -> None:
         output = engine.state.output
         with torch.no_grad():  # type: ignore[no-untyped-call,unused-ignore]
-            output[TERMS_KEY] = self.loss_function(output[Keys.PRED], output[Keys.LABEL])
+            terms = dict(self.loss_function(output[Keys.PRED], output[Keys.LABEL]))
+            if self.shuffled:
+                view_i, view_j = output[Keys.LABEL]["view"].chunk(2)
+                embeddings = engine.network(view_i, view_j.roll(1, 0))["contrastive"]
+                terms["shuffled_accuracy"] = partner_accuracy(*embeddings.chunk(2))
+            output[TERMS_KEY] = terms
 
 
 def term_values(output: Any) -> dict[str, float]:

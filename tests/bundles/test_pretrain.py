@@ -21,6 +21,7 @@ from monai.bundle import run as run_bundle
 
 from swinfuse_components import engines
 from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+from swinfuse_components.losses import intensity_histograms, partner_accuracy
 
 from .conftest import write_synthrad
 
@@ -41,7 +42,12 @@ SMALL: dict[str, Any] = {
 NO_VALIDATION = {"val_interval": 0}
 # what each overlay is there to change, as found in the parsed configuration
 OVERLAYS: dict[str, dict[str, Any]] = {
-    "paper": {"dim": "paper", "density_weight": -1.0, "density_options": {"bandwidth": "paper"}},
+    "paper": {
+        "dim": "paper",
+        "density_weight": -1.0,
+        "density_options": {"bandwidth": "paper"},
+        "augment::_disabled_": True,
+    },
     "only_inpainting": {"rotation_weight": 0.0, "contrastive_weight": 0.0, "density_weight": 0.0},
     "only_rotation": {"inpainting_weight": 0.0, "contrastive_weight": 0.0, "density_weight": 0.0},
     "only_contrastive": {"inpainting_weight": 0.0, "rotation_weight": 0.0, "density_weight": 0.0},
@@ -65,6 +71,28 @@ OVERLAYS: dict[str, dict[str, Any]] = {
 def synthrad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four patients in SynthRAD's layout: a CT in Hounsfield units and an MRI of the same ellipsoids."""
     return write_synthrad(tmp_path_factory.mktemp("synthrad"))
+
+
+def test_a_histogram_does_not_find_the_other_view(repository: Path) -> None:
+    """By default; in the paper's setting it does, since both views are one crop with its intensities."""
+    draw = np.random.RandomState(0)
+    images = [
+        torch.tensor(draw.beta(*draw.uniform(0.5, 5, 2), (1, 32, 32, 32)), dtype=torch.float32) for _ in range(16)
+    ]
+    found = {}
+    for names in (["train.json"], ["train.json", "paper.yaml"]):
+        parser = ConfigParser()
+        parser.read_config(configuration(repository, *names))
+        (make,) = (
+            parser.get_parsed_content(f"train::preprocessing::transforms::{number}")
+            for number, transform in enumerate(parser["train"]["preprocessing"]["transforms"])
+            if transform["_target_"].endswith("RandTwoViewsd")
+        )
+        make.set_random_state(0)
+        views = [make({"image": image}) for image in images]
+        histograms = [intensity_histograms(torch.stack([view[key] for view in views])) for key in ("view_i", "view_j")]
+        found[len(names)] = float(partner_accuracy(*histograms))
+    assert found[1] < 0.4 and found[2] > 0.9
 
 
 def configuration(repository: Path, *names: str) -> list[str]:
@@ -104,7 +132,9 @@ def test_overlay_is_thin_explained_and_runs_three_steps(
     parser.read_config(configuration(repository, "train.json", f"{name}.yaml"))
     assert {key: parser[key] for key in OVERLAYS[name]} == OVERLAYS[name]
     base = ConfigParser.load_config_file(configuration(repository, "train.json")[0])
-    assert set(yaml.safe_load(text)) <= set(base)  # an overlay with a misspelt key would change nothing
+    assert {key.partition("::")[0] for key in yaml.safe_load(text)} <= set(
+        base
+    )  # an overlay with a misspelt key would change nothing
 
     # three heads of the released module divide the planes of 96 cubed, not those of 64
     size = {"roi_size": [32, 32, 96]} if name == "dim_released" else {}

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset, MetaTensor
-from monai.transforms import Compose, RandScaleIntensity, RandSpatialCropSamplesd
+from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd, RandScaleIntensity, RandSpatialCropSamplesd
 
-from swinfuse_components.transforms import RandInnerCutout, RandTwoViewsd
+from swinfuse_components.transforms import RandInnerCutout, RandTwoViewsd, RepeatSamples
 
 
 @pytest.mark.parametrize("suffix", ["i", "j"])
@@ -127,3 +127,27 @@ def test_cutout_fill():
 def test_cutout_settings_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         RandInnerCutout(**options)
+
+
+def test_repeated_samples_are_flat_independent_and_seeded():
+    crop = RandCropByPosNegLabeld(["image", "label"], "label", (4, 4, 4), num_samples=3)
+    chain = Compose([RepeatSamples(crop, repeats=2), RandFlipd(["image", "label"], prob=0.5, spatial_axis=0)])
+    image = torch.arange(512.0).reshape(1, 8, 8, 8)
+    item = {"image": image, "label": (image > 100).float()}
+
+    def run(seed):
+        return chain.set_random_state(seed)(item)
+
+    samples = [sample for seed in range(10) for sample in run(seed)]
+    assert len(run(0)) == 6 and all(isinstance(sample, dict) for sample in samples)
+    flipped = 0
+    for first, second in zip(samples[::2], samples[1::2]):
+        same = torch.equal(first["image"], second["image"])
+        # copies of one crop, up to the flip drawn for each
+        assert same or torch.equal(first["image"], second["image"].flip(1))
+        flipped += not same
+    assert 5 < flipped < 25
+    for first, second in zip(run(7), run(7)):
+        assert torch.equal(first["image"], second["image"])
+    with pytest.raises(ValueError, match="repeats"):
+        RepeatSamples(crop, repeats=0)
