@@ -14,6 +14,7 @@ from torch import nn
 
 from swinfuse_components.checkpoints import find_state_dict, read_checkpoint
 
+from ..data import same_patients
 from .description import read_description
 from .task import patients_of
 
@@ -50,8 +51,8 @@ def common_description(model_dirs: Sequence[str | os.PathLike[str]]) -> dict[str
                     f"models that differ in '{key}' cannot share one ensemble: {model_dirs[0]} has {first.get(key)}, "
                     f"{folder} has {other.get(key)}"
                 )
-    patients = sorted({name for one in descriptions for name in one.get("training_patients", [])})
-    return {**first, "training_patients": patients}
+    keys = ("training_patients", "pretraining_patients")
+    return {**first, **{key: sorted({name for one in descriptions for name in one.get(key, [])}) for key in keys}}
 
 
 def load_ensemble(
@@ -69,11 +70,11 @@ def load_ensemble(
 def require_unseen(
     items: Sequence[Mapping[str, Any]], description: Mapping[str, Any], allow_seen: bool = False
 ) -> Sequence[Mapping[str, Any]]:
-    """Refuse to score a model on its own training patients.
+    """Refuse to score a model on patients of its training or pre-training, whatever channel their names end in.
 
     Args:
         items: data list about to be scored.
-        description: of the model (``training_patients``).
+        description: of the model (``training_patients``, ``pretraining_patients``).
         allow_seen: warn instead of raising.
 
     Returns:
@@ -82,7 +83,8 @@ def require_unseen(
     Raises:
         ValueError: if patients of ``items`` are among the training patients; they are named.
     """
-    seen = sorted(set(patients_of(items)) & set(description.get("training_patients", [])))
+    known = [*description.get("training_patients", []), *description.get("pretraining_patients", [])]
+    seen = sorted(same_patients(patients_of(items)) & same_patients(known))
     if seen:
         message = (
             f"{len(seen)} of {len(patients_of(items))} patients to be scored were used in training: "
