@@ -190,14 +190,6 @@ def test_starts_near_the_identity(gate, tokens):
     assert literal.stream_i.norm() < 0.2 * p_i.norm()
 
 
-def test_one_input_through_one_psi_equals_two_equal_inputs():
-    torch.manual_seed(0)
-    module = DomainInvarianceModule(6, SIZE).double()
-    p, _ = embeddings()
-    for ours, theirs in zip(module(p, p), module(p, p.clone()), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-
-
 def test_window_tokens_attend_inside_windows_and_serve_any_region():
     torch.manual_seed(0)
     module = DomainInvarianceModule(6, tokens="windows", window_size=2).double()
@@ -267,14 +259,6 @@ def test_autocast_compile_state_dict_and_deepcopy(variant):
     for other in (compiled, fresh(p_i, p_j), copy.deepcopy(module)(p_i, p_j)):
         for ours, theirs in zip(other, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("tokens", ["planes", "windows"])
-def test_traces(tokens):
-    module = DomainInvarianceModule(6, 4, tokens=tokens, window_size=2).eval()
-    p_i, p_j = embeddings(size=(4, 4, 4), dtype=torch.float32)
-    traced = torch.jit.trace(module, (p_i, p_j), check_trace=False)
-    torch.testing.assert_close(traced(p_j, 2 * p_i)[0], module(p_j, 2 * p_i).fused)
 
 
 def test_errors_name_what_was_found_and_expected():

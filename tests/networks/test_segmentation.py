@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import SwinUNETR
 
@@ -83,15 +82,6 @@ def test_trains_copies_and_loads(dim, options):
     fresh.load_state_dict(net.state_dict())
     assert torch.equal(fresh(x), logits)
     assert torch.equal(copy.deepcopy(net)(x), logits)
-
-
-def test_takes_metatensors_in_training():
-    net = swinfuse()
-    x = image(dtype=torch.float32)
-    logits = net(MetaTensor(x))
-    logits.square().mean().backward()
-    torch.testing.assert_close(logits.as_subclass(torch.Tensor), net(x))
-    assert net.swinViT.patch_embed.proj.weight.grad.abs().sum() > 0
 
 
 def test_sliding_windows_are_exactly_the_region():
