@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,16 +27,11 @@ class SwinFUSEPretrainer(nn.Module):
         in_channels: image channels.
         roi_size: size of the views in voxels, one number or (D, H, W), multiples of 32.
         feature_size: channels of the patch embedding (the paper: 48), a multiple of 12.
-        depths: Swin blocks of each stage.
-        num_heads: heads of each stage.
-        window_size: attention window of the Swin blocks.
-        dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.
-        dim_options: further arguments of the module.
         mode: ``"cross"`` or ``"self"``.
         contrastive_size: length of the contrastive projection.
         norm_name: normalisation of the inpainting decoder.
-        use_checkpoint: recompute the Swin blocks in the backward pass: less memory, more time.
-        kwargs: further arguments of :class:`SwinFUSEEncoder`.
+        encoder: further arguments of :class:`SwinFUSEEncoder`: ``dim``, ``dim_options``, ``window_size``,
+            ``downsample``, ``use_checkpoint``, ….
 
     Raises:
         ValueError: unknown mode; sizes or channels that do not fit, with what was found and expected.
@@ -56,16 +51,10 @@ class SwinFUSEPretrainer(nn.Module):
         roi_size: Sequence[int] | int = 96,
         feature_size: int = 48,
         *,
-        depths: Sequence[int] = (2, 2, 2, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        window_size: Sequence[int] | int = 7,
-        dim: str = "swinfuse",
-        dim_options: Mapping[str, Any] | None = None,
         mode: str = "cross",
         contrastive_size: int = 512,
         norm_name: tuple | str = "instance",
-        use_checkpoint: bool = False,
-        **kwargs: Any,
+        **encoder: Any,
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -73,18 +62,7 @@ class SwinFUSEPretrainer(nn.Module):
         if feature_size % 12:
             raise ValueError(f"feature_size: found {feature_size}, expected a multiple of 12")
         self.mode = mode
-        self.swinViT = SwinFUSEEncoder(
-            in_channels,
-            feature_size,
-            roi_size,
-            window_size,
-            depths=depths,
-            num_heads=num_heads,
-            dim=dim,
-            dim_options=dim_options,
-            use_checkpoint=use_checkpoint,
-            **kwargs,
-        )
+        self.swinViT = SwinFUSEEncoder(in_channels, feature_size, roi_size, **encoder)
         self.roi_size = self.swinViT.roi_size
         norm = norm_name if isinstance(norm_name, str) else norm_name[0]
         if norm.lower() == "instance" and max(self.roi_size) < 64:

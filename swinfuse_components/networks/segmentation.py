@@ -51,7 +51,9 @@ class SwinFUSE(SwinUNETR):
         dim_options: further arguments of the module.
         downsample: patch merging, MONAI's choices or ``"legacy"`` for weights trained with MONAI before 1.5.
         attention: how the window attention is computed, see :class:`SwinFUSEEncoder`.
-        kwargs: the other arguments of MONAI's ``SwinUNETR``.
+        shared: the arguments that MONAI's ``SwinUNETR`` has in common with its encoder: ``depths``, ``num_heads``,
+            ``window_size``, ``patch_size``, ``qkv_bias``, ``mlp_ratio``, ``drop_rate``, ``attn_drop_rate``,
+            ``use_checkpoint``, ``use_v2``.
 
     Raises:
         ValueError: sizes or channels that do not fit, with what was found and expected.
@@ -73,28 +75,17 @@ class SwinFUSE(SwinUNETR):
         *,
         dim: str = "swinfuse",
         dim_options: Mapping[str, Any] | None = None,
-        depths: Sequence[int] = (2, 2, 2, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        window_size: Sequence[int] | int = 7,
-        patch_size: int = 2,
         downsample: str = "merging",
         dropout_path_rate: float = 0.0,
         normalize: bool = True,
         norm_name: tuple | str = "instance",
         spatial_dims: int = 3,
         attention: str = "auto",
-        **kwargs: Any,
+        **shared: Any,
     ) -> None:
         if spatial_dims != 3:
             raise ValueError(f"spatial_dims: found {spatial_dims}, expected 3")
-        shared = {
-            "depths": depths,
-            "num_heads": num_heads,
-            "window_size": window_size,
-            "patch_size": patch_size,
-            "downsample": resolve_downsample(downsample),
-            **kwargs,
-        }
+        shared["downsample"] = resolve_downsample(downsample)
         super().__init__(
             in_channels,
             out_channels,
