@@ -26,6 +26,16 @@ def check_roi_size(roi_size: Sequence[int] | int, patch_size: int = 2) -> tuple[
     return size
 
 
+def check_norm(norm_name: tuple | str, roi_size: Sequence[int]) -> None:
+    """Refuse instance normalisation where the last feature map has one voxel, on which it fails."""
+    norm = norm_name if isinstance(norm_name, str) else norm_name[0]
+    if norm.lower() == "instance" and max(roi_size) < 64:
+        raise ValueError(
+            f"roi_size: found {tuple(roi_size)}, expected 64 or more on one axis, since instance normalisation fails "
+            "on a last feature map of one voxel (or choose another norm_name, e.g. ('group', {'num_groups': 4}))"
+        )
+
+
 class SwinFUSEEncoder(SwinTransformer):
     """MONAI's 3D ``SwinTransformer`` with a domain invariance module between patch embedding and first stage.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .domain_invariance import DomainInvarianceOutput
-from .encoder import SwinFUSEEncoder
+from .encoder import SwinFUSEEncoder, check_norm
 from .heads import ContrastiveHead, InpaintingDecoder, RotationHead
 from .segmentation import FixedSizeModule
 
@@ -64,12 +64,7 @@ class SwinFUSEPretrainer(nn.Module):
         self.mode = mode
         self.swinViT = SwinFUSEEncoder(in_channels, feature_size, roi_size, **encoder)
         self.roi_size = self.swinViT.roi_size
-        norm = norm_name if isinstance(norm_name, str) else norm_name[0]
-        if norm.lower() == "instance" and max(self.roi_size) < 64:
-            raise ValueError(
-                f"roi_size: found {self.roi_size}, expected 64 or more on one axis, since instance normalisation fails "
-                "on a last feature map of one voxel (or choose another norm_name, e.g. ('group', {'num_groups': 4}))"
-            )
+        check_norm(norm_name, self.roi_size)
         channels = 16 * feature_size
         self.rotation_head = RotationHead(channels)
         self.contrastive_head = ContrastiveHead(channels, contrastive_size)

@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import SwinUNETR
 from torch import Tensor, nn
 
-from .encoder import SwinFUSEEncoder
+from .encoder import SwinFUSEEncoder, check_norm
 from .merging import resolve_downsample
 
 
@@ -105,6 +105,7 @@ class SwinFUSE(SwinUNETR):
             attention=attention,
             **shared,
         )
+        check_norm(norm_name, encoder.roi_size)
         # MONAI's own draw of the weights, so that one seed gives one network with and without the module.
         drawn: nn.Module = self.swinViT
         missing, unexpected = encoder.load_state_dict(drawn.state_dict(), strict=False)
