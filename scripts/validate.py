@@ -14,12 +14,13 @@ from swinfuse_components.data import find_problems, layout_of, read_source, read
 def data_sets(folder: Path) -> list[tuple[str, Path]]:
     """(layout, folder) of the data set in a folder, or of those one or two levels below."""
     layout = layout_of(folder)
-    if layout and layout != "images":
-        return [(layout, folder)]
     children = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] not in "._"]
-    found = [(layout_of(child), child) for child in children]
-    if not any(layout and layout != "images" for layout, _ in found):
-        found = [(layout_of(path), path) for child in children for path in sorted(child.iterdir()) if path.is_dir()]
+    found = [(layout_of(child), child) for child in children if layout != "msd"]
+    mixed = {name for name, _ in found} - {layout, "images", None} or any(folder.glob("*/*/dataset.json"))
+    if layout and layout != "images" and not mixed:
+        return [(layout, folder)]
+    for child in [child for name, child in found if name == "images"]:
+        found += [(layout_of(path), path) for path in sorted(child.iterdir()) if path.is_dir()]
     named = [(name, path) for name, path in found if name and name != "images"]
     return named or [("images", folder)]
 
