@@ -17,7 +17,12 @@ BRATS_CHANNELS = ("flair", "t1ce", "t1", "t2")
 BRATS_LABELS = {0: "background", 1: "necrotic tumour core", 2: "peritumoral oedema", 4: "enhancing tumour"}
 
 # each sequence under the names of BraTS 2018 to 2021, of 2023 and later, and of the Decathlon
-_SEQUENCES = {"flair": ("flair", "t2f"), "t1ce": ("t1ce", "t1c", "t1gd"), "t1": ("t1", "t1n"), "t2": ("t2", "t2w")}
+_SEQUENCES = {
+    "flair": ("flair", "t2f"),
+    "t1ce": ("t1ce", "t1c", "t1gd", "t1post"),
+    "t1": ("t1", "t1n", "t1w"),
+    "t2": ("t2", "t2w"),
+}
 
 
 def sequence_of(path: str | os.PathLike) -> str | None:

@@ -119,3 +119,9 @@ def test_errors_name_what_was_found_and_expected():
         swinfuse(dim="none")(torch.zeros(1, 1, 64, 40, 32))
     with pytest.raises(ValueError, match="spatial_dims: found 2, expected 3"):
         SwinFUSE(1, 2, spatial_dims=2)
+
+
+def test_a_region_on_which_instance_normalisation_fails_is_refused():
+    with pytest.raises(ValueError, match="roi_size.*64 or more"):
+        SwinFUSE(1, 2, roi_size=32, **SMALL)
+    SwinFUSE(1, 2, roi_size=32, norm_name="batch", **SMALL)

@@ -1,0 +1,69 @@
+"""Data as users have them, through the bundles: nnU-Net's folders, several sources without masks, DICOM series."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+
+from swinfuse_components.data import describe_task
+
+SHAPE = (40, 36, 32)
+
+
+def volume(path: Path, seed: int, label: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 3 if label else 900, SHAPE)
+    nib.save(nib.Nifti1Image(values.astype(np.uint8 if label else np.int16), np.diag([4.0, 4, 4, 1])), path)
+
+
+@pytest.fixture
+def nnunet(tmp_path: Path) -> Path:
+    """nnU-Net v2 raw data with regions, as nnU-Net has it."""
+    root = tmp_path / "Dataset001_Own"
+    for number in range(4):
+        volume(root / "imagesTr" / f"p{number}_0000.nii.gz", number)
+        volume(root / "labelsTr" / f"p{number}.nii.gz", number, label=True)
+    content = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "whole": [1, 2], "Core_L": 2}}
+    (root / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}), encoding="utf-8-sig")
+    return root
+
+
+def parsed(repository: Path, bundle: str, **settings: object) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(str(repository / "bundles" / bundle / "configs" / "train.json"))
+    parser.update({"bundle_root": str(repository / "bundles" / bundle), "num_workers": 0, **settings})
+    return parser
+
+
+def test_finetuning_takes_nnunet_regions_and_sides(repository: Path, nnunet: Path) -> None:
+    parser = parsed(repository, "finetune_msd", dataset_dir=str(nnunet), num_folds=2)
+    assert parser.get_parsed_content("regions") == {"whole": [1, 2], "Core_L": [2]}
+    assert parser.get_parsed_content("flip_axes") == [1, 2]
+    assert [item["patient"] for item in parser.get_parsed_content("datalist")] == ["p0", "p1", "p2", "p3"]
+    named = parsed(
+        repository, "finetune_msd", dataset_dir=str(nnunet), num_folds=2, patient_pattern=r"p(\d)", modality="other"
+    )
+    assert named.get_parsed_content("task")["modality"] == "other"
+    assert [item["patient"] for item in named.get_parsed_content("listed")] == ["0", "1", "2", "3"]
+
+
+def test_pretraining_mixes_sources_without_masks(repository: Path, nnunet: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        volume(tmp_path / "plain" / f"q{number}_us.nii.gz", 10 + number)
+    sources = [{"path": str(nnunet), "weight": 3}, str(tmp_path / "plain")]
+    parser = parsed(repository, "pretrain", datasets=sources, roi_size=32, spacing=[4, 4, 4], cache_rate=0.0)
+    items = parser.get_parsed_content("items")
+    assert [item["modality"] for item in items] == ["mr"] * 4 + ["us"] * 3
+    weights = parser.get_parsed_content("sampling_weights")
+    kinds = [item["modality"] for item in parser.get_parsed_content("train_items")]
+    assert sum(weight for weight, kind in zip(weights, kinds) if kind == "mr") == pytest.approx(0.75)
+    views = parser.get_parsed_content("train::dataset")[0]
+    assert views["view_i"].shape == (1, 32, 32, 32) and 0 <= float(views["view_i"].min())
+
+
+def test_a_task_says_what_it_is_under_any_name_of_its_folder(nnunet: Path) -> None:
+    odd = nnunet.rename(nnunet.with_name("own #1"))
+    assert describe_task(str(odd).replace("#", "::")).regions == {"whole": [1, 2], "Core_L": [2]}
