@@ -83,7 +83,7 @@ def _facts(path: Path, modality: str | Mapping[str, Any] | None) -> dict[str, An
     """What a labelled data set says of itself; None if there is none."""
     try:
         task = describe_task(path, modality=modality)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a single image, or a folder of images
         return None
     return {
         "name": task.name,
