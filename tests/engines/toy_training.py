@@ -103,7 +103,7 @@ class ToyRun:
         dataset = Dataset(make_items() if items is None else items, transform)
         self.loader = engines.ResumableDataLoader(dataset, 2, seed=3, num_workers=num_workers)
         self.network = ToyPretrainer()
-        self.loss = PretrainingLoss(density_weight=-1.0) if loss is None else loss
+        self.loss = PretrainingLoss() if loss is None else loss
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.01)
         self.scheduler = WarmupCosineSchedule(
             self.optimizer, warmup_steps=2, t_total=max_epochs * epoch_length, warmup_multiplier=0.1
