@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import nibabel as nib
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ..data import same_patients
 from .records import CaseTable, Row, write_csv
@@ -145,10 +147,17 @@ class OutOfDistributionMatrix:
 
         Raises:
             ValueError: see :meth:`check`.
-            RuntimeError: if not one case could be scored; ``failures.csv`` says why.
+            RuntimeError: if another evaluation writes into the folder, or not one case could be scored
+                (``failures.csv`` says why).
         """
         self.check()
-        table = CaseTable(self.output_dir / "cases.csv")
+        try:
+            with FileLock(self.output_dir / ".lock", timeout=0):
+                return self._run(CaseTable(self.output_dir / "cases.csv"))
+        except Timeout as error:
+            raise RuntimeError(f"another evaluation is writing into {self.output_dir}") from error
+
+    def _run(self, table: CaseTable) -> list[Row]:
         self.failures = []
         wanted: dict[tuple[str, ...], str] = {
             (source.name, source.trained_on, view, column, case_name(item)): self._fingerprint(source, target, item)
@@ -156,6 +165,7 @@ class OutOfDistributionMatrix:
             for item in target.items
             for source, column, view in self._plan(target, item)
         }
+        table.rows = list({(*row.key, row.label): row for row in table.rows}.values())  # once each, the last one
         counts = Counter(row.key for row in table.rows if wanted.get(row.key) == row.fingerprint)
         done = {key for key, count in counts.items() if count == len(self.class_mapping or ["foreground"])}
         kept = [row for row in table.rows if row.key in done or row.key not in wanted]
@@ -246,15 +256,6 @@ class OutOfDistributionMatrix:
 
 
 def prediction_path(output_dir: str | Path, model: str, trained_on: str, view: str, target: str, case: str) -> Path:
-    """Where :class:`OutOfDistributionMatrix` keeps the label map of a case."""
-
-    def plain(text: str) -> str:
-        return "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
-
-    return (
-        Path(output_dir)
-        / "predictions"
-        / plain(f"{model}-{trained_on}-{view}")
-        / plain(target)
-        / f"{plain(case)}.nii.gz"
-    )
+    """Where :class:`OutOfDistributionMatrix` keeps the label map of a case; other names never share a path."""
+    plain = [quote(name, safe=" ,()[]'").replace(".", "%2E") for name in (model, trained_on, view, target, case)]
+    return Path(output_dir, "predictions", *plain[:-1], f"{plain[-1]}.nii.gz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -60,7 +61,9 @@ class CaseTable:
                 if None in record or None in record.values():
                     continue
                 try:
-                    values: dict[str, Any] = {c: float(record[c]) if c in NUMBERS else record[c] for c in COLUMNS}
+                    values: dict[str, Any] = {
+                        c: float(record[c]) if c in NUMBERS else _unquoted(record[c]) for c in COLUMNS
+                    }
                 except (KeyError, ValueError):
                     continue
                 rows.append(Row(**values))
@@ -74,17 +77,30 @@ class CaseTable:
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
-            writer.writerows(asdict(row) for row in self.rows)
+            writer.writerows(_safe(asdict(row)) for row in self.rows)
         os.replace(partial, self.path)
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add the rows of one case, and see them on disk before the next is begun."""
         added = list(rows)
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerows(asdict(row) for row in added)
+            csv.DictWriter(file, COLUMNS).writerows(_safe(asdict(row)) for row in added)
             file.flush()
             os.fsync(file.fileno())
         self.rows.extend(added)
+
+
+def _quoted(cell: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, with an apostrophe before it; anything else as it is."""
+    return f"'{cell}" if isinstance(cell, str) and re.match(r"[=+\-@\t\r].", cell) else cell
+
+
+def _unquoted(text: str) -> str:
+    return text[1:] if re.match(r"'[=+\-@\t\r].", text) else text
+
+
+def _safe(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: _quoted(value) for key, value in record.items()}
 
 
 def write_csv(path: str | Path, records: Iterable[dict[str, Any]]) -> Path:
@@ -99,5 +115,5 @@ def write_csv(path: str | Path, records: Iterable[dict[str, Any]]) -> Path:
         if records:
             writer = csv.DictWriter(file, list(records[0]))
             writer.writeheader()
-            writer.writerows(records)
+            writer.writerows(map(_safe, records))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -171,9 +172,10 @@ def with_interval(summary: Summary, digits: int = 2) -> str:
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    body = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
-    rows = [list(header), ["---"] * len(header), *body]
+    """A Markdown table; names in it stay text."""
+    # pipes, code and the bracket of a link or picture: names of models and cases are text
+    body = [[re.sub(r"([|`]|(?<=\])\()", r"\\\1", str(cell)) for cell in line] for line in [header, *lines]]
+    rows = [body[0], ["---"] * len(header), *body[1:]]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 

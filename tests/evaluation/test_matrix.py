@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from monai.transforms import EnsureTyped, Orientationd, Spacingd
 
 from swinfuse_components.evaluation.baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold
@@ -226,3 +227,19 @@ def test_a_mean_mask_beside_a_model(tmp_path: Path, target: Target, items: list[
     baseline = MeanTrainingMask(items[:2])
     rows = OutOfDistributionMatrix([baseline], [target], tmp_path / "out").run()
     assert {r.case for r in rows} == {"case2", "case3"} and min(r.dice for r in rows) > 0.5
+
+
+def test_two_evaluations_do_not_share_a_folder_at_once(tmp_path: Path, target: Target, make_source: Make) -> None:
+    out = tmp_path / "out"
+    rows = OutOfDistributionMatrix([make_source()], [target], out).run()
+    with FileLock(out / ".lock"), pytest.raises(RuntimeError, match="another evaluation is writing"):
+        OutOfDistributionMatrix([make_source()], [target], out).run()
+    lines = (out / "cases.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (out / "cases.csv").write_text("".join([*lines, *lines[1:]]), encoding="utf-8")  # as two at once once left it
+    assert OutOfDistributionMatrix([make_source()], [target], out).run() == rows
+
+
+def test_models_of_similar_names_keep_their_own_predictions() -> None:
+    names = [("A B", "c"), ("A_B", "c"), ("A", "B-c"), ("A-B", "c"), ("..", "c"), ("A/B", "c")]
+    paths = {prediction_path("out", model, data, "image", "t", "x") for model, data in names}
+    assert len(paths) == len(names) and all(len(path.parts) == 7 and ".." not in path.parts for path in paths)

@@ -4,12 +4,20 @@ import csv
 import math
 from pathlib import Path
 
+import markdown as rendered
 import pytest
 
 from swinfuse_components.evaluation.matrix import Failure
 from swinfuse_components.evaluation.records import CaseTable, Row
 from swinfuse_components.evaluation.results import matrix_cells, write_results
-from swinfuse_components.evaluation.tables import comparison_records, drop_records, number, paper_cells, row_name
+from swinfuse_components.evaluation.tables import (
+    comparison_records,
+    drop_records,
+    markdown,
+    number,
+    paper_cells,
+    row_name,
+)
 
 DICE = {
     ("Swin UNETR", "CT"): {"CT": [0.8, 0.6, 0.7], "MR": [0.2, 0.3, 0.1]},
@@ -93,3 +101,12 @@ def test_figures_of_a_table() -> None:
 def test_names_of_rows() -> None:
     assert row_name("SwinFUSE", "CT", "image") == "SwinFUSE (CT)"
     assert row_name("Otsu", "-", "image") == "Otsu" and row_name("A", "CT", "inverted") == "A (CT), inverted"
+
+
+def test_names_stay_text_in_every_table(tmp_path: Path) -> None:
+    table = CaseTable(tmp_path / "cases.csv")
+    table.replace([row("=1+1", "CT", "MR", 0, 0.5), row("Otsu", "-", "MR", 0, 0.5)])
+    assert table.path.read_text(encoding="utf-8").splitlines()[1].startswith("'=1+1,")
+    assert [r.model for r in CaseTable(table.path).rows] == ["=1+1", "Otsu"]
+    html = rendered.markdown(markdown(["model"], [["[a](http://x)"], ["![b](http://y)"]]), extensions=["tables"])
+    assert "<a" not in html and "<img" not in html and "[a](http://x)" in html
