@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from monai.bundle import ConfigParser, verify_net_in_out
 
-from swinfuse_components.checkpoints import sha256
-from swinfuse_components.distribution.package import LARGE_FILE_BYTES
-from swinfuse_components.distribution.vendoring import LIBRARY, VENDORED, config_files
+from ..checkpoints import CheckpointError, read_weights, sha256
+from .package import LARGE_FILE_BYTES
+from .vendoring import LIBRARY, VENDORED, config_files
 
 REQUIRED_FILES = (
     "LICENSE",
@@ -152,8 +151,10 @@ def _check_weights(root: Path) -> list[str]:
     with _vendored_code(root):
         network = parser.get_parsed_content("network_def")
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    state = torch.load(root / "models" / "model.pt", map_location="cpu", weights_only=True)
-    found = {name: tuple(value.shape) for name, value in state.get("model", state).items()}
+    try:
+        found = {name: tuple(value.shape) for name, value in read_weights(root / "models" / "model.pt").items()}
+    except CheckpointError as error:
+        return [str(error)]
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if not wrong:
         return []

@@ -1,12 +1,11 @@
 """A trained network as TorchScript, as ONNX or as a ``torch.export`` program, and back again as a function of a tensor.
 
 All three hold one region size, the one that the network was built for: the tokens of the domain invariance module tie
-its weights to it. Larger volumes go through sliding windows, one at a time.
+its weights to it. Larger volumes go through sliding windows.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,17 +34,14 @@ def export_network(network: nn.Module, path: str | Path, *, in_channels: int, ro
         >>> export_network(network, tmp_path / "network.ts", in_channels=1, roi_size=(8, 8, 8)).name
         'network.ts'
     """
-    target = Path(path)
-    suffix = _suffix(target)
-    network.eval()
-    example = torch.zeros(1, in_channels, *roi_size, device=next(network.parameters()).device)
+    target = _known(path)
+    example = torch.zeros(1, in_channels, *roi_size, device=next(network.eval().parameters()).device)
     with torch.no_grad():
-        if suffix == ".ts":
+        if target.suffix == ".ts":
             torch.jit.trace(network, example, check_trace=False).save(str(target))
-        elif suffix == ".onnx":
-            torch.onnx.export(
-                network, (example,), str(target), input_names=["image"], output_names=["pred"], dynamo=True
-            )
+        elif target.suffix == ".onnx":
+            names = {"input_names": ["image"], "output_names": ["pred"]}
+            torch.onnx.export(network, (example,), str(target), dynamo=True, **names)
         else:
             torch.export.save(torch.export.export(network, (example,)), str(target))
     return target
@@ -59,32 +55,24 @@ def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
         FileNotFoundError: no such file.
         ModuleNotFoundError: an ONNX file without ``onnxruntime``.
     """
-    source = Path(path)
-    suffix = _suffix(source)
+    source = _known(path)
     if not source.is_file():
         raise FileNotFoundError(f"{source}: found no such file, expected an exported network")
-    if suffix == ".ts":
+    if source.suffix == ".ts":
         return torch.jit.load(str(source), map_location="cpu").eval()
-    if suffix == ".onnx":
-        return _onnx_session(source)
-    return torch.export.load(str(source)).module()
-
-
-def _suffix(path: Path) -> str:
-    if path.suffix not in FORMATS:
-        known = ", ".join(f"{suffix} ({name})" for suffix, name in FORMATS.items())
-        raise ValueError(f"{path}: found the suffix {path.suffix!r}, expected one of {known}")
-    return path.suffix
-
-
-def _onnx_session(path: Path) -> Callable[[Tensor], Tensor]:
+    if source.suffix == ".pt2":
+        return torch.export.load(str(source)).module()
     import onnxruntime
 
-    session: Any = onnxruntime.InferenceSession(str(path))
+    session = onnxruntime.InferenceSession(str(source))
+    # a MetaTensor would carry its affine into numpy's protocol; the plain array is what the runtime takes
+    return lambda image: torch.from_numpy(
+        session.run(["pred"], {"image": torch.as_tensor(image).cpu().numpy()})[0]
+    ).to(image.device)
 
-    def run(image: Tensor) -> Tensor:
-        # a MetaTensor would carry its affine into numpy's protocol; the plain array is what the runtime takes
-        array = torch.as_tensor(image).cpu().numpy()
-        return torch.from_numpy(session.run(["pred"], {"image": array})[0]).to(image.device)
 
-    return run
+def _known(path: str | Path) -> Path:
+    if Path(path).suffix not in FORMATS:
+        known = ", ".join(f"{suffix} ({name})" for suffix, name in FORMATS.items())
+        raise ValueError(f"{path}: found the suffix {Path(path).suffix!r}, expected one of {known}")
+    return Path(path)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
+from ..checkpoints import read_weights
 
 # the settings of a training run that a reader needs to judge its weights, in the order of the configuration
 RECIPE = (
@@ -64,7 +64,7 @@ def _weights(root: Path) -> str:
     path = root / "models" / "model.pt"
     if not path.is_file():
         return "#### **Weights**\n\nNone in this package."
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_weights(path)
     millions = sum(value.numel() for value in state.values()) / 1e6
     return f"#### **Weights**\n\n`models/model.pt`: {len(state)} tensors, {millions:.1f} million values."
 

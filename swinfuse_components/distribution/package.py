@@ -1,6 +1,7 @@
 """One bundle, its weights and the code it needs, in one zip that runs where this library is not installed."""
 
 import json
+import re
 import shutil
 import tempfile
 import zipfile
@@ -12,8 +13,8 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
-from swinfuse_components.checkpoints import sha256
-from swinfuse_components.distribution.vendoring import required_packages, vendor_library
+from ..checkpoints import read_weights, sha256
+from .vendoring import required_packages, vendor_library
 
 DESCRIPTION = "model.json"
 CONFIGURATION = "configuration.json"
@@ -102,23 +103,15 @@ def build_package(
 
 
 def save_weights(checkpoint: str | Path, target: str | Path) -> None:
-    """Write the network's weights alone, from any checkpoint of this project.
+    """Write the network's weights alone, from any checkpoint of this project, as a plain state dict.
 
-    The file is the plain state dict: the zoo's export reads no key inside it, and all other readers take both forms.
+    The zoo's export reads no key inside it, and all other readers take both forms.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: the file holds neither a state dict nor one under ``model``.
+        CheckpointError: the file cannot be read safely or holds no weights.
     """
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: found no such file, expected a checkpoint with the network's weights")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("model", content)
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        found = ", ".join(list(state)[:5])
-        raise ValueError(f"{path}: found the entries {found}, expected a state dict of tensors, plain or under 'model'")
-    torch.save(state, target)
+    torch.save(read_weights(checkpoint), target)
 
 
 def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any]) -> None:
@@ -184,10 +177,18 @@ def _set(path: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         return
     config = json.loads(path.read_text(encoding="utf-8"))
-    known = {key: settings[key] for key in SETTINGS_OF_WEIGHTS if key in settings and key in config}
-    # an expression of one configuration says nothing in another
-    config.update({key: value for key, value in known.items() if not str(value).startswith(("$", "@"))})
+    # an expression would say something else in another configuration, and run there
+    config |= {key: settings[key] for key in SETTINGS_OF_WEIGHTS if key in config and _is_plain(settings.get(key, "$"))}
     path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is data to MONAI's parser: numbers, names, and lists and dictionaries of them, at any depth."""
+    if isinstance(value, dict):
+        return "_target_" not in value and all(map(_is_plain, [*value, *value.values()]))
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float) or bool(re.fullmatch(r"[\w. -]*", str(value)))
 
 
 def _update_data_format(folder: Path, description: dict[str, Any]) -> None:
