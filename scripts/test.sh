@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Linters and tests, in the environment that this script makes when there is none.
 #
-#   scripts/test.sh                 ruff, mypy, and the tests that take seconds
-#   scripts/test.sh --all           the slow ones too: full-size networks, longer training, a real server
+#   scripts/test.sh                 ruff, mypy, and the fast tests, about five minutes on two cores
+#   scripts/test.sh --all           the slow ones too: every overlay, full-size networks, exports, a real server
 #   scripts/test.sh [--all] tests/losses -k density      what follows goes to pytest
 #
 # SWINFUSE_DATA=DIR names the folder with the real volumes (docs/data.md); the tests that read them are skipped without it.
@@ -16,10 +16,11 @@ if [ "${1:-}" = "--all" ]; then
   shift
 fi
 
-prepare_environment "demo,report,export,test"
+prepare_environment "demo,report,export,dicom,test"
 say "ruff"
 "$PYTHON_BIN" -m ruff check .
 say "mypy"
 "$PYTHON_BIN" -m mypy
 say "pytest"
-"$PYTHON_BIN" -m pytest "${markers[@]}" --durations=15 "$@"
+# a test file stays in one process, for the sake of what its tests share; each process computes with one thread
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$PYTHON_BIN" -m pytest "${markers[@]}" -n "${WORKERS:-2}" --dist loadfile --durations=15 "$@"
