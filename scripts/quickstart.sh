@@ -34,8 +34,21 @@ mkdir -p "$output"
 output="$(cd "$output" && pwd)"
 cd "$REPOSITORY"
 
+# only folders of a folder that an earlier call has marked as its own are removed, and one call at a time is at work in it
+own=(cohort pretrain swinfuse swin_unetr evaluation report logs)
+if [ ! -f "$output/.quickstart" ]; then
+  for name in "${own[@]}"; do
+    [ ! -e "$output/$name" ] || die "$output/$name is there already and not made by this script: choose another --output"
+  done
+  : >"$output/.quickstart"
+fi
+if command -v flock >/dev/null; then
+  exec 9>"$output/.quickstart"
+  flock --nonblock 9 || die "another call is at work in $output"
+fi
+
 prepare_environment "demo,report"
-[ -z "$fresh" ] || rm -rf "$output"/{cohort,pretrain,swinfuse,swin_unetr,evaluation,report,logs}
+[ -z "$fresh" ] || (cd "$output" && rm -rf "${own[@]}")
 mkdir -p "$output/logs"
 SECONDS=0
 rerun=""
