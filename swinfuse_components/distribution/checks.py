@@ -1,4 +1,4 @@
-"""What the Model Zoo asks of a package, asked before it is sent there."""
+"""Check a package for what the Model Zoo asks of it, before it is sent there."""
 
 import json
 import re
@@ -16,33 +16,16 @@ from .package import LARGE_FILE_BYTES
 from .vendoring import LIBRARY, VENDORED, config_files
 
 REQUIRED_FILES = (
-    "LICENSE",
-    "configs/metadata.json",
-    "configs/inference.json",
-    "configs/logging.conf",
-    "docs/README.md",
-    "docs/data_license.txt",
-    "models/model.pt",
+    *("LICENSE", "configs/metadata.json", "configs/inference.json", "configs/logging.conf"),
+    *("docs/README.md", "docs/data_license.txt", "models/model.pt"),
 )
 REQUIRED_KEYS = (
-    "schema",
-    "version",
-    "changelog",
-    "monai_version",
-    "pytorch_version",
-    "numpy_version",
-    "required_packages_version",
-    "name",
-    "task",
-    "description",
-    "authors",
-    "copyright",
-    "network_data_format",
+    *("schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version"),
+    *("required_packages_version", "name", "task", "description", "authors", "copyright", "network_data_format"),
 )
 TENSOR_KEYS = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
 # the headings of the zoo's template for a bundle's page, in its order; those it calls optional are not asked for
 HEADINGS = ("authors", "tags", "model description", "data", "preprocessing", "performance", "system configuration")
-_EXACT_VERSION = re.compile(r"\d+(\.\d+)+")
 
 
 def check_package(folder: str | Path) -> list[str]:
@@ -56,18 +39,17 @@ def check_package(folder: str | Path) -> list[str]:
     """
     root = Path(folder)
     problems = [f"{name}: missing" for name in REQUIRED_FILES if not (root / name).is_file()]
-    if "configs/metadata.json: missing" in problems:
+    if problems:
         return problems
-    metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    problems += _check_metadata(metadata)
-    problems += _check_page(root / "docs" / "README.md")
+    problems += _check_metadata(json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8")))
+    lines = (root / "docs" / "README.md").read_text(encoding="utf-8").splitlines()
+    headings = [re.sub(r"[#*]", "", line).strip().lower() for line in lines if line[:1] == "#"]
+    problems += [f"docs/README.md: no heading {name!r}" for name in HEADINGS if name not in headings]
     problems += _check_large_files(root)
     for path in config_files(root):
         if (root / VENDORED).is_dir() and re.search(rf"\b{LIBRARY}\b", path.read_text(encoding="utf-8")):
             problems.append(f"{path.relative_to(root)}: names {LIBRARY}, expected {VENDORED}")
-    if (root / "configs" / "inference.json").is_file() and (root / "models" / "model.pt").is_file():
-        problems += _check_weights(root)
-    return problems
+    return problems + _check_weights(root)
 
 
 def check_network(folder: str | Path) -> None:
@@ -110,30 +92,20 @@ def _check_metadata(metadata: dict[str, Any]) -> list[str]:
     if metadata.get("version") not in metadata.get("changelog", {}):
         problems.append(f"metadata.json: version {metadata.get('version')} is not in the changelog")
     versions = {key: metadata.get(key, "") for key in ("version", "monai_version", "pytorch_version", "numpy_version")}
-    versions |= metadata.get("required_packages_version", {})
-    for key, version in versions.items():
-        if not _EXACT_VERSION.fullmatch(str(version)):
+    for key, version in {**versions, **metadata.get("required_packages_version", {})}.items():
+        if not re.fullmatch(r"\d+(\.\d+)+", str(version)):
             problems.append(f"metadata.json: {key} is {version!r}, expected one exact version")
-    data_format = metadata.get("network_data_format", {})
     for side, name in (("inputs", "image"), ("outputs", "pred")):
-        tensor = data_format.get(side, {}).get(name, {})
+        tensor = metadata.get("network_data_format", {}).get(side, {}).get(name, {})
         problems += [f"metadata.json: {side} {name} lacks {key}" for key in TENSOR_KEYS if key not in tensor]
     return problems
-
-
-def _check_page(page: Path) -> list[str]:
-    if not page.is_file():
-        return []
-    lines = page.read_text(encoding="utf-8").splitlines()
-    headings = [re.sub(r"[#*]", "", line).strip().lower() for line in lines if line[:1] == "#"]
-    return [f"docs/README.md: no heading {name!r}" for name in HEADINGS if name not in headings]
 
 
 def _check_large_files(root: Path) -> list[str]:
     listing = root / "large_files.yml"
     entries = yaml.safe_load(listing.read_text(encoding="utf-8"))["large_files"] if listing.is_file() else []
     listed = {entry["path"]: entry for entry in entries}
-    problems = []
+    problems = [f"{name}: its url in large_files.yml is empty" for name, entry in listed.items() if not entry["url"]]
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         name = path.relative_to(root).as_posix()
         if path.stat().st_size > LARGE_FILE_BYTES and name not in listed:

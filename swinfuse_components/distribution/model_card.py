@@ -8,22 +8,8 @@ from ..checkpoints import read_weights
 
 # the settings of a training run that a reader needs to judge its weights, in the order of the configuration
 RECIPE = (
-    "start",
-    "init_checkpoint",
-    "modalities",
-    "regions",
-    "fold",
-    "spacing",
-    "roi_size",
-    "feature_size",
-    "dim",
-    "mode",
-    "density_weight",
-    "learning_rate",
-    "weight_decay",
-    "batch_size",
-    "max_epochs",
-    "seed",
+    *("start", "init_checkpoint", "modalities", "regions", "fold", "spacing", "roi_size", "feature_size", "dim"),
+    *("mode", "density_weight", "learning_rate", "weight_decay", "batch_size", "max_epochs", "seed"),
 )
 _FRONT = "---\ntags:\n- monai\n- medical\n- self-supervised\nlibrary_name: monai\nlicense: apache-2.0\n---\n"
 _BEGIN = "## **Model Card**"

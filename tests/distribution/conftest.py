@@ -56,6 +56,7 @@ def make_package(repository: Path, bundle: str, folder: Path, **options: Any) ->
             for side, name in (("inputs", "image"), ("outputs", "pred"))
         }
         options = {"settings": size, "metadata": data_format, **options}
+    options.setdefault("url_prefix", "https://example.org/weights")
     weights = make_weights(bundle, folder / "weights" / bundle)
     return build_package(repository / "bundles" / bundle, folder / "packages", weights=weights, **options)
 
