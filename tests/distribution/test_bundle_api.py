@@ -48,7 +48,7 @@ def test_config_workflow_has_every_property(
     workflow.finalize()
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", ["finetune_msd"])
 def test_create_workflow_takes_overrides(installed_package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
     config = str(installed_package(bundle) / "configs" / "inference.json")
     workflow = create_workflow(
@@ -58,15 +58,8 @@ def test_create_workflow_takes_overrides(installed_package: Callable[[str], Path
     assert Path(workflow.bundle_root) == installed_package(bundle)
 
 
-@pytest.mark.parametrize(
-    "bundle",
-    [
-        "pretrain",
-        "finetune_msd",
-        pytest.param("finetune_brats", marks=pytest.mark.slow),
-        pytest.param("ood_eval", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", BUNDLES)
 def test_ckpt_export_traces_what_eager_computes(
     installed_package: Callable[[str], Path], bundle: str, tmp_path: Path
 ) -> None:

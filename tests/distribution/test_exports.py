@@ -36,7 +36,14 @@ def volume(swinfuse_data: Path) -> torch.Tensor:
     return load(image)[None]
 
 
-@pytest.mark.parametrize(("suffix", "packages"), [(".ts", ()), (".pt2", ()), (".onnx", ("onnxscript", "onnxruntime"))])
+@pytest.mark.parametrize(
+    ("suffix", "packages"),
+    [
+        (".ts", ()),
+        pytest.param(".pt2", (), marks=pytest.mark.slow),
+        pytest.param(".onnx", ("onnxscript", "onnxruntime"), marks=pytest.mark.slow),
+    ],
+)
 def test_exports_agree_with_eager(
     network: SwinFUSE, volume: torch.Tensor, suffix: str, packages: tuple[str, ...], tmp_path: Path
 ) -> None:
