@@ -40,8 +40,9 @@ def export_network(network: nn.Module, path: str | Path, *, in_channels: int, ro
         if target.suffix == ".ts":
             torch.jit.trace(network, example, check_trace=False).save(str(target))
         elif target.suffix == ".onnx":
-            names = {"input_names": ["image"], "output_names": ["pred"]}
-            torch.onnx.export(network, (example,), str(target), dynamo=True, **names)
+            torch.onnx.export(
+                network, (example,), str(target), input_names=["image"], output_names=["pred"], dynamo=True
+            )
         else:
             torch.export.save(torch.export.export(network, (example,)), str(target))
     return target

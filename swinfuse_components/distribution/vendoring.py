@@ -83,16 +83,19 @@ def required_packages(modules: Iterable[Path]) -> dict[str, str]:
 
 
 def _exports(folder: Path) -> dict[str, str]:
-    """The import lines of a room's ``__init__``, by the module that each takes from."""
+    """The import lines of a room's ``__init__``, by the module that they take from."""
     path = folder / "__init__.py"
-    nodes = ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []
-    return {n.module: ast.unparse(n) for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 1 and n.module}
+    lines: dict[str, list[str]] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            lines.setdefault(node.module, []).append(ast.unparse(node))
+    return {module: "\n".join(each) for module, each in lines.items()}
 
 
 def _defining_module(folder: Path, name: str) -> Path | None:
     """The module from which the room's ``__init__`` takes ``name``."""
     for module, line in _exports(folder).items():
-        if re.search(rf"\b{name}\b", line.partition(" import ")[2]):
+        if re.search(rf"import .*\b{name}\b", line):
             inner = folder / module
             return _defining_module(inner, name) if inner.is_dir() else inner.with_suffix(".py")
     return None

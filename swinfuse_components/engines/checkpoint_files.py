@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from swinfuse_components import checkpoints
+from .. import checkpoints
 
 _PATTERN = re.compile(r"checkpoint_iteration=(\d+)\.pt")
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from swinfuse_components.engines.files import atomic_write
-from swinfuse_components.engines.value_types import wrong_values
+from .files import atomic_write
+from .value_types import wrong_values
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from typing import Any, TextIO
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
-from swinfuse_components.engines.distributed import rank
-from swinfuse_components.engines.files import atomic_write
-from swinfuse_components.engines.pretraining import term_values
+from .distributed import rank
+from .files import atomic_write
+from .pretraining import term_values
 
 
 class LossCurves:

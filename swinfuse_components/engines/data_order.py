@@ -15,7 +15,7 @@ import torch.distributed as dist
 from monai.data import DataLoader
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from swinfuse_components.engines.seeded_dataset import SeededDataset, describe_item, name_files
+from .seeded_dataset import SeededDataset, describe_item, name_files
 
 
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):

@@ -16,8 +16,8 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from swinfuse_components.engines.distributed import any_process, is_distributed, rank
-from swinfuse_components.engines.run_checkpoint import RunCheckpoint
+from .distributed import any_process, is_distributed, rank
+from .run_checkpoint import RunCheckpoint
 
 EXIT_INTERRUPTED = 75
 """Exit code of a run that was stopped by a signal and saved: "temporary failure, try again" (sysexits.h)."""

@@ -14,8 +14,8 @@ from typing import Any
 from ignite.engine import Engine
 from monai.handlers import StatsHandler
 
-from swinfuse_components.engines.distributed import lost_process
-from swinfuse_components.engines.seeded_dataset import name_files
+from .distributed import lost_process
+from .seeded_dataset import name_files
 
 _LIBRARY = Path(__file__).resolve().parents[1]
 # raised on purpose, with a message that says what was found and expected

@@ -13,8 +13,8 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
-from swinfuse_components.engines.accumulation import accumulation_options
-from swinfuse_components.losses import partner_accuracy
+from ..losses import partner_accuracy
+from .accumulation import accumulation_options
 
 TERMS_KEY = "terms"
 

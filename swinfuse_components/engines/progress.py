@@ -7,8 +7,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from swinfuse_components.engines.distributed import rank
-from swinfuse_components.engines.pretraining import term_values
+from .distributed import rank
+from .pretraining import term_values
 
 
 class TrainingProgress:

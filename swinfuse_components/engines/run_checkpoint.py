@@ -10,17 +10,17 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import nn
 
-from swinfuse_components.engines.checkpoint_files import (
+from .checkpoint_files import (
     checkpoint_path,
     checkpoints_of,
     newest_sound,
     prune,
     read_checkpoint,
 )
-from swinfuse_components.engines.distributed import broadcast, gather, rank, world_size
-from swinfuse_components.engines.files import atomic_save
-from swinfuse_components.engines.random_state import get_random_state, set_random_state
-from swinfuse_components.engines.training_state import RESERVED_NAMES, collect_state, restore_state
+from .distributed import broadcast, gather, rank, world_size
+from .files import atomic_save
+from .random_state import get_random_state, set_random_state
+from .training_state import RESERVED_NAMES, collect_state, restore_state
 
 
 class RunCheckpoint:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from ignite.engine import Engine, Events
 
-from swinfuse_components.engines.pretraining import TERMS_KEY
+from .pretraining import TERMS_KEY
 
 _MEANING = {
     "density": "the two streams are told apart completely and the term has no gradient left; lower the learning rate, "

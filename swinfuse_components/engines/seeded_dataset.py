@@ -15,7 +15,7 @@ import torch
 from monai.data.utils import set_rnd
 from torch.utils.data import Dataset, get_worker_info
 
-from swinfuse_components.engines.random_state import get_random_state, set_random_state
+from .random_state import get_random_state, set_random_state
 
 _PATH_KEYS_OF_NO_FILE = ("modality", "patient")
 _datasets: weakref.WeakSet[SeededDataset] = weakref.WeakSet()

@@ -8,7 +8,7 @@ from typing import Any
 from monai.utils import optional_import
 from torch import Tensor
 
-from swinfuse_components.engines.distributed import rank
+from .distributed import rank
 
 SummaryWriter, _ = optional_import("torch.utils.tensorboard", name="SummaryWriter")
 

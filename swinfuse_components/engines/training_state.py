@@ -12,7 +12,7 @@ from monai.handlers import EarlyStopHandler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from swinfuse_components.engines.data_order import ResumableDataLoader
+from .data_order import ResumableDataLoader
 
 RESERVED_NAMES = ("trainer", "evaluator", "scaler", "random", "data", "gradients")
 # what a scheduler's state says about progress; the rest of its state is the plan, which the configuration sets

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd, SpatialPadd
 
-from swinfuse_components.transforms import ModalityIntensityd
+from ..transforms import ModalityIntensityd
 
 MODALITIES = ("ct", "mr")
 

@@ -11,9 +11,8 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from torch.nn import functional
 
-from swinfuse_components.losses import DensityDivergenceLoss
-from swinfuse_components.networks import DomainInvarianceModule, SwinFUSEEncoder
-
+from ..losses import DensityDivergenceLoss
+from ..networks import DomainInvarianceModule, SwinFUSEEncoder
 from .crops import MODALITIES, PairedCrops
 from .similarity import linear_cka
 

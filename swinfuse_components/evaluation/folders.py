@@ -11,10 +11,9 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, CropForegroundd, EnsureTyped, Lambdad, Orientationd, Spacingd
 
-from swinfuse_components.data import load_fold, load_folds, read_task, same_patients, split_folds
-from swinfuse_components.networks import SwinFUSE
-from swinfuse_components.transforms import ModalityIntensityd
-
+from ..data import load_fold, load_folds, read_task, same_patients, split_folds
+from ..networks import SwinFUSE
+from ..transforms import ModalityIntensityd
 from .baselines import VIEWS, MeanTrainingMask
 from .sources import NetworkSource, PredictionFiles
 from .targets import Target

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import LoadImage
 
-from swinfuse_components.visualization.segmentations import CasePicture
-
+from ..visualization.segmentations import CasePicture
 from .matrix import prediction_path
 from .records import CaseTable, Row
 from .tables import row_name

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from swinfuse_components.visualization.report import Report
-from swinfuse_components.visualization.segmentations import side_by_side
-
+from ..visualization.report import Report
+from ..visualization.segmentations import side_by_side
 from .gallery import drawn_classes, gallery, read_index
 
 logger = logging.getLogger(__name__)

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from swinfuse_components.networks import SwinFUSEEncoder
-from swinfuse_components.visualization.attention import AttentionPicture, attention_overlay
-from swinfuse_components.visualization.curves import curves
-from swinfuse_components.visualization.scatter import scatter
-from swinfuse_components.visualization.segmentations import side_by_side
-
+from ..networks import SwinFUSEEncoder
+from ..visualization.attention import AttentionPicture, attention_overlay
+from ..visualization.curves import curves
+from ..visualization.scatter import scatter
+from ..visualization.segmentations import side_by_side
 from .crops import paired_crops
 from .features import (
     attention_records,

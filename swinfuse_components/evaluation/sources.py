@@ -12,8 +12,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import Compose, Invertd
 
-from swinfuse_components.checkpoints import find_state_dict, read_checkpoint, sha256
-
+from ..checkpoints import find_state_dict, read_checkpoint, sha256
 from ..data import same_patients
 from .baselines import VIEWS
 from .targets import Case, Target, case_name, read_labels

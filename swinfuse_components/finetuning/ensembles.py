@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swinfuse_components.checkpoints import find_state_dict, read_checkpoint
-
+from ..checkpoints import find_state_dict, read_checkpoint
 from ..data import same_patients
 from .description import read_description
 from .task import patients_of

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from swinfuse_components.engines.files import atomic_save
+from ..engines.files import atomic_save
 
 __all__ = ["LastModelSaver"]
 

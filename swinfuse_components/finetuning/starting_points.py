@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from swinfuse_components.checkpoints import load_pretrained
+from ..checkpoints import load_pretrained
 
 __all__ = ["load_starting_point", "pretraining_patients"]
 
