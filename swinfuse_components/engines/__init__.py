@@ -18,7 +18,7 @@ from .pretraining import (
 from .progress import TrainingProgress
 from .run_checkpoint import BestModelSaver, RunCheckpoint
 from .saturation import SaturationWarner
-from .seeded_dataset import ItemError, SeededDataset
+from .seeded_dataset import ItemError, SeededDataset, current_iteration
 from .tensorboard import middle_slices, summary_writer
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "atomic_write",
     "bundle_root",
     "check_configuration",
+    "current_iteration",
     "draw_curves",
     "explanation",
     "lock_run_dir",

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from monai.data import DataLoader
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from .seeded_dataset import SeededDataset, describe_item, name_files
+from .seeded_dataset import Draw, SeededDataset, describe_item, name_files
 
 
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -90,7 +90,8 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
     def batch(self, iteration: int) -> list[tuple[int, int]]:
         """What iteration ``iteration`` (from 0) of the endless stream draws in this process."""
         first = (iteration * self.world_size + self.rank) * self.batch_size
-        return [(self._item(p), self._item_seed(p)) for p in range(first, first + self.batch_size)]
+        places = range(first, first + self.batch_size)
+        return [Draw.of(self._item(p), self._item_seed(p), iteration) for p in places]
 
     def _item(self, position: int) -> int:
         number, offset = divmod(position, self.num_items)

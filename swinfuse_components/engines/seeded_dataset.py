@@ -21,6 +21,27 @@ _PATH_KEYS_OF_NO_FILE = ("modality", "patient")
 _datasets: weakref.WeakSet[SeededDataset] = weakref.WeakSet()
 
 
+_iteration = 0
+
+
+def current_iteration() -> int:
+    """The iteration of the training for which an item is being made, for transforms that change with it."""
+    return _iteration
+
+
+class Draw(tuple[int, int]):
+    """An item's ``(index, seed)``, with the iteration of the training that it is drawn for."""
+
+    iteration: int = 0
+
+    @classmethod
+    def of(cls, index: int, seed: int, iteration: int) -> Draw:
+        """The draw of one item."""
+        draw = cls((index, seed))
+        draw.iteration = iteration
+        return draw
+
+
 class ItemError(RuntimeError):
     """An item of the data list cannot be read; names its files."""
 
@@ -47,7 +68,9 @@ class SeededDataset(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
+        global _iteration
         index, seed = key
+        _iteration = getattr(key, "iteration", 0)
         worker = get_worker_info()
         try:
             if worker is not None:

@@ -264,3 +264,31 @@ def test_overlays_train_as_they_say(
         assert described["input"] == "silhouette" and len(image.unique()) <= 2
     if overlay == "cache_on_disk":
         assert len(list((tmp_path / "run" / "cache").glob("*.pt"))) == 1
+
+
+@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
+def test_random_contrast_resumes_exactly_and_saves_the_average(
+    bundle: str,
+    run_bundle: Run,
+    make_msd_task: Callable[..., Path],
+    make_brats: Callable[..., Path],
+    tiny: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    folder = make_msd_task(cases=4, spacing=(2.0, 2.0, 2.0)) if bundle == "finetune_msd" else make_brats(cases=3)
+    run_dir = tmp_path / "run"
+    options = {**tiny, "max_epochs": 2, "batch_size": 1, "num_folds": 2, "fold": 0, "contrast_warmup": [0, 3]}
+    files = ["train.json", "random_contrast.yaml"]
+
+    def train(**more: Any) -> dict[str, torch.Tensor]:
+        run_bundle(bundle, files, "training", dataset_dir=str(folder), run_dir=str(run_dir), **options, **more)
+        return torch.load(run_dir / "model_last.pt", weights_only=True)["model"]
+
+    first = train()
+    *_, newest = sorted(run_dir.glob("checkpoint_iteration=*.pt"))
+    state = torch.load(newest, weights_only=True)
+    assert all(torch.equal(first[name], state["average"][name]) for name in first)
+    assert any(not torch.equal(first[name], state["model"][name]) for name in first)
+    newest.unlink()
+    again = train(resume=True)
+    assert all(torch.equal(first[name], again[name]) for name in first)
