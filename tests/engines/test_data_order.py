@@ -1,7 +1,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 import time
 from collections import Counter
 from itertools import islice
@@ -151,25 +150,6 @@ def test_file_of_a_killed_worker_is_named(seconds: float, tmp_path: Path) -> Non
     process.join(120)
     message = (tmp_path / "message").read_text(encoding="utf-8")
     assert message.startswith("DataLoader worker (pid") and "while it read item 3 (3.nii.gz). " in message
-
-
-def test_workers_outlive_a_signal_to_all_but_obey_their_parent() -> None:
-    """A scheduler signals every process of a job; the main one alone decides when to end."""
-    loader = ResumableDataLoader(Dataset(items(4), Draw()), 2, num_workers=1)
-    batches = iter(loader)
-    next(batches)
-    (worker,) = batches.gi_yieldfrom._workers
-    time.sleep(0.5)  # on a busy machine a worker's thread that waits for signals begins after its first batch
-    for name in ("TERM", "INT"):
-        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
-    for _ in range(4):  # more than was fetched in advance
-        next(batches)
-    worker.terminate()
-    for _ in range(100):
-        if worker.exitcode is not None:
-            break
-        time.sleep(0.1)
-    assert worker.exitcode == 0
 
 
 @pytest.mark.parametrize(
