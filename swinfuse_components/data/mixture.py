@@ -23,8 +23,10 @@ def layout_of(path: str | os.PathLike) -> str | None:
     root = existing_path(path)
     if root.suffix == ".json" or (root / "dataset.json").is_file():
         return "msd"
-    if root.is_dir() and (brats_folders(root) or synthrad_folders(root)):
-        return "brats" if brats_folders(root) else "synthrad"
+    if root.is_dir() and brats_folders(root):
+        return "brats"
+    if root.is_dir() and synthrad_folders(root):
+        return "synthrad"
     return "images" if root.is_file() or find_images(root) else None
 
 

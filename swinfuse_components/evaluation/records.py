@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..engines.files import atomic_write
+
 
 @dataclass
 class Row:
@@ -72,13 +74,10 @@ class CaseTable:
     def replace(self, rows: Iterable[Row]) -> None:
         """Write ``rows`` as the whole table, in one step."""
         self.rows = list(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.path) as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(_safe(asdict(row)) for row in self.rows)
-        os.replace(partial, self.path)
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add the rows of one case, and see them on disk before the next is begun."""

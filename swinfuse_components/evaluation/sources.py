@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import Compose, Invertd
 
-from ..checkpoints import find_state_dict, read_checkpoint, sha256
+from ..checkpoints import read_weights, sha256
 from ..data import same_patients
 from .baselines import VIEWS
 from .targets import Case, Target, case_name, read_labels
@@ -126,7 +126,7 @@ class NetworkSource:
         if self._loaded:
             return
         if self.checkpoint is not None:
-            weights = find_state_dict(read_checkpoint(self.checkpoint), self.checkpoint)
+            weights = read_weights(self.checkpoint)
             own = self.network.state_dict()
             wrong = [f"{key} is missing" for key in own if key not in weights]
             wrong += [f"{key} has no place in the network" for key in weights if key not in own]

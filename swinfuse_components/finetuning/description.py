@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import describe_task, get_modality
+from ..engines.files import atomic_write
 
 __all__ = ["GENERIC_DESCRIPTION", "read_description", "write_description"]
 
@@ -104,10 +105,8 @@ def write_description(path: str | os.PathLike[str], description: Mapping[str, An
     """
     target = Path(path)
     _check(description, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, target)
+    with atomic_write(target) as file:
+        file.write(json.dumps(description, indent=2) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

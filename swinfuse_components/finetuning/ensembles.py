@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoints import find_state_dict, read_checkpoint
+from ..checkpoints import read_weights
 from ..data import same_patients
 from .description import read_description
 from .task import patients_of
@@ -61,7 +61,7 @@ def load_ensemble(
     networks = []
     for path in checkpoints:
         member = copy.deepcopy(network)
-        member.load_state_dict(find_state_dict(read_checkpoint(path), path), strict=True)
+        member.load_state_dict(read_weights(path), strict=True)
         networks.append(member.to(device).eval())
     return networks
 

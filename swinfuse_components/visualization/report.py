@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import markdown
 import nibabel as nib
 import numpy as np
 
+from ..engines.files import atomic_write
 from .curves import curves, read_columns
 from .segmentations import CasePicture
 from .slices import to_ras
@@ -137,10 +137,8 @@ class Report:
             body.append(f'<section id="s{number}">\n<h2>{html.escape(heading)}</h2>\n{content}\n</section>')
         text = PAGE.substitute(title=html.escape(self.title), links=" ".join(links), body="\n".join(body))
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, target)
+        with atomic_write(target) as file:
+            file.write(text)
         return target
 
 

@@ -59,8 +59,8 @@ def test_models_are_loaded_once_and_cases_read_once(
     opened: list[str] = []
     import swinfuse_components.evaluation.sources as module
 
-    read = module.read_checkpoint
-    monkeypatch.setattr(module, "read_checkpoint", lambda path: (opened.append(str(path)), read(path))[1])
+    read = module.read_weights
+    monkeypatch.setattr(module, "read_weights", lambda path: (opened.append(str(path)), read(path))[1])
     sources = [make_source("a", views=("image", "inverted", "blank")), make_source("b")]
     OutOfDistributionMatrix(sources, [target], tmp_path / "out").run()
     assert len(reads) == len(set(reads)) == 4 and len(opened) == 2
