@@ -16,7 +16,7 @@ if [ "${1:-}" = "--all" ]; then
   shift
 fi
 
-prepare_environment "demo,report,export,test"
+prepare_environment "demo,report,export,dicom,test"
 say "ruff"
 "$PYTHON_BIN" -m ruff check .
 say "mypy"

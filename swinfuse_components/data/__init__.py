@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401, I001
 from .checks import DataListError, Finding, Kind, check_datalist, find_problems
+from .dicom_seg import SaveDicomSegmentationd
 from .folds import assign_folds, load_fold, load_folds, sampling_weights, save_folds
 from .folds import select_patients, split_folds, split_patients
 from .inputs import OutputNames, check_inputs, list_images, list_sequences

@@ -217,6 +217,7 @@ def check_inputs(
     channels: Sequence[str] = (),
     strict: bool = False,
     contents: bool = True,
+    output_format: str = "volume",
 ) -> list[dict[str, Any]]:
     """Check images before the first window is computed; the last word before inference.
 
@@ -230,10 +231,18 @@ def check_inputs(
         channels: likewise.
         contents: likewise.
         strict: make every warning an error.
+        output_format: of the label maps: ``"volume"``, or ``"dicom_seg"`` where all images are DICOM series.
 
     Raises:
         DataListError: with all the findings.
+        ValueError: on another output format, or one that cannot be written for an image.
     """
+    if output_format not in ("volume", "dicom_seg"):
+        raise ValueError(f"output_format is {output_format!r}: expected 'volume' or 'dicom_seg'")
+    if output_format == "dicom_seg":
+        from .dicom_seg import check_sources  # which needs this module
+
+        check_sources(items)
     kind = None if modality is None else get_modality(modality).name
     listed = [{"modality": kind, **item} if kind else dict(item) for item in items]
     warnings = set() if strict else set(Kind) - _MEANINGLESS

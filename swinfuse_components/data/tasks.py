@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .dicom_seg import coded
 from .modalities import get_modality, modality_of_channels
 from .paths import existing_path, read_json, resolve_inside
 from .patients import patient_of
@@ -25,6 +26,7 @@ class Task:
         modality: name of a registered modality; ``channels``: names of the input channels, in order.
         labels: names of the classes by label value, background (0) included.
         regions: label values of each region, where the data set declares regions.
+        codes: codes of some labels for DICOM, by value or name, see :class:`SaveDicomSegmentationd`.
         demonstration: whether the folder says of itself that it holds a made-up demonstration.
     """
 
@@ -35,6 +37,7 @@ class Task:
     labels: dict[int, str] = field(default_factory=dict)
     regions: dict[str, list[int]] = field(default_factory=dict)
     demonstration: bool = False
+    codes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def in_channels(self) -> int:
@@ -119,7 +122,13 @@ def read_msd_task(dataset_dir: str | os.PathLike, *, modality: str | Mapping[str
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
     name, demonstration = str(content.get("name", root.name)), bool(content.get("demonstration", False))
-    return Task(name, str(root), kind, channels, labels, regions, demonstration)
+    codes = content.get("codes") or {}
+    unknown = set(codes) - {str(value) for value in labels} - set(labels.values())
+    if unknown:
+        raise ValueError(f"'{path}': codes for {sorted(unknown)}, which are neither values nor names of its labels")
+    for label, code in codes.items():
+        coded(code, f"'{path}': label {label}")
+    return Task(name, str(root), kind, channels, labels, regions, demonstration, codes)
 
 
 def _nnunet_entries(root: Path, content: Mapping, section: str, channels: int) -> list[dict]:

@@ -92,6 +92,7 @@ def _facts(path: Path, modality: str | Mapping[str, Any] | None) -> dict[str, An
         "channels": list(task.channels),
         "labels": {str(value): name for value, name in task.labels.items()},
         **({"regions": task.regions} if task.regions else {}),
+        **({"codes": task.codes} if task.codes else {}),
         "spacing": None,  # not in the data set's files: see fingerprint()
         "ct_window": None,
     }

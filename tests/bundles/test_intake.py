@@ -10,6 +10,9 @@ from monai.bundle import ConfigParser
 
 from swinfuse_components.data import describe_task
 
+from ..data.test_dicom_seg import hd, write_series
+from ..models import write_model
+
 SHAPE = (40, 36, 32)
 
 
@@ -67,3 +70,16 @@ def test_pretraining_mixes_sources_without_masks(repository: Path, nnunet: Path,
 def test_a_task_says_what_it_is_under_any_name_of_its_folder(nnunet: Path) -> None:
     odd = nnunet.rename(nnunet.with_name("own #1"))
     assert describe_task(str(odd).replace("#", "::")).regions == {"whole": [1, 2], "Core_L": [2]}
+
+
+def test_a_dicom_series_comes_back_as_dicom_seg(segment, tmp_path: Path) -> None:
+    run = write_model(tmp_path / "run", codes={"box": ["78961009", "SCT", "Spleen"]})
+    output, series = tmp_path / "out", write_series(tmp_path / "study" / "CT")
+    segment("finetune_msd", series, run, output, output_format="dicom_seg", modality="other")
+    assert sorted(file.name for file in output.iterdir()) == ["CT_seg.dcm", "volumes.csv"]
+    result = hd.seg.segread(output / "CT_seg.dcm")
+    assert result.get_segment_description(1).segmented_property_type.meaning == "Spleen"
+    assert len(list(result.get_source_image_uids())) == 6
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((8, 8, 8)), np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(RuntimeError, match="."):
+        segment("finetune_msd", tmp_path / "a.nii.gz", run, output, output_format="dicom_seg")
