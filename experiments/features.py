@@ -21,17 +21,18 @@ from run import HERE, TERMS, held_out, read_matrix
 
 from swinfuse_components.checkpoints import load_pretrained
 from swinfuse_components.data import select_patients, synthrad_datalist
-from swinfuse_components.evaluation.crops import PairedCrops, paired_crops
 from swinfuse_components.evaluation.features import (
+    PairedCrops,
     attention_records,
     cka_by_stage,
     density_records,
+    paired_crops,
     pooled_features,
     same_modality,
     tsne_records,
 )
 from swinfuse_components.networks import SwinFUSE, SwinFUSEEncoder
-from swinfuse_components.visualization.scatter import scatter
+from swinfuse_components.visualization.plots import scatter
 
 IMAGES = HERE.parent / "docs" / "images"
 #: Names of the rows, the network's `dim`, and the pre-training of `matrix.yaml` (None: random weights).

@@ -10,15 +10,15 @@ from pathlib import Path
 import fire
 import nibabel as nib
 import numpy as np
+import pandas as pd
 from demo_cohort import make_demo_cohort
 
 from swinfuse_components.data import Task, msd_datalist, read_msd_task
 from swinfuse_components.evaluation.matrix import prediction_path
 from swinfuse_components.evaluation.pages import write_report
-from swinfuse_components.evaluation.records import CaseTable, Row
-from swinfuse_components.evaluation.tables import paper_cells
+from swinfuse_components.evaluation.tables import markdown, paper_cells, read_cases
 from swinfuse_components.evaluation.targets import case_name
-from swinfuse_components.visualization.segmentations import CasePicture, side_by_side
+from swinfuse_components.visualization.slices import CasePicture, side_by_side
 
 NOT_EVIDENCE = """**This is a demonstration, not evidence.** A small network, minutes of training and a handful of
 test cases cannot show what pre-training or the domain invariance module is worth. Read every Dice against the mean
@@ -72,7 +72,8 @@ def report(output: str) -> None:
     root = Path(output)
     folder = root / "report"
     folder.mkdir(exist_ok=True)
-    rows = CaseTable(root / "evaluation" / "cases.csv").rows
+    rows = read_cases(root / "evaluation" / "cases.csv")
+    table = paper_cells(rows)
     curves = {"pre-training": "pretrain", "SwinFUSE": "swinfuse", "Swin UNETR": "swin_unetr"}
     for name in curves.values():
         shutil.copy(root / name / "losses.png", folder / f"losses_{name}.png")
@@ -80,7 +81,7 @@ def report(output: str) -> None:
     lines = [
         "# SwinFUSE quickstart",
         NOT_EVIDENCE,
-        paper_cells(rows),
+        f"{table.text}\n\n{markdown(table.header, table.lines)}",
         f"report.html holds all of it. Pictures: {pictures.name} (a case of each modality: image, truth, predictions), "
         + ", ".join(f"losses_{name}.png ({title})" for title, name in curves.items()),
     ]
@@ -94,24 +95,24 @@ def report(output: str) -> None:
     (folder / "summary.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _picture(rows: list[Row], root: Path, path: Path) -> Path:
+def _picture(rows: pd.DataFrame, root: Path, path: Path) -> Path:
     """Image, truth, and what each network says, for the first case of each modality."""
-    networks = list(dict.fromkeys((row.model, row.trained_on, row.view) for row in rows if row.trained_on != "-"))
-    cases = {row.target: row for row in reversed(rows) if row.trained_on != "-"}
+    trained = rows[rows["trained_on"] != "-"]
+    networks = list(trained[["model", "trained_on", "view"]].drop_duplicates().itertuples(index=False))
     items = _items(root)
     pictures, classes = [], {}
-    for target, row in cases.items():
-        task, item = items[target, row.case]
+    for target, case in trained.drop_duplicates("target")[["target", "case"]].itertuples(index=False):
+        task, item = items[target, case]
         classes = {name: value for value, name in task.labels.items() if value}
         image, truth = nib.load(item["image"]), nib.load(item["label"])
         predictions, dice = {}, {}
         for network in networks:
-            file = prediction_path(root / "evaluation", *network, target, row.case)
+            file = prediction_path(root / "evaluation", *network, target, case)
             predictions[network[0]] = np.asarray(nib.load(file).dataobj)
-            scores = [r.dice for r in rows if (r.model, r.target, r.case) == (network[0], target, row.case)]
-            dice[network[0]] = float(np.nanmean(scores))
+            chosen = trained[(trained["model"] == network[0]) & (trained["target"] == target)]
+            dice[network[0]] = float(chosen.loc[chosen["case"] == case, "dice"].mean())
         voxels = (np.asarray(image.dataobj), image.affine, np.asarray(truth.dataobj))
-        pictures.append(CasePicture(f"{target}\n{row.case}", *voxels, predictions, dice))
+        pictures.append(CasePicture(f"{target}\n{case}", *voxels, predictions, dice))
     return side_by_side(pictures, path, classes=classes)
 
 

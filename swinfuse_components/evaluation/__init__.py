@@ -3,11 +3,10 @@
 from .baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold, blank, inverted, silhouette
 from .folders import mean_masks, model_source, model_sources, read_target, read_targets, unseen
 from .matrix import OutOfDistributionMatrix, prediction_path
-from .results import matrix_cells, write_results
 from .scores import CaseScores, score_case, score_masks
-from .similarity import linear_cka
 from .sources import NetworkSource, PredictionFiles
 from .statistics import holm, paired_test, summarize
+from .tables import matrix_cells, write_results
 from .targets import Target
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "blank",
     "holm",
     "inverted",
-    "linear_cka",
     "matrix_cells",
     "mean_masks",
     "model_source",

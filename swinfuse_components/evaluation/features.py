@@ -3,18 +3,117 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd, SpatialPadd
 from torch.nn import functional
 
 from ..losses import DensityDivergenceLoss
 from ..networks import DomainInvarianceModule, SwinFUSEEncoder
-from .crops import MODALITIES, PairedCrops
-from .similarity import linear_cka
+from ..transforms import ModalityIntensityd
+
+MODALITIES = ("ct", "mr")
+
+
+@dataclass
+class PairedCrops:
+    """Sub-volumes (N, 1, D, H, W) of CT and MRI at the same places, scaled to [0, 1], and the patient of each."""
+
+    ct: torch.Tensor
+    mr: torch.Tensor
+    patients: list[str]
+
+
+def paired_crops(
+    pairs: Iterable[Mapping[str, Any]],
+    *,
+    roi_size: Sequence[int],
+    spacing: Sequence[float],
+    ct_window: Sequence[float] = (-1000.0, 1000.0),
+    crops: int = 2,
+    seed: int = 0,
+) -> PairedCrops:
+    """Cut sub-volumes at random places inside the body mask, the same for CT and MRI.
+
+    Args:
+        pairs: items with ``ct``, ``mr`` and ``mask`` on one grid and ``patient``, as SynthRAD's.
+        roi_size: size of a sub-volume.
+        spacing: in mm.
+        ct_window: in Hounsfield units.
+        crops: sub-volumes of each patient.
+        seed: of the places.
+
+    Raises:
+        ValueError: if there are no pairs.
+    """
+    keys = (*MODALITIES, "mask")
+    prepare = Compose(
+        [
+            LoadImaged(keys, image_only=True, ensure_channel_first=True),
+            Orientationd(keys, "RAS", labels=None),
+            Spacingd(keys, list(spacing), mode=("bilinear", "bilinear", "nearest")),
+            ModalityIntensityd(MODALITIES, modality=MODALITIES, ct_window=ct_window),
+            SpatialPadd(keys, list(roi_size)),
+        ]
+    )
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[torch.Tensor]] = {"ct": [], "mr": []}
+    patients = []
+    for pair in pairs:
+        item = dict(prepare({key: pair[key] for key in keys}))
+        inside = np.argwhere(np.asarray(item["mask"][0]) > 0)
+        for centre in inside[rng.integers(len(inside), size=crops)]:
+            limits = [n - r for n, r in zip(item["mask"].shape[1:], roi_size)]
+            start = [int(np.clip(c - r // 2, 0, limit)) for c, r, limit in zip(centre, roi_size, limits)]
+            window = tuple(slice(s, s + r) for s, r in zip(start, roi_size))
+            for key in MODALITIES:
+                found[key].append(torch.as_tensor(np.asarray(item[key])[(slice(None), *window)]).float())
+            patients.append(str(pair["patient"]))
+    if not patients:
+        raise ValueError("no pairs of CT and MRI: expected at least one")
+    return PairedCrops(torch.stack(found["ct"]), torch.stack(found["mr"]), patients)
+
+
+def _unbiased_hsic(gram_x: torch.Tensor, gram_y: torch.Tensor) -> torch.Tensor:
+    n = gram_x.shape[0]
+    gx, gy = (g - torch.diag(torch.diagonal(g)) for g in (gram_x, gram_y))
+    product = gx.sum() * gy.sum() / ((n - 1) * (n - 2))
+    cross = 2 * (gx.sum(0) * gy.sum(0)).sum() / (n - 2)
+    return ((gx * gy).sum() + product - cross) / (n * (n - 3))
+
+
+def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Linear centred kernel alignment between two sets of features of the same samples.
+
+    Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019, with the unbiased estimate of
+    Song et al., "Feature Selection via Dependence Maximization", JMLR 2012: the biased one grows towards 1 when
+    features are many and samples few, for independent features too.
+
+    Args:
+        x: features of shape (N, d1), row n belongs to sample n.
+        y: features of shape (N, d2), the same samples in the same order.
+
+    Returns:
+        1 for features equal up to rotation, shift and one scale; about 0, or a little below, for independent ones. NaN
+        if one of them is constant.
+
+    Raises:
+        ValueError: if the number of samples differs, or there are fewer than four.
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise ValueError(f"features have shapes {tuple(x.shape)} and {tuple(y.shape)}: expected (N, d1) and (N, d2)")
+    if x.shape[0] < 4:
+        raise ValueError(f"CKA of {x.shape[0]} samples: expected at least 4")
+    # centring in float64 first: a common offset would otherwise swamp the differences
+    x, y = (f.detach().cpu().double() - f.detach().cpu().double().mean(0) for f in (x, y))
+    gram_x, gram_y = x @ x.T, y @ y.T
+    xy, xx, yy = (_unbiased_hsic(a, b) for a, b in ((gram_x, gram_y), (gram_x, gram_x), (gram_y, gram_y)))
+    return float(xy / torch.sqrt(xx * yy)) if xx > 0 and yy > 0 else float("nan")
 
 
 @torch.no_grad()
@@ -42,13 +141,11 @@ def pooled_pairs(
 ) -> dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]]:
     """:func:`pooled_features` of CT and of MRI, ``with DIM`` and ``without DIM``, or with ``no DIM`` to go around."""
     ways = {"with DIM": True, "without DIM": False} if encoder.domain_invariance is not None else {"no DIM": False}
-    return {
-        name: (
-            pooled_features(encoder, crops.ct, use_dim=use_dim),
-            pooled_features(encoder, crops.mr, use_dim=use_dim),
-        )
-        for name, use_dim in ways.items()
-    }
+    ct, mr = (
+        {way: pooled_features(encoder, images, use_dim=dim) for way, dim in ways.items()}
+        for images in (crops.ct, crops.mr)
+    )
+    return {way: (ct[way], mr[way]) for way in ways}
 
 
 def cka_by_stage(
@@ -57,13 +154,8 @@ def cka_by_stage(
     """Linear CKA between CT and MRI features of the same places, per stage.
 
     ``unrelated`` is the mean CKA after shuffling the places of one side, ``unrelated_95`` its 95th percentile: what
-    similarity without correspondence looks like for so many samples and features.
-
-    Args:
-        ct: features (N, C_k) of each stage, as :func:`pooled_features` gives them.
-        mr: those of the same places on MRI.
-        shuffles: how often one side is shuffled.
-        seed: of the shuffling.
+    similarity without correspondence looks like for so many samples and features. ``ct`` and ``mr`` hold the features
+    (N, C_k) of each stage, as :func:`pooled_features` gives them.
     """
     generator = torch.Generator().manual_seed(seed)
     records = []
@@ -92,15 +184,7 @@ def _standardized(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
 def same_modality(ct: torch.Tensor, mr: torch.Tensor, *, neighbours: int = 5) -> np.ndarray:
     """Share of the nearest neighbours of each place that are of its own modality.
 
-    1 for modalities apart, about 0.5 for mixed ones.
-
-    Args:
-        ct: features (N, C) of one stage.
-        mr: those of the same places on MRI.
-        neighbours: how many are looked at.
-
-    Returns:
-        (2 N,), those of CT first.
+    1 for modalities apart, about 0.5 for mixed ones. Features are (N, C), the result (2 N,), those of CT first.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -114,13 +198,7 @@ def same_modality(ct: torch.Tensor, mr: torch.Tensor, *, neighbours: int = 5) ->
 def tsne_records(ct: torch.Tensor, mr: torch.Tensor, patients: Sequence[str], *, seed: int = 0) -> list[dict]:
     """Features in two dimensions by scikit-learn's t-SNE, CT and MRI together.
 
-    With the coordinates, :func:`same_modality` in the full feature space.
-
-    Args:
-        ct: features (N, C) of one stage.
-        mr: those of the same places on MRI.
-        patients: patient of each place.
-        seed: of t-SNE.
+    Features of the same places are (N, C). With the coordinates, :func:`same_modality` in the full feature space.
     """
     from sklearn.manifold import TSNE
 

@@ -1,14 +1,16 @@
-"""The report of an evaluation and of the runs behind it, from the files that they left."""
+"""The HTML report of an evaluation and of the runs behind it, from the files that they left."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ..visualization.report import Report
-from ..visualization.segmentations import side_by_side
-from .gallery import drawn_classes, gallery, read_index
+from ..visualization import report
+from ..visualization.slices import side_by_side
+from .pictures import drawn_classes, gallery, read_index
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ def write_report(
         runs: folders of training runs, or ``{name: folder}``: curves from ``losses.csv`` and ``validation.csv``.
         pictures: further PNG files.
         title: of the page.
-        note: a sentence or two below it, Markdown.
+        note: a sentence or two below it.
         cases: of each column, so many are shown.
 
     Returns:
@@ -41,40 +43,41 @@ def write_report(
     Raises:
         FileNotFoundError: if an evaluation's folder holds none.
     """
-    report = Report(title)
-    if note:
-        report.add_markdown("Note", note)
+    sections: list[dict[str, Any]] = [{"heading": "Note", "text": note}] if note else []
     folders = [evaluation] if isinstance(evaluation, (str, Path)) else list(evaluation or ())
     for folder in map(Path, folders):
         name = f" ({folder.name})" if len(folders) > 1 else ""
-        index = read_index(folder)
-        page = (folder / "summary.md").read_text(encoding="utf-8")
-        report.add_markdown(f"Tables{name}", "\n".join(page.splitlines()[1:]))
-        if (folder / "matrix.png").is_file():
-            report.add_pictures(
-                f"Heat map{name}", {"Mean Dice of every model on every data set": folder / "matrix.png"}
-            )
-        drawn, shown = {}, []
-        for number, target in enumerate(index["targets"]):
-            try:
-                rows = gallery(folder, target, count=cases)
-            except (OSError, ValueError) as error:  # a picture less is no reason to write no report
-                logger.warning("no pictures of %s: %s", target, error)
-                continue
-            drawn[f"{target}: the slice that shows most of the target"] = side_by_side(
-                rows, folder / f"segmentations_{number}.png", classes=drawn_classes(index, target)
-            )
-            shown += rows
-        if drawn:
-            report.add_pictures(f"Segmentations{name}", drawn)
-            report.add_viewer(f"Slice viewer{name}", shown)
-    named = (
-        runs if isinstance(runs, Mapping) else {Path(r).name: r for r in ([runs] if isinstance(runs, str) else runs)}
-    )
-    report.add_runs("Training curves", named)
+        sections += _evaluation_sections(folder, name, cases)
+    run_list = [runs] if isinstance(runs, str) else runs
+    named = runs if isinstance(runs, Mapping) else {Path(run).name: run for run in run_list}
+    sections.append(report.training_curves("Training curves", named))
     files = [pictures] if isinstance(pictures, str) else list(pictures)
-    if files:
-        report.add_pictures("Pictures", {Path(file).stem.replace("_", " "): file for file in files})
-    written = report.write(output)
+    sections.append(report.pictures("Pictures", {Path(file).stem.replace("_", " "): file for file in files}))
+    written = report.write_page(output, title, [s for s in sections if any(s.get(k) for k in s if k != "heading")])
     logger.info("report: %s", written)
     return str(written)
+
+
+def _evaluation_sections(folder: Path, name: str, cases: int) -> list[dict[str, Any]]:
+    """Tables, heat map, segmentations and viewer of one evaluation."""
+    index, summary = read_index(folder), folder / "summary.json"
+    if summary.is_file():
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        sections = [{"heading": f"Tables{name}", "text": content["text"], "tables": content["sections"]}]
+    else:  # of an earlier version
+        sections = [{"heading": f"Tables{name}", "plain": (folder / "summary.md").read_text(encoding="utf-8")}]
+    if (folder / "matrix.png").is_file():
+        caption = "Mean Dice of every model on every data set"
+        sections.append(report.pictures(f"Heat map{name}", {caption: folder / "matrix.png"}))
+    drawn, shown = {}, []
+    for number, target in enumerate(index["targets"]):
+        try:
+            rows = gallery(folder, target, count=cases)
+        except (OSError, ValueError) as error:  # a picture less is no reason to write no report
+            logger.warning("no pictures of %s: %s", target, error)
+            continue
+        file = folder / f"segmentations_{number}.png"
+        caption = f"{target}: the slice that shows most of the target"
+        drawn[caption] = side_by_side(rows, file, classes=drawn_classes(index, target))
+        shown += rows
+    return [*sections, report.pictures(f"Segmentations{name}", drawn), report.viewers(f"Slice viewer{name}", shown)]

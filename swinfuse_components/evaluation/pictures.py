@@ -2,37 +2,154 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
+import pandas as pd
 from monai.data import MetaTensor
+from monai.transforms import LoadImage
 
 from ..networks import SwinFUSEEncoder
-from ..visualization.attention import AttentionPicture, attention_overlay
-from ..visualization.curves import curves
-from ..visualization.scatter import scatter
-from ..visualization.segmentations import side_by_side
-from .crops import paired_crops
-from .features import (
-    attention_records,
-    cka_by_stage,
-    density_records,
-    gate_volume,
-    pooled_pairs,
-    tsne_records,
-)
+from ..visualization.plots import curves, scatter
+from ..visualization.slices import CasePicture, attention_overlay, side_by_side
+from .features import attention_records, cka_by_stage, density_records, gate_volume, paired_crops, pooled_pairs
+from .features import tsne_records as tsne
 from .folders import model_source, read_model
-from .gallery import drawn_classes, gallery, read_index
-from .records import write_csv
+from .matrix import prediction_path
 from .sources import NetworkSource
+from .tables import read_cases, row_name, write_csv
 from .targets import Target, case_name
 
 logger = logging.getLogger(__name__)
+
+#: Hounsfield units shown as black and white
+CT_WINDOW = (-160.0, 240.0)
+
+
+def read_index(output_dir: str | Path) -> dict[str, Any]:
+    """What an evaluation compared and where its volumes lie, from ``cases.json``: class_mapping, models, targets.
+
+    Raises:
+        FileNotFoundError: if there is no evaluation in the folder.
+    """
+    file = Path(output_dir) / "cases.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no {file}: expected the output_dir of a finished evaluation")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def choose_cases(rows: pd.DataFrame, count: int) -> list[str]:
+    """Cases spread evenly from the worst to the best mean Dice; the median one if only one is wanted."""
+    ranked = list(rows.groupby("case", sort=False)["dice"].mean().sort_values(kind="stable").index)
+    places = np.linspace(0, len(ranked) - 1, count + 2)[1:-1] if count < len(ranked) else range(len(ranked))
+    return list(dict.fromkeys(ranked[round(float(place))] for place in places))
+
+
+def drawn_classes(index: Mapping[str, Any], target: str) -> dict[str, int]:
+    """Classes of a column as its pictures show them: those that were compared, or the union of the foreground."""
+    if not index["class_mapping"]:
+        return {"foreground": 1}
+    return {name: index["targets"][target]["classes"][name] for name in index["class_mapping"].values()}
+
+
+def _compared(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
+    """Label map with values as they were compared: mapped one by one, or 1 for all foreground."""
+    result = np.zeros(labels.shape, dtype=np.uint8) if values else (labels > 0).astype(np.uint8)
+    for ours, theirs in values.items():
+        result[labels == ours] = theirs
+    return result
+
+
+def gallery(
+    output_dir: str | Path, target: str, *, cases: Sequence[str] | None = None, count: int = 2, view: str = "image"
+) -> list[CasePicture]:
+    """Pictures of a column's cases, with every model whose answers were kept.
+
+    Args:
+        output_dir: of the evaluation.
+        target: the column.
+        cases: names of cases; by default ``count`` of them between the worst and the best.
+        count: see ``cases``.
+        view: what the models were shown.
+
+    Raises:
+        FileNotFoundError: if there is no evaluation, or no prediction was kept.
+        ValueError: if the column or a case does not exist.
+    """
+    folder, index = Path(output_dir), read_index(output_dir)
+    if target not in index["targets"]:
+        raise ValueError(f"no target {target!r} in {folder}: it has {sorted(index['targets'])}")
+    column, mapping = index["targets"][target], index["class_mapping"] or {}
+    classes = drawn_classes(index, target)
+    rows = read_cases(folder / "cases.csv").query("target == @target and view == @view")
+    own = {(model["model"], model["trained_on"]): model["classes"] for model in index["models"]}
+    shown = {
+        (str(model), str(trained_on)): dict(zip(part["case"], part["dice"]))
+        for (model, trained_on), part in rows.groupby(["model", "trained_on"], sort=False)
+        if prediction_path(folder, model, trained_on, view, target, "x").parent.is_dir()
+    }
+    complete = rows[[all(case in scored for scored in shown.values()) for case in rows["case"]]]
+    names = list(cases) if cases is not None else choose_cases(complete, count)
+    unknown = [name for name in names if name not in column["cases"]]
+    if unknown or not names:
+        known = sorted(column["cases"])
+        raise ValueError(f"no case {unknown or ''} of {target} in {folder}: expected some of {known}")
+    load, several = LoadImage(ensure_channel_first=True), len({trained_on for _, trained_on in shown}) > 1
+    found = []
+    for name in names:
+        image, truth = (load(column["cases"][name][key]) for key in ("image", "label"))
+        predictions, dice = {}, {}
+        for key, scored in shown.items():
+            title = row_name(*key, view) if several else key[0]
+            labels = np.asarray(load(prediction_path(folder, *key, view, target, name))[0])
+            values = {own[key][ours]: classes[theirs] for ours, theirs in mapping.items()}
+            predictions[title] = _compared(labels, values)
+            if name in scored and len(classes) == 1:
+                dice[title] = scored[name]
+        truth = _compared(np.asarray(truth[0]), {value: value for value in classes.values()} if mapping else {})
+        grey, limits = np.asarray(image[column["channel"] or 0]), CT_WINDOW if column["modality"] == "ct" else None
+        found.append(CasePicture(name, grey, np.asarray(image.affine), truth, predictions, dice, limits))
+    return found
+
+
+def segmentation_figure(
+    evaluation: str | Path,
+    output_dir: str | Path,
+    *,
+    target: str | None = None,
+    cases: Sequence[str] | None = None,
+    count: int = 3,
+    view: str = "image",
+    plane: str = "axial",
+    margin: float | None = None,
+) -> list[Path]:
+    """The paper's Fig. 3: segmentations of every model side by side, one figure for each target of an evaluation.
+
+    Args:
+        evaluation: ``output_dir`` of a finished evaluation that kept its predictions.
+        output_dir: ``segmentations_<target>.png`` and ``.csv`` are written there.
+        target: one column alone.
+        cases: names of cases; by default ``count`` between the worst and the best.
+        count: see ``cases``.
+        view: what the models were shown.
+        plane: of the slice.
+        margin: show only the labelled part and so many millimetres around it.
+    """
+    index = read_index(evaluation)
+    written = []
+    for name in [target] if target is not None else list(index["targets"]):
+        rows = gallery(evaluation, name, cases=cases, count=count, view=view)
+        file = Path(output_dir) / f"segmentations_{_plain(name)}.png"
+        written.append(side_by_side(rows, file, classes=drawn_classes(index, name), plane=plane, margin=margin))
+    return written
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def _encoder(source: NetworkSource) -> SwinFUSEEncoder:
@@ -76,55 +193,19 @@ def attention_figure(
             raise ValueError(f"no case of patient {patient!r} in {target.name}: it has {sorted(target.patients)}")
         case = target.load((chosen or target.items)[0]).only(next(iter(target.views.values())))
         item = dict(source.preprocessing({"image": case.image, "modality": case.modality}))
-        prepared = item["image"]
-        item["pred"] = MetaTensor(gate_volume(encoder, prepared, overlap=overlap)[None], meta=prepared.meta)
-        gate = source.inverter(item)["pred"][0]
-        item["pred"] = MetaTensor(torch.as_tensor(prepared), meta=prepared.meta)
-        grey = source.inverter(item)["pred"][0]
+        gate = gate_volume(encoder, item["image"], overlap=overlap)[None]
         rows.append(
-            AttentionPicture(
+            CasePicture(
                 name=f"{case.name}, {case.modality.upper()}",
-                image=np.asarray(grey),
-                gate=np.asarray(gate),
+                image=np.asarray(source.restore(item, item["image"])[0]),
                 affine=np.asarray(cast(MetaTensor, case.image).affine),
                 truth=case.truth,
-                prediction=source.predict(case),
+                predictions={"prediction": source.predict(case)},
+                limits=(0.0, 1.0),
+                gate=np.asarray(source.restore(item, gate)[0]),
             )
         )
     return attention_overlay(rows, Path(output_dir) / "attention.png", plane=plane)
-
-
-def segmentation_figure(
-    evaluation: str | Path,
-    output_dir: str | Path,
-    *,
-    target: str | None = None,
-    cases: Sequence[str] | None = None,
-    count: int = 3,
-    view: str = "image",
-    plane: str = "axial",
-    margin: float | None = None,
-) -> list[Path]:
-    """The paper's Fig. 3: segmentations of every model side by side, one figure for each target of an evaluation.
-
-    Args:
-        evaluation: ``output_dir`` of a finished evaluation that kept its predictions.
-        output_dir: ``segmentations_<target>.png`` and ``.csv`` are written there.
-        target: one column alone.
-        cases: names of cases; by default ``count`` between the worst and the best.
-        count: see ``cases``.
-        view: what the models were shown.
-        plane: of the slice.
-        margin: show only the labelled part and so many millimetres around it.
-    """
-    index = read_index(evaluation)
-    written = []
-    for name in [target] if target is not None else list(index["targets"]):
-        rows = gallery(evaluation, name, cases=cases, count=count, view=view)
-        plain = "".join(c if c.isalnum() else "_" for c in name)
-        file = Path(output_dir) / f"segmentations_{plain}.png"
-        written.append(side_by_side(rows, file, classes=drawn_classes(index, name), plane=plane, margin=margin))
-    return written
 
 
 def feature_figures(
@@ -139,7 +220,7 @@ def feature_figures(
 
     Args:
         models: folders of fine-tuned models by name; the sub-volumes are cut as the first one needs them.
-        pairs: registered CT and MRI, see :func:`~swinfuse_components.evaluation.crops.paired_crops`. Give patients
+        pairs: registered CT and MRI, see :func:`~swinfuse_components.evaluation.features.paired_crops`. Give patients
             that no model was trained on.
         output_dir: ``cka.png``, ``tsne_<model>.png``, ``attention_difference_<model>.png``, each with its CSV, and
             ``density.csv`` are written there.
@@ -163,55 +244,33 @@ def feature_figures(
         for way, (ct, mr) in pooled.items():
             cka += [{"model": name, "encoder": way, **record} for record in cka_by_stage(ct, mr, seed=seed)]
         densities += [{"model": name, **record} for record in density_records(encoder, places, seed=seed)]
-        plain = "".join(c if c.isalnum() else "_" for c in name)
         ct, mr = next(iter(pooled.values()))  # with the module, where there is one
-        points = tsne_records(ct[-1], mr[-1], places.patients, seed=seed)
-        write_csv(folder / f"tsne_{plain}.csv", points)
-        half = len(points) // 2
-        mixing = np.mean([p["same_modality"] for p in points])
-        written.append(
-            scatter(
-                {m.upper(): [(p["x"], p["y"]) for p in points if p["modality"] == m] for m in ("ct", "mr")},
-                folder / f"tsne_{plain}.png",
-                title=f"{name}, last stage; lines join a place\nneighbours of the same modality: {mixing:.0%}",
-                links=[((a["x"], a["y"]), (b["x"], b["y"])) for a, b in zip(points[:half], points[half:])],
-            )
-        )
+        points = pd.DataFrame(tsne(ct[-1], mr[-1], places.patients, seed=seed))
+        written.append(_tsne_figure(name, points, folder / f"tsne_{_plain(name)}.png"))
         if encoder.domain_invariance is not None:
-            records = attention_records(encoder, places)
-            write_csv(folder / f"attention_difference_{plain}.csv", records)
-            written.append(_attention_difference(name, records, folder / f"attention_difference_{plain}.png"))
-    write_csv(folder / "density.csv", densities)
-    write_csv(folder / "cka.csv", cka)
-    lines: dict[str, tuple[list[float], list[float]]] = {}
-    for record in cka:
-        x, y = lines.setdefault(f"{record['model']}, {record['encoder']}", ([], []))
-        x.append(record["stage"])
-        y.append(record["cka"])
-    chance: dict[int, list[float]] = defaultdict(list)
-    for record in cka:
-        chance[record["stage"]].append(record["unrelated_95"])
-    lines["unrelated places, 95th percentile"] = (list(chance), [max(values) for values in chance.values()])
-    title, ylabel = f"{len(places.patients)} places", "linear CKA of CT and MRI"
-    cka_file = folder / "cka.png"
-    written.append(curves(lines, cka_file, title=title, xlabel="stage (0: patch embedding)", ylabel=ylabel))
+            records = pd.DataFrame(attention_records(encoder, places))
+            file = folder / f"attention_difference_{_plain(name)}.png"
+            write_csv(records, file.with_suffix(".csv"))
+            titles = {"same_place": "CT and MRI of one place", "other_ct": "CT of two places"}
+            titles["other_mr"] = "MRI of two places"
+            lines = records.groupby(["layer", "between"])["divergence"].mean().unstack()[list(titles)]
+            label = {"xlabel": "layer of the module", "ylabel": "divergence of attention, nats"}
+            written.append(curves(lines.rename(columns=titles), file, title=name, **label))
+    write_csv(pd.DataFrame(densities), folder / "density.csv")
+    table = pd.DataFrame(cka)
+    write_csv(table, folder / "cka.csv")
+    ways = table.set_index("stage").groupby(["model", "encoder"], sort=False)["cka"]
+    lines = pd.DataFrame({f"{model}, {way}": values for (model, way), values in ways})
+    lines["unrelated places, 95th percentile"] = table.groupby("stage")["unrelated_95"].max()
+    label = {"xlabel": "stage (0: patch embedding)", "ylabel": "linear CKA of CT and MRI"}
+    written.append(curves(lines, folder / "cka.png", title=f"{len(places.patients)} places", **label))
     logger.info("pictures: %s", ", ".join(str(path) for path in written))
     return written
 
 
-def _attention_difference(name: str, records: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    titles = {
-        "same_place": "CT and MRI of one place",
-        "other_ct": "CT of two places",
-        "other_mr": "MRI of two places",
-    }
-    lines = {}
-    layers = sorted({record["layer"] for record in records})
-    for kind, title in titles.items():
-        means = [
-            float(np.mean([r["divergence"] for r in records if (r["layer"], r["between"]) == (layer, kind)]))
-            for layer in layers
-        ]
-        lines[title] = ([float(layer) for layer in layers], means)
-    ylabel = "divergence of attention, nats"
-    return curves(lines, path, title=name, xlabel="layer of the module", ylabel=ylabel)
+def _tsne_figure(name: str, points: pd.DataFrame, path: Path) -> Path:
+    write_csv(points, path.with_suffix(".csv"))
+    ct, mr = (list(zip(part["x"], part["y"])) for part in (points[points["modality"] == m] for m in ("ct", "mr")))
+    mixing = f"neighbours of the same modality: {points['same_modality'].mean():.0%}"
+    title = f"{name}, last stage; lines join a place\n{mixing}"
+    return scatter({"CT": ct, "MR": mr}, path, title=title, links=list(zip(ct, mr)))

@@ -1,18 +1,17 @@
-"""Scores of one case: Dice, surface distances and sensitivity, by MONAI's metrics.
+"""Dice, surface distances and sensitivity of one case, by MONAI's metrics.
 
-The rule for empty masks, which MONAI leaves to its user:
+One rule for empty masks, which MONAI leaves to its user (:data:`EMPTY_RULE`):
 
-================  =========  ==============================  ===========
-truth             predicted  Dice and surface distances      sensitivity
-================  =========  ==============================  ===========
-empty             empty      Dice 1, distances 0 mm          undefined
-empty             something  Dice 0, distances = diagonal    undefined
-something         empty      Dice 0, distances = diagonal    0
-================  =========  ==============================  ===========
+=========  =========  ==============================  ===========
+truth      predicted  Dice and surface distances      sensitivity
+=========  =========  ==============================  ===========
+empty      empty      undefined                       undefined
+empty      something  Dice 0, distances = diagonal    undefined
+something  empty      Dice 0, distances = diagonal    0
+=========  =========  ==============================  ===========
 
-The diagonal is that of the volume in millimetres, the largest distance two surfaces in it can have. BraTS scores its
-cases the same way (there the diagonal is 373 mm). Leaving such cases out would reward a model for finding nothing.
-Undefined values are NaN; a mean leaves them out and says how many cases it stands on.
+The diagonal is that of the volume in millimetres, the largest distance two surfaces in it can have; BraTS scores such
+cases the same way. Undefined scores are NaN and left out of every mean.
 """
 
 from __future__ import annotations
@@ -26,9 +25,15 @@ import torch
 from monai.metrics import compute_confusion_matrix_metric, compute_dice, get_confusion_matrix
 from monai.metrics.utils import get_edge_surface_distance
 
+#: printed wherever scores are printed
+EMPTY_RULE = (
+    "A class absent from truth and prediction is undefined and left out of the mean; absent from only one of them, "
+    "Dice is 0 and the distance is the diagonal of the volume."
+)
+
 
 class CaseScores(NamedTuple):
-    """Scores of one mask against another. Distances in the unit of the spacing (millimetres), volumes in its cube."""
+    """Scores of one mask. Distances in the unit of the spacing (millimetres), volumes in its cube."""
 
     dice: float
     surface_distance: float
@@ -62,11 +67,11 @@ def score_masks(
         raise ValueError(f"the spacing is {tuple(spacing)}: expected {p.ndim} positive values")
     voxel = math.prod(spacing)
     volumes = {"truth_volume": int(t.sum()) * voxel, "predicted_volume": int(p.sum()) * voxel}
+    if not (t.any() or p.any()):
+        return CaseScores(math.nan, math.nan, math.nan, math.nan, **volumes)
     if not (t.any() and p.any()):
-        both_empty = not (t.any() or p.any())
-        diagonal = 0.0 if both_empty else math.hypot(*(n * s for n, s in zip(p.shape, spacing)))
-        sensitivity = 0.0 if t.any() else math.nan
-        return CaseScores(float(both_empty), diagonal, diagonal, sensitivity, **volumes)
+        diagonal = math.hypot(*(n * s for n, s in zip(p.shape, spacing)))
+        return CaseScores(0.0, diagonal, diagonal, 0.0 if t.any() else math.nan, **volumes)
     y_pred, y = p[None, None].float(), t[None, None].float()
     confusion = get_confusion_matrix(y_pred, y, include_background=True)
     # both distances come from the same surfaces; MONAI's two functions would find and measure them twice

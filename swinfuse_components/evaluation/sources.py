@@ -171,14 +171,18 @@ class NetworkSource:
         shown = VIEWS[view](item["image"])
         logits = self.inferer(torch.as_tensor(shown)[None].to(self.device), self.network)[0].float().cpu()
         probabilities = torch.sigmoid(logits) if self.sigmoid else torch.softmax(logits, 0)
-        item["pred"] = MetaTensor(torch.as_tensor(probabilities), meta=item["image"].meta)
-        restored = self.inverter(item)["pred"]
+        restored = self.restore(item, probabilities)
         if self.sigmoid:
             labels = torch.zeros(restored.shape[1:], dtype=torch.int16)
             for number, channel in enumerate(restored, start=1):
                 labels[channel > 0.5] = number
             return labels.numpy().astype(np.uint8)
         return np.asarray(restored.argmax(0)).astype(np.uint8)
+
+    def restore(self, item: Mapping[str, Any], prepared: torch.Tensor) -> torch.Tensor:
+        """Bring an array (C, D, H, W) on the grid of a prepared item back to the grid of the case."""
+        restored = self.inverter({**item, "pred": MetaTensor(torch.as_tensor(prepared), meta=item["image"].meta)})
+        return torch.as_tensor(restored["pred"])
 
 
 class PredictionFiles:

@@ -1,4 +1,7 @@
-"""What a table of cases says: means with intervals, and tests between two models on the same cases. All by SciPy."""
+"""Means with bootstrap intervals, paired tests and Holm's correction, by SciPy.
+
+Holm is ours because SciPy has no correction for several tests but Benjamini and Hochberg's.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
+
+RESAMPLES = 9999
 
 
 class Summary(NamedTuple):
-    """A mean over cases with its bootstrap interval; ``cases`` are defined of ``total``."""
+    """Mean over cases with its 95 % bootstrap interval; ``cases`` are defined of ``total``."""
 
     mean: float
     low: float
@@ -21,10 +27,8 @@ class Summary(NamedTuple):
     total: int
 
 
-def summarize(
-    values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
-) -> Summary:
-    """Mean of per-case scores with a percentile bootstrap interval (``scipy.stats.bootstrap``) over the cases.
+def summarize(values: ArrayLike, *, resamples: int = RESAMPLES) -> Summary:
+    """Mean of per-case scores with a 95 % percentile bootstrap interval over the cases.
 
     Undefined scores (NaN) are left out and counted. One case, or none, has no interval: the bounds are NaN.
 
@@ -42,15 +46,11 @@ def summarize(
     std = float(defined.std(ddof=1))
     if std == 0:  # every resample is the sample
         return Summary(mean, mean, mean, median, 0.0, defined.size, array.size)
-    interval = stats.bootstrap(
-        (defined,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
+    rng = np.random.default_rng(0)
+    low, high = stats.bootstrap(
+        (defined,), np.mean, n_resamples=resamples, method="percentile", rng=rng
     ).confidence_interval
-    return Summary(mean, float(interval.low), float(interval.high), median, std, defined.size, array.size)
+    return Summary(mean, float(low), float(high), median, std, defined.size, array.size)
 
 
 class PairedTest(NamedTuple):
@@ -64,23 +64,15 @@ class PairedTest(NamedTuple):
     method: str
 
 
-def paired_test(
-    first: Sequence[float] | np.ndarray,
-    second: Sequence[float] | np.ndarray,
-    *,
-    method: str = "wilcoxon",
-    resamples: int = 9999,
-    seed: int = 0,
-) -> PairedTest:
+def paired_test(first: ArrayLike, second: ArrayLike, *, method: str = "wilcoxon") -> PairedTest:
     """Compare two models on the same cases, two-sided.
 
     Args:
         first: scores of one model, in the order of the cases.
         second: scores of the other model on the same cases.
         method: ``wilcoxon``, the signed-rank test with zero differences split between the ranks (``zsplit``); or
-            ``permutation``, which flips the signs of the differences and asks how often their mean is as far from zero.
-        resamples: number of sign flips and of bootstrap resamples; all flips are taken when there are fewer.
-        seed: of the resampling.
+            ``permutation``, which flips the signs of the differences and asks how often their mean is as far from zero
+            (all flips, or 9999 at random where there are more).
 
     Raises:
         ValueError: if the lengths differ or the method is unknown.
@@ -95,7 +87,7 @@ def paired_test(
     if method not in ("wilcoxon", "permutation"):
         raise ValueError(f"unknown paired test {method!r}: expected 'wilcoxon' or 'permutation'")
     differences = (a - b)[~np.isnan(a - b)]
-    summary = summarize(differences, resamples=resamples, seed=seed)
+    summary = summarize(differences)
     if differences.size < 2:
         p_value = float("nan")
     elif np.allclose(differences, 0, atol=1e-12):
@@ -109,8 +101,8 @@ def paired_test(
                 lambda x, y, axis: np.mean(x - y, axis=axis),
                 permutation_type="samples",
                 vectorized=True,
-                n_resamples=resamples,
-                rng=np.random.default_rng(seed),
+                n_resamples=RESAMPLES,
+                rng=np.random.default_rng(0),
             ).pvalue
         )
     return PairedTest(summary.mean, summary.low, summary.high, p_value, differences.size, method)

@@ -1,98 +1,121 @@
-"""From rows of cases to tables: summaries, comparisons, drops, and the paper's ``1/2`` cells."""
+"""Scores to tables: ``cases.csv``, summaries, comparisons, drops, and a page of Markdown."""
 
 from __future__ import annotations
 
-import math
+import csv
+import json
+import logging
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from .records import Row
-from .statistics import Summary, holm, paired_test, summarize
+import pandas as pd
 
-METRICS = ("dice", "surface_distance", "hausdorff95", "sensitivity")
+from ..engines.files import atomic_write
+from .paper import TARGETS, paper_table2
+from .scores import EMPTY_RULE
+from .statistics import holm, paired_test, summarize
+
+logger = logging.getLogger(__name__)
+
+METRICS = ["dice", "surface_distance", "hausdorff95", "sensitivity"]
+NUMBERS = [*METRICS, "truth_volume", "predicted_volume", "seconds"]
+ROW, COLUMN = ["model", "trained_on", "view"], ["target", "label"]
+#: what makes a row of ``cases.csv`` the only one of its kind, its class (``label``) aside
+KEY = [*ROW, "target", "case"]
+#: of ``cases.csv``: scores of one class of one case by one model, distances in mm, volumes in cubic mm
+COLUMNS = [*KEY, "patient", "label", *NUMBERS, "fingerprint"]
+
+READING = f"""A Dice counts only above what the trivial baselines reach: where volumes are cropped around their target,
+position alone goes far. Intervals are bootstrap intervals (95 %) over the cases; they say nothing of other seeds or
+data. {EMPTY_RULE}"""
+PAPER = """Paper's figures (arXiv:2405.12781, Table 2), not measured here. Dice of Swin UNETR / SwinFUSE, fine-tuned on
+a CT task (rows), tested on an MRI task (columns). (?) row label taken from the order of the tasks in the text. ? the
+prose contradicts the cell: it gives 0.16/0.26 for Pancreas to Prostate, and 0.27 as the largest gain."""
 
 
-def group(rows: Iterable[Row]) -> dict[tuple[str, str, str, str, str], list[Row]]:
-    """Rows by (model, trained_on, view, target, label), in the order in which they come."""
-    groups: dict[tuple[str, str, str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.model, row.trained_on, row.view, row.target, row.label].append(row)
-    return dict(groups)
+def _quoted(cell: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, with an apostrophe before it; anything else as it is."""
+    return f"'{cell}" if isinstance(cell, str) and re.match(r"[=+\-@\t\r].", cell) else cell
 
 
-def summary_records(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """One record per model, training data, view, target and class: each metric's mean and bootstrap interval."""
+def _unquoted(text: str) -> str:
+    return text[1:] if re.match(r"'[=+\-@\t\r].", text) else text
+
+
+def csv_text(table: pd.DataFrame, *, header: bool = True) -> str:
+    """A table as CSV; no text in it is a formula to a spreadsheet."""
+    return table.map(_quoted).to_csv(header=header, index=False, na_rep="nan")
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
+    """Write a table as CSV, in one step; an empty table has no columns.
+
+    Returns:
+        the path.
+    """
+    with atomic_write(path) as file:
+        file.write(csv_text(table) if len(table.columns) else "")
+    return Path(path)
+
+
+def read_cases(path: str | Path) -> pd.DataFrame:
+    """Rows of ``cases.csv``, none if there is no file. A line that was cut short by a crash is left out."""
+    rows = []
+    if Path(path).is_file():
+        with open(path, newline="", encoding="utf-8") as file:
+            for record in csv.DictReader(file):
+                with suppress(KeyError, TypeError, ValueError):
+                    rows.append([float(record[c]) if c in NUMBERS else _unquoted(record[c]) for c in COLUMNS])
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
+
+
+def row_name(model: str, trained_on: str, view: str) -> str:
+    """``SwinFUSE (SarcomaCT), inverted``; the plain image goes without saying."""
+    name = model if trained_on == "-" else f"{model} ({trained_on})"
+    return name if view == "image" else f"{name}, {view}"
+
+
+def summary_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per model, training data, view, target and class: each metric's mean and bootstrap interval."""
     records = []
-    for (model, trained_on, view, target, label), members in group(rows).items():
-        record: dict[str, Any] = {
-            "model": model,
-            "trained_on": trained_on,
-            "view": view,
-            "target": target,
-            "label": label,
-            "cases": len(members),
-        }
+    for key, group in rows.groupby([*ROW, *COLUMN], sort=False):
+        record: dict[str, Any] = {**dict(zip([*ROW, *COLUMN], key)), "cases": len(group)}
         for metric in METRICS:
-            summary = summarize([getattr(row, metric) for row in members])
-            record |= {
-                metric: summary.mean,
-                f"{metric}_low": summary.low,
-                f"{metric}_high": summary.high,
-                f"{metric}_median": summary.median,
-                f"{metric}_std": summary.std,
-                f"{metric}_cases": summary.cases,
-            }
+            for name, value in summarize(group[metric])._asdict().items():
+                record[metric if name == "mean" else f"{metric}_{name}"] = value
         records.append(record)
-    return records
+    return pd.DataFrame(records).drop(columns=[f"{metric}_total" for metric in METRICS], errors="ignore")
 
 
-def comparison_records(rows: Iterable[Row], *, metric: str = "dice", method: str = "wilcoxon") -> list[dict[str, Any]]:
-    """Every pair of rows of a target and class that share cases, tested on the cases both have.
+def comparison_table(rows: pd.DataFrame, *, method: str = "wilcoxon") -> pd.DataFrame:
+    """Pairs of rows of a target and class, their Dice tested on the cases that both have.
 
     On the plain image, models are compared with each other where they were trained on the same data, and with every
     trivial baseline; another view of a model is compared with its own plain image. ``p_holm`` corrects for all the
-    tests of a target.
+    tests of a target and class.
     """
-    by_target: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, float]]] = defaultdict(dict)
-    for (model, trained_on, view, target, label), members in group(rows).items():
-        by_target[target, label][model, trained_on, view] = {row.case: getattr(row, metric) for row in members}
     records = []
-    for (target, label), columns in by_target.items():
+    for (target, label), part in rows.groupby(COLUMN, sort=False):
+        dice = {key: dict(zip(group["case"], group["dice"])) for key, group in part.groupby(ROW, sort=False)}
         found: list[dict[str, Any]] = []
-        names = list(columns)
-        for i, first in enumerate(names):
-            for second in names[i + 1 :]:
-                if not _is_asked(first, second):
+        for i, first in enumerate(dice):
+            for second in list(dice)[i + 1 :]:
+                cases = [case for case in dice[first] if case in dice[second]]
+                if not cases or not _is_asked(first, second):
                     continue
-                cases = [case for case in columns[first] if case in columns[second]]
-                if not cases:
-                    continue
-                test = paired_test(
-                    [columns[first][c] for c in cases], [columns[second][c] for c in cases], method=method
-                )
-                found.append(
-                    {
-                        "target": target,
-                        "label": label,
-                        "first": row_name(*first),
-                        "second": row_name(*second),
-                        f"{metric}_difference": test.difference,
-                        "low": test.low,
-                        "high": test.high,
-                        "p": test.p_value,
-                        "cases": test.cases,
-                        "test": test.method,
-                    }
-                )
-        for record, corrected in zip(found, holm([float(r["p"]) for r in found])):
-            record["p_holm"] = corrected
-        records += found
-    return records
+                test = paired_test([dice[first][c] for c in cases], [dice[second][c] for c in cases], method=method)
+                names = {"target": target, "label": label, "first": row_name(*first), "second": row_name(*second)}
+                numbers = {"dice_difference": test.difference, "low": test.low, "high": test.high, "p": test.p_value}
+                found.append({**names, **numbers, "cases": test.cases, "test": test.method})
+        corrected = holm([record["p"] for record in found])
+        records += [{**record, "p_holm": p} for record, p in zip(found, corrected)]
+    return pd.DataFrame(records)
 
 
-def _is_asked(first: tuple[str, str, str], second: tuple[str, str, str]) -> bool:
+def _is_asked(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether two rows, each (model, trained_on, view), are worth a test."""
     if "image" not in (first[2], second[2]):
         return False
@@ -102,103 +125,192 @@ def _is_asked(first: tuple[str, str, str], second: tuple[str, str, str]) -> bool
     return baselines == 1 or (baselines == 0 and first[1] == second[1])
 
 
-def drop_records(
-    rows: Iterable[Row], in_distribution: Mapping[str, str], *, metric: str = "dice"
-) -> list[dict[str, Any]]:
-    """In-distribution score, out-of-distribution score and the drop between them.
+def drop_table(rows: pd.DataFrame, in_distribution: Mapping[str, str]) -> pd.DataFrame:
+    """Dice in distribution, out of distribution, and the drop between them.
 
     Args:
         rows: of the matrix.
         in_distribution: for the data a model was trained on, the column that is its own held-out part.
-        metric: a column of the rows.
 
     Returns:
-        one record per model, view, class and other target. The drop and its interval are over the patients tested in
+        one line per model, view, class and other target. The drop and its interval are over the patients tested in
         both (``paired``: how many); where the two share no patients only the difference of the means stands.
     """
-    groups = group(rows)
-    records = []
-    for (model, trained_on, view, target, label), members in groups.items():
+    groups, records = dict(iter(rows.groupby([*ROW, *COLUMN], sort=False))), []
+    for (model, trained_on, view, target, label), group in groups.items():
         home = in_distribution.get(trained_on)
-        if home is None or target == home:
+        own = groups.get((model, trained_on, view, home, label))
+        if own is None or target == home:
             continue
-        own = groups.get((model, trained_on, view, home, label), [])
-        if not own:
-            continue
-        inside, outside = ({r.patient: getattr(r, metric) for r in part} for part in (own, members))
-        both = [p for p in outside if p in inside]
-        mean_in, mean_out = (summarize([getattr(r, metric) for r in part]) for part in (own, members))
-        paired = summarize([inside[p] - outside[p] for p in both])
-        records.append(
-            {
-                "model": row_name(model, trained_on, view),
-                "label": label,
-                "in_distribution": home,
-                "in_mean": mean_in.mean,
-                "in_low": mean_in.low,
-                "in_high": mean_in.high,
-                "out_of_distribution": target,
-                "out_mean": mean_out.mean,
-                "out_low": mean_out.low,
-                "out_high": mean_out.high,
-                "drop": paired.mean if both else mean_in.mean - mean_out.mean,
-                "drop_low": paired.low,
-                "drop_high": paired.high,
-                "paired": len(both),
-            }
-        )
-    return records
+        means = [summarize(part["dice"]) for part in (own, group)]
+        inside, outside = (dict(zip(part["patient"], part["dice"])) for part in (own, group))
+        paired = summarize([inside[p] - outside[p] for p in outside if p in inside])
+        record = {"model": row_name(model, trained_on, view), "label": label}
+        for place, column, mean in zip(("in", "out_of"), (home, target), means):
+            short = place.removesuffix("_of")
+            record |= {f"{place}_distribution": column, f"{short}_mean": mean.mean}
+            record |= {f"{short}_low": mean.low, f"{short}_high": mean.high}
+        drop = paired.mean if paired.total else means[0].mean - means[1].mean
+        record |= {"drop": drop, "drop_low": paired.low, "drop_high": paired.high, "paired": paired.total}
+        records.append(record)
+    return pd.DataFrame(records)
 
 
-def row_name(model: str, trained_on: str, view: str) -> str:
-    """``SwinFUSE (SarcomaCT), inverted``; the plain image goes without saying."""
-    name = model if trained_on == "-" else f"{model} ({trained_on})"
-    return name if view == "image" else f"{name}, {view}"
+def _columns(rows: pd.DataFrame) -> pd.Series:
+    """Name of each row's column: the target, with the class where there are several."""
+    return rows["target"] if rows["label"].nunique() <= 1 else rows["target"] + ": " + rows["label"]
 
 
-def number(value: float, digits: int = 2) -> str:
-    """A figure for a table; undefined ones as a dash."""
-    if value is None or math.isnan(value):
+def matrix_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice: a row for every model and view, a column for every target (and class, if there are several)."""
+    rows = rows.assign(row=[row_name(*key) for key in rows[ROW].itertuples(index=False)], column=_columns(rows))
+    cells = rows.groupby(["row", "column"])["dice"].mean().unstack()
+    return cells.loc[rows["row"].unique(), rows["column"].unique()]
+
+
+class Section(NamedTuple):
+    """A table with its heading and an explanation, all of it plain text."""
+
+    title: str
+    text: str
+    header: list[str]
+    lines: list[list[str]]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number for a table; undefined ones as a dash."""
+    if value is None or pd.isna(value):
         return "-"
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def with_interval(summary: Summary, digits: int = 2) -> str:
-    """``0.47 (0.41 to 0.52)``."""
-    if math.isnan(summary.low):
-        return number(summary.mean, digits)
-    return f"{number(summary.mean, digits)} ({number(summary.low, digits)} to {number(summary.high, digits)})"
+def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
+    """``0.47 (0.41 to 0.52)``, or the mean alone where there is no interval."""
+    text = number(mean, digits)
+    return text if pd.isna(low) else f"{text} ({number(low, digits)} to {number(high, digits)})"
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; names in it stay text."""
-    # pipes, code and the bracket of a link or picture: names of models and cases are text
-    body = [[re.sub(r"([|`]|(?<=\])\()", r"\\\1", str(cell)) for cell in line] for line in [header, *lines]]
-    rows = [body[0], ["---"] * len(header), *body[1:]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    """A Markdown table; names in it stay text: pipes, code, links and HTML are escaped."""
+
+    def row(cells: Sequence[str]) -> str:
+        escaped = [re.sub(r"([|`]|(?<=\])[(\[])", r"\\\1", str(cell)).replace("<", "&lt;") for cell in cells]
+        return "| " + " | ".join(" ".join(cell.splitlines()) for cell in escaped) + " |\n"
+
+    return "".join([row(header), row(["---"] * len(header)), *map(row, lines)])
 
 
-def paper_cells(rows: Iterable[Row], *, view: str = "image", metric: str = "dice") -> str:
-    """The paper's Table 2 layout: training data by target, the models' means as ``1/2`` in each cell.
+def paper_cells(rows: pd.DataFrame, view: str = "image") -> Section:
+    """The layout of the paper's Table 2: training data by target, the models' mean Dice as ``1/2`` in each cell.
 
     Baselines, which are trained on nothing, follow as rows of their own.
     """
-    groups = group(rows)
-    models = list(dict.fromkeys(k[0] for k in groups if k[1] != "-"))
-    trained = list(dict.fromkeys(k[1] for k in groups if k[1] != "-"))
-    columns = list(dict.fromkeys((k[3], k[4]) for k in groups))
-    several = len({label for _, label in columns}) > 1
+    rows = rows.assign(column=_columns(rows))
+    rows = rows if view == "image" else rows[rows["view"] == view]
+    columns, shown = list(rows["column"].unique()), rows[rows["view"] == view]
+    trained = rows[rows["trained_on"] != "-"]
+    models = list(trained["model"].unique())
+    means = shown.groupby(["model", "trained_on", "column"])["dice"].mean()
 
-    def cell(model: str, trained_on: str, shown: str, column: tuple[str, str]) -> str:
-        members = groups.get((model, trained_on, shown, *column), [])
-        return number(summarize([getattr(r, metric) for r in members]).mean)
+    def line(name: str, trained_on: str, models: Sequence[str]) -> list[str]:
+        return [name, *("/".join(number(means.get((m, trained_on, c))) for m in models) for c in columns)]
 
-    lines = [
-        [trained_on, *("/".join(cell(model, trained_on, view, column) for model in models) for column in columns)]
-        for trained_on in trained
-    ]
-    baselines = list(dict.fromkeys((k[0], k[2]) for k in groups if k[1] == "-"))
-    lines += [[f"*{name}*", *(cell(name, "-", shown, column) for column in columns)] for name, shown in baselines]
-    header = ["trained on", *(f"{t}: {label}" if several else t for t, label in columns)]
-    return f"Mean Dice, {' / '.join(models)} in each cell.\n\n" + markdown(header, lines)
+    lines = [line(name, name, models) for name in trained["trained_on"].unique()]
+    lines += [line(name, "-", [name]) for name in shown[shown["trained_on"] == "-"]["model"].unique()]
+    title = "Table" if view == "image" else f"Table, the image shown as {view}"
+    return Section(title, f"Mean Dice, {' / '.join(models)} in each cell.", ["trained on", *columns], lines)
+
+
+def _summary_section(summary: pd.DataFrame) -> Section:
+    header = ["model", "target", "class", "cases", "Dice", "surface distance, mm", "95 % Hausdorff, mm", "sensitivity"]
+    lines = []
+    for r in summary.to_dict("records"):
+        cells = [interval(r[m], r[f"{m}_low"], r[f"{m}_high"], d) for m, d in zip(METRICS, (2, 1, 1, 2))]
+        cases = f"{r['cases']}" if r["dice_cases"] == r["cases"] else f"{r['dice_cases']} of {r['cases']}"
+        lines.append([row_name(r["model"], r["trained_on"], r["view"]), r["target"], r["label"], cases, *cells])
+    return Section("Scores with intervals", "", header, lines)
+
+
+def _drop_section(drops: pd.DataFrame) -> Section:
+    header = ["model", "in distribution", "Dice", "out of distribution", "Dice", "drop", "patients in both"]
+    lines = []
+    for d in drops.to_dict("records"):
+        inside, outside = (interval(d[f"{x}_mean"], d[f"{x}_low"], d[f"{x}_high"]) for x in ("in", "out"))
+        drop = interval(d["drop"], d["drop_low"], d["drop_high"])
+        cells = [d["model"], d["in_distribution"], inside, d["out_of_distribution"], outside, drop]
+        lines.append([*cells, str(d["paired"])])
+    return Section("In distribution, out of distribution, and the drop", "", header, lines)
+
+
+def _comparison_section(comparisons: pd.DataFrame, method: str) -> Section:
+    test = {"wilcoxon": "Wilcoxon's signed-rank test", "permutation": "a sign-flip permutation test"}[method]
+    text = f"Difference of Dice, first minus second; p by {test}, and corrected by Holm within a target."
+    lines = []
+    for c in comparisons.to_dict("records"):
+        target = c["target"] if c["label"] == "foreground" else f"{c['target']}: {c['label']}"
+        cells = [interval(c["dice_difference"], c["low"], c["high"]), number(c["p"], 3), number(c["p_holm"], 3)]
+        lines.append([target, c["first"], c["second"], *cells, str(c["cases"])])
+    header = ["target", "first", "second", "difference", "p", "p (Holm)", "cases"]
+    return Section("Comparisons on the same cases", text, header, lines)
+
+
+def _paper_section(cells: pd.DataFrame) -> Section:
+    lines = []
+    for source, row in cells.groupby("fine_tuned_on", sort=False):
+        marks = [" ?" if unsure else "" for unsure in row["unsure_cell"]]
+        figures = [f"{a:.2f}/{b:.2f}{mark}" for a, b, mark in zip(row["swin_unetr"], row["swinfuse"], marks)]
+        lines.append([f"{source} (?)" if row["unsure_row"].all() else str(source), *figures])
+    return Section("The paper's table, for reading beside", PAPER, ["fine-tuned on", *TARGETS], lines)
+
+
+def write_results(
+    rows: pd.DataFrame,
+    output_dir: str | Path,
+    *,
+    in_distribution: Mapping[str, str] | None = None,
+    failures: pd.DataFrame | None = None,
+    method: str = "wilcoxon",
+    reference: bool = True,
+    title: str = "Out-of-distribution evaluation",
+) -> str:
+    """Write ``summary.csv``, ``comparisons.csv``, ``drops.csv``, ``paper_table2.csv``, ``summary.md`` and its JSON.
+
+    Args:
+        rows: of the matrix.
+        output_dir: folder for the files.
+        in_distribution: for the data a model was trained on, the column that is its own held-out part; by default the
+            column of the same name, where there is one.
+        failures: cases that could not be scored.
+        method: ``wilcoxon`` or ``permutation``.
+        reference: set the paper's Table 2 beside the table.
+        title: of the page.
+
+    Returns:
+        the page in Markdown.
+    """
+    folder = Path(output_dir)
+    home = {name: name for name in rows["trained_on"]} if in_distribution is None else in_distribution
+    summary, comparisons, drops = summary_table(rows), comparison_table(rows, method=method), drop_table(rows, home)
+    for name, table in (("summary", summary), ("comparisons", comparisons), ("drops", drops)):
+        write_csv(table, folder / f"{name}.csv")
+    sections = [paper_cells(rows, view) for view in ["image", *(v for v in rows["view"].unique() if v != "image")]]
+    sections.append(_summary_section(summary))
+    sections += [_drop_section(drops)] if len(drops) else []
+    sections += [_comparison_section(comparisons, method)] if len(comparisons) else []
+    if failures is not None and len(failures):
+        lines = failures.to_numpy().tolist()
+        sections.append(Section("Cases that could not be scored", "", list(failures.columns), lines))
+    if reference:
+        write_csv(paper_table2(), folder / "paper_table2.csv")
+        sections.append(_paper_section(paper_table2()))
+    content = {"title": title, "text": READING, "sections": [section._asdict() for section in sections]}
+    page = f"# {title}\n\n{READING}\n"
+    for section in sections:
+        page += f"\n## {section.title}\n\n" + (f"{section.text}\n\n" if section.text else "")
+        page += markdown(section.header, section.lines)
+    for name, text in (("summary.json", json.dumps(content, indent=1)), ("summary.md", page)):
+        with atomic_write(folder / name) as file:
+            file.write(text)
+    logger.info("%s\ntables: %s", markdown(sections[0].header, sections[0].lines), folder)
+    return page

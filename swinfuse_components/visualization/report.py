@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import base64
-import html
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
+from typing import Any
 
-import markdown
 import nibabel as nib
 import numpy as np
+import pandas as pd
+from jinja2 import Environment
+from markupsafe import Markup
 
 from ..engines.files import atomic_write
-from .curves import curves, read_columns
-from .segmentations import CasePicture
-from .slices import to_ras
+from .plots import curves
+from .slices import CasePicture, to_ras
 
-PAGE = Template("""<!DOCTYPE html>
+# autoescape: names of models, data sets, classes and cases are text, whatever they hold
+PAGE = Environment(autoescape=True).from_string("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>$title</title>
+<title>{{ title }}</title>
 <style>
 body { font-family: system-ui, sans-serif; line-height: 1.45; color: #222;
   max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
@@ -41,108 +41,98 @@ nav a { margin-right: 1rem; }
 </style>
 </head>
 <body>
-<h1>$title</h1>
-<nav>$links</nav>
-$body
+<h1>{{ title }}</h1>
+<nav>{% for section in sections %}<a href="#s{{ loop.index }}">{{ section.heading }}</a>{% endfor %}</nav>
+{% for section in sections %}
+<section id="s{{ loop.index }}">
+<h2>{{ section.heading }}</h2>
+{% if section.text %}<p>{{ section.text }}</p>{% endif %}
+{% if section.plain %}<pre>{{ section.plain }}</pre>{% endif %}
+{% for table in section.tables %}
+<h3>{{ table.title }}</h3>
+{% if table.text %}<p>{{ table.text }}</p>{% endif %}
+<table><thead><tr>{% for cell in table.header %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
+{% for line in table.lines %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
+{% endfor %}
+{% for figure in section.figures %}
+<figure>
+{% if figure.png %}<img alt="{{ figure.caption }}" src="data:image/png;base64,{{ figure.png }}">{% endif %}
+{{ figure.frame }}
+<figcaption>{{ figure.caption }}{% if figure.frame %}.
+{% for colour, name in overlay %}
+<span style="color:{{ colour }}; background:#777">&#9632;</span> {{ name }}
+{% endfor %}
+Click to move through the volume; left and right are marked in the views.{% endif %}</figcaption>
+</figure>
+{% endfor %}
+</section>
+{% endfor %}
 </body>
 </html>
 """)
-
-# colours of the viewer's three values: truth alone, prediction alone, both
-OVERLAY = ("#0072B2", "#D55E00", "#F0E442")
+OVERLAY = (("#0072B2", "truth alone"), ("#D55E00", "prediction alone"), ("#F0E442", "both"))
 
 
-@dataclass
-class Report:
-    """Sections collected in order, then written as one file.
+def pictures(heading: str, files: Mapping[str, str | Path]) -> dict[str, Any]:
+    """A section of PNG files, each above its caption."""
+    png = {caption: base64.b64encode(Path(file).read_bytes()).decode() for caption, file in files.items()}
+    return {"heading": heading, "figures": [{"caption": caption, "png": data} for caption, data in png.items()]}
 
-    Attributes:
-        title: heading of the page.
-        sections: heading and HTML of each section.
+
+def training_curves(heading: str, runs: Mapping[str, str | Path]) -> dict[str, Any]:
+    """A section of curves of training runs, from ``losses.csv`` and ``validation.csv`` of their folders.
+
+    One figure for each quantity, one line for each run. Folders without these files are passed over.
     """
-
-    title: str
-    sections: list[tuple[str, str]] = field(default_factory=list)
-
-    def add_markdown(self, heading: str, text: str) -> None:
-        """A section from Markdown with tables; HTML inside it is shown as text."""
-        self.sections.append((heading, markdown.markdown(html.escape(text, quote=False), extensions=["tables"])))
-
-    def add_pictures(self, heading: str, pictures: Mapping[str, str | Path]) -> None:
-        """A section of PNG files, each under its caption."""
-        parts = []
-        for caption, file in pictures.items():
-            data = base64.b64encode(Path(file).read_bytes()).decode()
-            text = html.escape(caption)
-            image = f'<img alt="{text}" src="data:image/png;base64,{data}">'
-            parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
-        self.sections.append((heading, "\n".join(parts)))
-
-    def add_runs(self, heading: str, runs: Mapping[str, str | Path]) -> None:
-        """Curves of training runs from ``losses.csv`` and ``validation.csv`` of their folders, one figure per quantity.
-
-        Folders without these files are passed over.
-        """
-        series: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-        for run, folder in runs.items():
-            for file in ("losses.csv", "validation.csv"):
-                path = Path(folder) / file
-                columns = read_columns(path) if path.is_file() else {}
-                x = columns.get("iteration") or columns.get("epoch")
-                if x is None:
-                    continue
-                chosen = {k: v for k, v in columns.items() if k not in ("iteration", "epoch", "lr") and "_of_" not in k}
-                if file == "losses.csv":
-                    chosen = {k: v for k, v in chosen.items() if not k.endswith("_weighted")}
-                for name, y in chosen.items():
-                    series.setdefault(f"{'training' if file == 'losses.csv' else 'validation'}: {name}", {})[run] = (
-                        x,
-                        y,
-                    )
-        if not series:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            pictures = {
-                name: curves(lines, Path(folder) / f"{number}.png", title=name, ylabel=name.split(": ")[1])
-                for number, (name, lines) in enumerate(series.items())
-            }
-            self.add_pictures(heading, pictures)
-
-    def add_viewer(self, heading: str, cases: Sequence[CasePicture]) -> None:
-        """An interactive slice viewer (nilearn's) for every case and model: truth and prediction over the image."""
-        parts = []
-        for case in cases:
-            answers = dict(case.predictions) or {"truth": np.zeros_like(case.truth)}
-            for model, prediction in answers.items():
-                caption = f"{case.name}, {model}" + (f", Dice {case.dice[model]:.2f}" if model in case.dice else "")
-                frame = slice_viewer(case, prediction)
-                legend = (
-                    f'<span style="color:{OVERLAY[0]}">&#9632;</span> truth alone '
-                    f'<span style="color:{OVERLAY[1]}">&#9632;</span> prediction alone '
-                    f'<span style="color:{OVERLAY[2]}; background:#777">&#9632;</span> both. '
-                    "Click to move through the volume; left and right are marked in the views."
-                )
-                parts.append(f"<figure>{frame}<figcaption>{html.escape(caption)}. {legend}</figcaption></figure>")
-        self.sections.append((heading, "\n".join(parts)))
-
-    def write(self, path: str | Path) -> Path:
-        """Write the page in one step.
-
-        Returns:
-            its path.
-        """
-        body, links = [], []
-        for number, (heading, content) in enumerate(self.sections):
-            links.append(f'<a href="#s{number}">{html.escape(heading)}</a>')
-            body.append(f'<section id="s{number}">\n<h2>{html.escape(heading)}</h2>\n{content}\n</section>')
-        text = PAGE.substitute(title=html.escape(self.title), links=" ".join(links), body="\n".join(body))
-        target = Path(path)
-        with atomic_write(target) as file:
-            file.write(text)
-        return target
+    series: dict[str, dict[str, pd.Series]] = {}
+    for run, folder in runs.items():
+        for kind, file in (("training", "losses.csv"), ("validation", "validation.csv")):
+            path = Path(folder) / file
+            table = pd.read_csv(path, on_bad_lines="skip") if path.is_file() and path.stat().st_size else pd.DataFrame()
+            x = next((name for name in ("iteration", "epoch") if name in table), None)
+            if x is None:
+                continue
+            table = table.apply(pd.to_numeric, errors="coerce").dropna(subset=x).drop_duplicates(x, keep="last")
+            for name, values in table.set_index(x).dropna(axis=1, how="all").items():
+                if name not in ("epoch", "lr") and "_of_" not in name and not name.endswith("_weighted"):
+                    series.setdefault(f"{kind}: {name}", {})[run] = values
+    with tempfile.TemporaryDirectory() as folder:
+        files = {
+            name: curves(pd.DataFrame(lines), f"{folder}/{number}.png", title=name, ylabel=name.split(": ")[1])
+            for number, (name, lines) in enumerate(series.items())
+        }
+        return pictures(heading, files)
 
 
-def slice_viewer(case: CasePicture, prediction: np.ndarray, *, width: int = 900) -> str:
+def viewers(heading: str, cases: Sequence[CasePicture]) -> dict[str, Any]:
+    """A section with an interactive viewer (nilearn's) of every case and model: truth and prediction over the image."""
+    figures = []
+    for case in cases:
+        for model, prediction in (dict(case.predictions) or {"truth": np.zeros_like(case.truth)}).items():
+            dice = f", Dice {case.dice[model]:.2f}" if model in case.dice else ""
+            figures.append({"caption": f"{case.name}, {model}{dice}", "frame": slice_viewer(case, prediction)})
+    return {"heading": heading, "figures": figures}
+
+
+def write_page(path: str | Path, title: str, sections: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the page in one step.
+
+    Args:
+        path: of the HTML file.
+        title: heading of the page.
+        sections: each with a ``heading`` and any of ``text``, ``plain`` (preformatted), ``tables`` (``title``,
+            ``text``, ``header``, ``lines``) and ``figures``. All of it is text, never HTML.
+
+    Returns:
+        the path.
+    """
+    with atomic_write(path) as file:
+        file.write(PAGE.render(title=title, sections=sections, overlay=OVERLAY))
+    return Path(path)
+
+
+def slice_viewer(case: CasePicture, prediction: np.ndarray, *, width: int = 900) -> Markup:
     """HTML of an interactive viewer with image, truth and prediction, all data inside it.
 
     Args:
@@ -153,18 +143,17 @@ def slice_viewer(case: CasePicture, prediction: np.ndarray, *, width: int = 900)
     from matplotlib.colors import ListedColormap
     from nilearn.plotting import view_img
 
-    low, high = case.limits or np.percentile(case.image, [1, 99.5])
-    grey = np.clip((case.image.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
+    low, high = case.grey_limits()
+    grey = np.clip((case.image.astype(np.float32) - low) / (high - low), 0, 1)
     shown = (case.truth > 0) * 1 + (prediction > 0) * 2
     centre = np.argwhere(case.truth > 0)
     voxel = centre.mean(0) if len(centre) else np.array(case.image.shape) / 2
-    cut = [float(c) for c in nib.affines.apply_affine(case.affine, voxel)]
     view = view_img(
         nib.Nifti1Image(shown.astype(np.float32), case.affine),
         bg_img=nib.Nifti1Image(grey, case.affine),
-        cut_coords=cut,
+        cut_coords=[float(c) for c in nib.affines.apply_affine(case.affine, voxel)],
         threshold=0.5,
-        cmap=ListedColormap(list(OVERLAY)),
+        cmap=ListedColormap([colour for colour, _ in OVERLAY]),
         symmetric_cmap=False,
         vmin=0.5,
         vmax=3.5,
@@ -177,4 +166,4 @@ def slice_viewer(case: CasePicture, prediction: np.ndarray, *, width: int = 900)
     # sagittal, coronal and axial view stand side by side: y, x and x wide, the taller of z and y high; with some room
     turned, spacing = to_ras(grey, case.affine)
     x, y, z = (n * size for n, size in zip(turned.shape, spacing))
-    return view.get_iframe(width="100%", height=round(1.3 * width * max(y, z) / (y + 2 * x)) + 60)
+    return Markup(view.get_iframe(width="100%", height=round(1.3 * width * max(y, z) / (y + 2 * x)) + 60))

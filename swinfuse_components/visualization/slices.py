@@ -1,28 +1,58 @@
-"""From a volume to a slice as radiologists look at it: the patient's right on the left, proportions in millimetres."""
+"""Slices of volumes with label maps and attention over them, the patient's right on the left, proportions in mm.
+
+Drawn by matplotlib alone: nilearn's displays place their axes themselves, which breaks a grid of panels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from .style import FONT_SIZE, class_colour
+from ..engines.files import atomic_write
+from .plots import FONT_SIZE, class_colour, new_figure, save_figure
 
-#: name of the plane to the axis it cuts in a right-anterior-superior volume
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
-#: letters at the left, right, top and bottom of each plane
-MARKS = {"sagittal": "APSI", "coronal": "RLSI", "axial": "RLAP"}
+#: the axis that a plane cuts in a right-anterior-superior volume, and the letters at its left and right
+PLANES = {"sagittal": (0, "AP"), "coronal": (1, "RL"), "axial": (2, "RL")}
 
 
-class Slice(NamedTuple):
-    """A slice ready for ``imshow``: pixels (rows, columns), width and height in mm, orientation marks."""
+@dataclass
+class CasePicture:
+    """One row of a figure.
 
-    pixels: np.ndarray
-    extent: tuple[float, float, float, float]
-    marks: str
+    Attributes:
+        name: written at the left.
+        image: (D, H, W).
+        affine: (4, 4).
+        truth: labels (D, H, W).
+        predictions: labels (D, H, W) of each model.
+        dice: of each model, for its title.
+        limits: grey values shown as black and white.
+        gate: (D, H, W), what the domain invariance module multiplies its embedding by.
+    """
+
+    name: str
+    image: np.ndarray
+    affine: np.ndarray
+    truth: np.ndarray
+    predictions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    dice: Mapping[str, float] = field(default_factory=dict)
+    limits: tuple[float, float] | None = None
+    gate: np.ndarray | None = None
+
+    def grey_limits(self) -> tuple[float, float]:
+        """Grey values shown as black and white: ``limits``, or percentiles of the image."""
+        low, high = self.limits or np.percentile(self.image, [1, 99.5])
+        return float(low), float(max(high, low + 1e-6))
 
 
 def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
@@ -47,92 +77,151 @@ def best_slice(target: np.ndarray, plane: str = "axial") -> int:
     Each class counts by the share of its own largest area, so that a small one is not lost beside a large one. Of equal
     slices, and without any target, it is the middle one.
     """
-    stack = np.moveaxis(np.asarray(target), PLANES[plane], 0)
-    values = np.unique(stack)
-    if not (values > 0).any():
-        return stack.shape[0] // 2
-    areas = [(stack == value).sum(axis=(1, 2)) for value in values if value > 0]
+    stack = np.moveaxis(np.asarray(target), PLANES[plane][0], 0)
+    areas = [(stack == value).sum(axis=(1, 2)) for value in np.unique(stack) if value > 0]
+    if not areas:
+        return len(stack) // 2
     score = np.sum([area / area.max() for area in areas], axis=0)
     best = np.flatnonzero(score >= score.max() - 1e-9)
     return int(best[len(best) // 2])
 
 
-def around(labels: Sequence[Slice], margin: float) -> tuple[float, float, float, float] | None:
-    """Box around everything labelled in slices of one place, with a margin in mm: (left, right, bottom, top).
-
-    None if nothing is labelled.
-    """
-    mask = np.any([s.pixels > 0 for s in labels], axis=0)
-    if not mask.any():
-        return None
-    left, right, bottom, top = labels[0].extent
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    dx, dy = right / mask.shape[1], top / mask.shape[0]
-    return (
-        max(left, columns[0] * dx - margin),
-        min(right, (columns[-1] + 1) * dx + margin),
-        max(bottom, top - (rows[-1] + 1) * dy - margin),
-        min(top, top - rows[0] * dy + margin),
-    )
+def cut(volume: np.ndarray, index: int, plane: str = "axial") -> np.ndarray:
+    """One slice of a right-anterior-superior volume as pixels (rows, columns): right or anterior left, the other up."""
+    return np.flip(np.take(volume, index, axis=PLANES[plane][0]).T, axis=(0, 1))
 
 
-def cut(volume: np.ndarray, spacing: Sequence[float], index: int, plane: str = "axial") -> Slice:
-    """One slice of a right-anterior-superior volume, the patient's right on the left side of the picture."""
-    axis = PLANES[plane]
-    pixels = np.take(volume, index, axis=axis)
-    horizontal, vertical = (spacing[i] for i in range(3) if i != axis)
-    # the first axis left runs from the picture's right to its left (R or A is left), the second upwards
-    pixels = np.flip(pixels.T, axis=(0, 1))
-    height, width = pixels.shape[0] * vertical, pixels.shape[1] * horizontal
-    return Slice(pixels, (0.0, width, 0.0, height), MARKS[plane])
+class _Row:
+    """One case of a figure, cut at the slice that shows most of its target."""
+
+    def __init__(self, case: CasePicture, plane: str, margin: float | None) -> None:
+        self.case, self.plane = case, plane
+        truth, spacing = to_ras(case.truth, case.affine)
+        self.index = best_slice(truth, plane)
+        self.size = [size for axis, size in enumerate(spacing) if axis != PLANES[plane][0]]
+        height, width = self.pixels(case.truth).shape
+        self.extent = (0.0, width * self.size[0], 0.0, height * self.size[1])
+        self.box = self.extent if margin is None else self._around(margin)
+
+    def pixels(self, volume: np.ndarray) -> np.ndarray:
+        return cut(to_ras(volume, self.case.affine)[0], self.index, self.plane)
+
+    def _around(self, margin: float) -> tuple[float, float, float, float]:
+        """Everything labelled in the slice, with a margin in mm: left, right, bottom, top."""
+        mask = np.any([self.pixels(labels) > 0 for labels in (self.case.truth, *self.case.predictions.values())], 0)
+        if not mask.any():
+            return self.extent
+        x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1)[::-1])
+        (dx, dy), (_, right, _, top) = self.size, self.extent
+        horizontal = max(0.0, x[0] * dx - margin), min(right, (x[-1] + 1) * dx + margin)
+        return (*horizontal, max(0.0, y[0] * dy - margin), min(top, (y[-1] + 1) * dy + margin))
+
+    def show(self, ax: Axes, title: str, labels: np.ndarray | None = None) -> None:
+        """The slice in grey, the classes of a label map over it: filled faintly, outlined sharply."""
+        low, high = self.case.grey_limits()
+        where: dict[str, Any] = {"extent": self.extent, "aspect": "equal"}
+        ax.imshow(self.pixels(self.case.image), cmap="gray", vmin=low, vmax=high, **where)
+        drawn = np.zeros((1, 1)) if labels is None else self.pixels(labels)
+        for value in np.unique(drawn[drawn > 0]):
+            mask, colour = drawn == value, class_colour(int(value))
+            ax.imshow(mask[..., None] * np.array(to_rgba(colour, 0.3)), interpolation="nearest", **where)
+            if not mask.all():
+                ax.contour(np.flipud(mask), levels=[0.5], colors=[colour], linewidths=1.1, extent=self.extent)
+        ax.set(xlim=self.box[:2], ylim=self.box[2:], xticks=[], yticks=[])
+        ax.set_title(title, fontsize=FONT_SIZE)
+        frame = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "edgecolor": "none"}
+        style: dict[str, Any] = {"va": "center", "fontsize": FONT_SIZE, "color": "white", "bbox": frame}
+        for letter, x, side in zip(PLANES[self.plane][1], (0.03, 0.97), ("left", "right")):
+            ax.text(x, 0.5, letter, ha=side, transform=ax.transAxes, fontweight="bold", **style)
 
 
-def show(
-    ax: Axes,
-    image: Slice,
-    labels: Slice | None = None,
+def side_by_side(
+    cases: Sequence[CasePicture],
+    path: str | Path,
     *,
-    limits: tuple[float, float] | None = None,
-    values: Sequence[int] | None = None,
-    title: str = "",
-    marks: str = "RLAPSI",
-    box: tuple[float, float, float, float] | None = None,
-) -> None:
-    """Draw a slice in grey, the classes of a label map over it: filled faintly, outlined sharply.
+    classes: Mapping[str, int],
+    plane: str = "axial",
+    margin: float | None = None,
+) -> Path:
+    """Segmentations as in the paper's Fig. 3: image, truth and every model's answer, Dice in the titles.
+
+    The slice is the one that shows most of the target.
 
     Args:
-        ax: where to draw.
-        image: grey values.
-        labels: label map of the same slice.
-        limits: grey values shown as black and white; the 1 and 99 percentiles of the slice by default.
-        values: label values to draw; all by default.
-        title: above the picture.
-        marks: the orientation marks to write: ``RL`` leaves out those of the other axes.
-        box: part of the slice to show, see :func:`around`.
+        cases: rows; all with predictions of the same models.
+        path: PNG to write; a CSV of the same name holds case, slice and Dice.
+        classes: label value by name, for the legend. Colours belong to the values and are the same in every figure.
+        plane: ``axial``, ``coronal`` or ``sagittal``.
+        margin: show only the labelled part and so many millimetres around it; None shows all of the slice.
+
+    Raises:
+        ValueError: if there is no case, or the rows differ in their models.
     """
-    low, high = limits if limits is not None else np.percentile(image.pixels, [1, 99])
-    ax.imshow(image.pixels, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=image.extent, aspect="equal")
-    if labels is not None:
-        found = [int(v) for v in np.unique(labels.pixels) if v > 0 and (values is None or v in values)]
-        for value in found:
-            mask = labels.pixels == value
-            colour = class_colour(value)
-            tint = np.zeros((*mask.shape, 4))
-            tint[mask] = (*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 0.3)
-            ax.imshow(tint, extent=image.extent, aspect="equal", interpolation="nearest")
-            if mask.any() and not mask.all():
-                ax.contour(np.flipud(mask), levels=[0.5], colors=[colour], linewidths=1.1, extent=image.extent)
-    left, right, bottom, top = box or image.extent
-    ax.set_xlim(left, right)
-    ax.set_ylim(bottom, top)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    if title:
-        ax.set_title(title, fontsize=FONT_SIZE)
-    places = [(0.03, 0.5, "left", "center"), (0.97, 0.5, "right", "center")]
-    places += [(0.5, 0.97, "center", "top"), (0.5, 0.03, "center", "bottom")]
-    frame = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "edgecolor": "none"}
-    for letter, (x, y, ha, va) in zip(image.marks, places):
-        if letter in marks:
-            style: dict[str, Any] = {"ha": ha, "va": va, "fontsize": FONT_SIZE, "color": "white", "bbox": frame}
-            ax.text(x, y, letter, transform=ax.transAxes, fontweight="bold", **style)
+    if not cases:
+        raise ValueError("a figure of no cases: expected at least one")
+    models = list(cases[0].predictions)
+    if any(list(case.predictions) != models for case in cases):
+        raise ValueError(f"the rows show different models: expected {models} in each")
+    figure, axes = new_figure(len(cases), 2 + len(models))
+    records = []
+    for line, case in zip(axes, cases):
+        row = _Row(case, plane, margin)
+        row.show(line[0], "image")
+        line[0].set_ylabel(case.name, fontsize=FONT_SIZE)
+        for ax, name, labels in zip(line[1:], ["truth", *models], [case.truth, *case.predictions.values()]):
+            row.show(ax, f"{name}\nDice {case.dice[name]:.2f}" if name in case.dice else name, labels)
+        dice = {f"Dice {model}": f"{case.dice[model]:.4f}" if model in case.dice else "" for model in models}
+        records.append({"case": case.name, "plane": plane, "slice (RAS)": row.index, **dice})
+    return _finish(figure, classes, records, path)
+
+
+def attention_overlay(rows: Sequence[CasePicture], path: str | Path, *, plane: str = "axial") -> Path:
+    """Image, gate over the image, truth and prediction, one row a volume, as in the paper's Fig. 1.
+
+    One colour scale for all rows; darker means more relevant. A CSV of the same name holds the mean gate in the target,
+    in the rest of the body and outside it.
+
+    Args:
+        rows: volumes with ``gate``, images scaled to [0, 1].
+        path: PNG to write.
+        plane: ``axial``, ``coronal`` or ``sagittal``.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    if not rows:
+        raise ValueError("a figure of no volumes: expected at least one")
+    figure, axes = new_figure(len(rows), 3 + len(rows[0].predictions))
+    drawn = [_Row(row, plane, None) for row in rows]
+    gates = [row.pixels(np.asarray(row.case.gate, dtype=np.float32)) for row in drawn]
+    low, high = np.percentile(np.concatenate([gate.ravel() for gate in gates]), [1, 99])
+    records = []
+    for line, row, pixels in zip(axes, drawn, gates):
+        case, gate = row.case, np.asarray(row.case.gate, dtype=np.float32)
+        row.show(line[0], "image")
+        line[0].set_ylabel(case.name, fontsize=FONT_SIZE)
+        row.show(line[1], "gate of the DIM")
+        style = {"cmap": "YlOrRd", "vmin": low, "vmax": max(high, low + 1e-6), "alpha": 0.6}
+        heat = line[1].imshow(pixels, extent=row.extent, aspect="equal", **style)
+        for ax, (name, labels) in zip(line[2:], {"truth": case.truth, **case.predictions}.items()):
+            row.show(ax, name, (labels > 0).astype(np.uint8))
+        target, body = case.truth > 0, (case.image > 0.05) & (case.truth == 0)
+        parts = {"in target": target, "in body": body, "outside": ~body & ~target}
+        means = {f"gate {name}": f"{gate[m].mean():.5f}" if m.any() else "nan" for name, m in parts.items()}
+        record = {"volume": case.name, "plane": plane, "slice (RAS)": row.index}
+        records.append({**record, **means, "std of gate": f"{gate.std():.5f}"})
+    bar = figure.colorbar(heat, ax=[ax for line in axes for ax in line], location="right", fraction=0.03, pad=0.01)
+    bar.set_label("mean gate (darker: more)", fontsize=FONT_SIZE - 1)
+    bar.ax.tick_params(labelsize=FONT_SIZE - 2)
+    return _finish(figure, {"target": 1}, records, path)
+
+
+def _finish(figure: Figure, classes: Mapping[str, int], records: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Add the legend, write the figure and the table beside it."""
+    patches = [Patch(color=class_colour(value), label=name) for name, value in classes.items()]
+    style = {"fontsize": FONT_SIZE, "frameon": False, "ncols": max(1, min(len(patches), 6))}
+    figure.legend(handles=patches, loc="outside lower center", **style)
+    written = save_figure(figure, path)
+    with atomic_write(written.with_suffix(".csv")) as file:
+        pd.DataFrame(records).to_csv(file, index=False)
+    return written

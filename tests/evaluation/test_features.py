@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from swinfuse_components.data import synthrad_datalist
-from swinfuse_components.evaluation.crops import PairedCrops, paired_crops
 from swinfuse_components.evaluation.features import (
+    PairedCrops,
     attention_records,
     cka_by_stage,
     density_records,
     gate_volume,
+    paired_crops,
     pooled_features,
     pooled_pairs,
     tsne_records,

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swinfuse_components.evaluation.records import CaseTable, write_csv
-from swinfuse_components.evaluation.results import write_results
-from swinfuse_components.evaluation.tables import comparison_records
+from swinfuse_components.evaluation.tables import comparison_table, read_cases, write_csv, write_results
 from swinfuse_components.finetuning import write_evaluation
 from swinfuse_components.finetuning.tables import collect_rows, read_evaluations, to_csv, to_markdown
 
@@ -42,12 +40,16 @@ def table_lines(page: str) -> set[str]:
 
 
 def test_out_of_distribution_tables(tmp_path: Path) -> None:
-    rows = CaseTable(GOLDEN / "cases.csv").rows
+    rows = read_cases(GOLDEN / "cases.csv")
     page = write_results(rows, tmp_path)
     for name in ("summary", "comparisons", "drops"):
         assert_equal(tmp_path / f"{name}.csv", GOLDEN / f"{name}.csv")
-    assert table_lines((GOLDEN / "summary.md").read_text(encoding="utf-8")) <= table_lines(page)
-    permutation = write_csv(tmp_path / "permutation.csv", comparison_records(rows, method="permutation"))
+    assert table_lines((GOLDEN / "summary.md").read_text(encoding="utf-8")) - table_lines(page) == set()
+    permutation = write_csv(comparison_table(rows, method="permutation"), tmp_path / "permutation.csv")
+    assert (
+        write_csv(rows, tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()
+        == (GOLDEN / "cases.csv").read_text(encoding="utf-8").splitlines()
+    )
     assert_equal(permutation, GOLDEN / "comparisons_permutation.csv")
 
 

@@ -6,21 +6,26 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from swinfuse_components.evaluation.gallery import choose_cases, drawn_classes, gallery, read_index
 from swinfuse_components.evaluation.matrix import OutOfDistributionMatrix
 from swinfuse_components.evaluation.pages import write_report
-from swinfuse_components.evaluation.records import Row
-from swinfuse_components.evaluation.results import matrix_cells, write_results
+from swinfuse_components.evaluation.pictures import choose_cases, drawn_classes, gallery, read_index
 from swinfuse_components.evaluation.sources import NetworkSource
+from swinfuse_components.evaluation.tables import matrix_cells, write_results
 from swinfuse_components.evaluation.targets import Target
 from swinfuse_components.visualization import heat_map
+
+from .conftest import write_cases
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --disable-dev-shm-usage --enable-logging=stderr --v=0
 --host-resolver-rules=MAP~*~~NOTFOUND --virtual-time-budget=20000 --dump-dom"""
+
+
+LINKS = r"<(?:a|img)\s[^>]*(?:href|src)=[\"']?(?:https?:|//|[qz]\b)"
 
 
 @pytest.fixture()
@@ -58,10 +63,7 @@ def test_mapped_classes_are_drawn_with_the_targets_values(
 
 
 def test_cases_between_worst_and_best() -> None:
-    def row(case: int) -> Row:
-        return Row("m", "t", "image", "x", f"c{case}", "p", "foreground", case / 10, 0, 0, 0, 0, 0, 0, "f")
-
-    rows = [row(case) for case in range(9)]
+    rows = pd.DataFrame({"case": [f"c{n}" for n in range(9)], "dice": [n / 10 for n in range(9)]})
     assert choose_cases(rows, 1) == ["c4"]
     assert choose_cases(rows, 2) == ["c3", "c5"] and len(choose_cases(rows, 20)) == 9
 
@@ -72,18 +74,34 @@ def report(evaluation: Path, tmp_path: Path) -> Path:
     run.mkdir()
     (run / "losses.csv").write_text("iteration,epoch,loss,lr\n1,1,2.0,0.1\n2,1,1.0,0.1\n", encoding="utf-8")
     output = tmp_path / "report.html"
-    write_report(str(output), evaluation=str(evaluation), runs=[str(run)], title="A <title>", note="A *note*.")
+    write_report(str(output), evaluation=str(evaluation), runs=[str(run)], title="A <title>", note="A <note>.")
     return output
 
 
 def test_the_file_holds_everything_and_asks_for_nothing(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
-    assert "A &lt;title&gt;" in text and "<em>note</em>" in text
+    assert "A &lt;title&gt;" in text and "A &lt;note&gt;." in text
     assert text.count("<img alt=") == 3  # heat map, segmentations, one loss curve
     assert "<table>" in text and "good (CT boxes)" in text
     assert not re.findall(r"(?:src|href)=[\"'](?:https?:)?//", text)
     sources = re.findall(r"<(?:script|img|link|iframe)[^>]*?(?:src|href)=[\"']([^\"']{0,30})", text)
     assert sources and all(s.startswith("data:") for s in sources)
+
+
+def test_names_never_become_links_or_images(tmp_path: Path, make_source: Callable[..., NetworkSource]) -> None:
+    items = write_cases(tmp_path / "[i](http:x)<img src=q>", 1)
+    target = Target("![t](http://y)", items, modality="mr", classes={"<b>box</b>": 1})
+    source = make_source()
+    source.name = "[m](http://x)<a href=z>"
+    matrix = OutOfDistributionMatrix([source], [target], tmp_path / "out")
+    write_results(matrix.run(), tmp_path / "out", failures=pd.DataFrame({"case": ["<script>x</script>"]}))
+    write_report(str(tmp_path / "r.html"), evaluation=str(tmp_path / "out"))
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "[m](http://x)&lt;a href=z&gt;" in text and "![t](http://y)" in text
+    assert not re.findall(LINKS + r"|<script>x|<b>", text)
+    (tmp_path / "out" / "summary.json").unlink()  # as an earlier version left it
+    write_report(str(tmp_path / "r.html"), evaluation=str(tmp_path / "out"))
+    assert not re.findall(LINKS, (tmp_path / "r.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

@@ -66,7 +66,7 @@ def test_the_rule_for_empty_masks() -> None:
     diagonal = math.sqrt((4 * 1.5) ** 2 + (5 * 0.8) ** 2 + (6 * 3.0) ** 2)
 
     both = score_masks(empty, empty, SPACING)
-    assert both[:3] == (1.0, 0.0, 0.0) and math.isnan(both.sensitivity)
+    assert all(math.isnan(value) for value in both[:4]) and both[4:] == (0.0, 0.0)
     false_alarm = score_masks(some, empty, SPACING)
     assert false_alarm[:3] == pytest.approx((0.0, diagonal, diagonal)) and math.isnan(false_alarm.sensitivity)
     missed = score_masks(empty, some, SPACING)
