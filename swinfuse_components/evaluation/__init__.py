@@ -1,6 +1,6 @@
 """Evaluation out of distribution: scores, statistics, baselines, the matrix of models and data sets."""
 
-from .baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold, blank, inverted, silhouette
+from .baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold
 from .folders import mean_masks, model_source, model_sources, read_target, read_targets, unseen
 from .matrix import OutOfDistributionMatrix, prediction_path
 from .scores import CaseScores, score_case, score_masks
@@ -18,9 +18,7 @@ __all__ = [
     "OutOfDistributionMatrix",
     "PredictionFiles",
     "Target",
-    "blank",
     "holm",
-    "inverted",
     "matrix_cells",
     "mean_masks",
     "model_source",
@@ -31,7 +29,6 @@ __all__ = [
     "read_targets",
     "score_case",
     "score_masks",
-    "silhouette",
     "summarize",
     "unseen",
     "write_results",

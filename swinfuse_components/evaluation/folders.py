@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose, CropForegroundd, EnsureTyped, Lambdad, Orientationd, Spacingd
+from monai.inferers import Inferer, SlidingWindowInferer
 
 from ..data import load_fold, load_folds, read_task, same_patients, split_folds
-from ..networks import SwinFUSE
-from ..transforms import ModalityIntensityd
-from .baselines import VIEWS, MeanTrainingMask
+from ..finetuning import AdaptingInferer, build_network, build_preprocessing, read_description
+from .baselines import MeanTrainingMask
 from .sources import NetworkSource, PredictionFiles
 from .targets import Target
-
-#: what a model's description has to say for its network and preprocessing to be rebuilt
-REQUIRED = ("name", "modality", "channels", "labels", "spacing", "roi_size", "feature_size")
 
 
 def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -38,43 +31,7 @@ def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     for file, what in ((checkpoint, "checkpoint"), (description, "description of the model")):
         if not file.is_file():
             raise FileNotFoundError(f"no {what} {file}: expected a folder with model.pt and model.json")
-    try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{description} is not valid JSON: {error}") from error
-    missing = [key for key in REQUIRED if key not in content]
-    if missing:
-        raise ValueError(f"{description}: missing {missing}, found {sorted(content)}")
-    return checkpoint, content
-
-
-def target_preprocessing(description: Mapping[str, Any]) -> Compose:
-    """Deterministic transforms of ``image`` for a fine-tuned model: its grid, with intensities by the item's modality.
-
-    Args:
-        description: with ``spacing`` in mm, and where it says so ``ct_window`` in HU, ``mr_nonzero``, and ``input``: a
-            baseline trained on ``blank`` images or on the ``silhouette`` is tested on the same.
-
-    Raises:
-        ValueError: if there is no such ``input``.
-    """
-    shown = description.get("input", "image")
-    if shown not in VIEWS:
-        raise ValueError(f"the model's description asks for input {shown!r}: expected one of {sorted(VIEWS)}")
-    return Compose(
-        [
-            EnsureTyped("image", dtype=torch.float32, track_meta=True),
-            Orientationd("image", axcodes="RAS", labels=None),
-            Spacingd("image", pixdim=list(description["spacing"]), mode="bilinear"),
-            ModalityIntensityd(
-                "image",
-                ct_window=description.get("ct_window") or (-1000.0, 1000.0),
-                mr_nonzero=bool(description.get("mr_nonzero", False)),
-            ),
-            CropForegroundd("image", source_key="image", allow_smaller=True),
-            *([Lambdad("image", VIEWS[shown])] if shown != "image" else []),
-        ]
-    )
+    return checkpoint, read_description([description])
 
 
 def model_source(
@@ -84,6 +41,9 @@ def model_source(
     overlap: float = 0.5,
     sw_batch_size: int = 1,
     random_weights: bool = False,
+    match_histogram: bool | None = None,
+    largest_component: Sequence[int] | None = None,
+    adapt_rounds: int = 0,
     **options: Any,
 ) -> NetworkSource:
     """A row from the folder of a fine-tuned model.
@@ -95,40 +55,43 @@ def model_source(
         overlap: of the sliding windows.
         sw_batch_size: windows to run at once.
         random_weights: leave out the checkpoint, for a control.
+        match_histogram: match every image to the histogram of the training images, which the description holds; None:
+            where it holds one.
+        largest_component: label values of which only the largest connected component is kept; None: those of the
+            description.
+        adapt_rounds: steps of adaptation to each scan, see :class:`~swinfuse_components.finetuning.AdaptingInferer`.
         options: ``views``, ``native``, ``device`` of :class:`~swinfuse_components.evaluation.sources.NetworkSource`;
             anything else replaces a key of the description (``spacing``, ``ct_window``, …).
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`read_model`.
+        FileNotFoundError, ValueError: see :func:`read_model`; also if a histogram is to be matched that is not there.
     """
     checkpoint, description = read_model(folder)
     source_options = {k: options.pop(k) for k in ("views", "native", "device") if k in options}
     description |= options
-    dim = description.get("dim", "swinfuse")
     classes = {text: int(value) for value, text in description["labels"].items() if int(value) != 0}
-    sigmoid = bool(description.get("sigmoid", False))
-    network = SwinFUSE(
-        in_channels=len(description["channels"]),
-        out_channels=int(description.get("out_channels", len(classes) if sigmoid else len(classes) + 1)),
-        roi_size=description["roi_size"],
-        feature_size=description["feature_size"],
-        window_size=description.get("window_size", 7),
-        dim=dim,
-        dim_options=description.get("dim_options"),
-        **description.get("network_options", {}),
-    )
+    if match_histogram and not description["histogram"]:
+        raise ValueError(f"{folder}: match_histogram, but its model.json has no histogram of the training images")
+    if match_histogram is False:
+        description["histogram"] = None
+    if largest_component is None:
+        largest_component = [] if description["sigmoid"] else description["largest_component"]
+    inferer: Inferer = SlidingWindowInferer(description["roi_size"], sw_batch_size, overlap, mode="gaussian")
+    if adapt_rounds:
+        inferer = AdaptingInferer(inferer, description["roi_size"], rounds=adapt_rounds)
     return NetworkSource(
-        name or description.get("model_name") or ("Swin UNETR" if dim == "none" else "SwinFUSE"),
+        name or description.get("model_name") or ("Swin UNETR" if description["dim"] == "none" else "SwinFUSE"),
         str(description["name"]),
-        network,
+        build_network(description),
         None if random_weights else checkpoint,
-        target_preprocessing(description),
-        SlidingWindowInferer(description["roi_size"], sw_batch_size, overlap, mode="gaussian"),
+        build_preprocessing({**description, "modality": None}, load=False),
+        inferer,
         modality=description["modality"],
         classes=classes,
         in_channels=len(description["channels"]),
-        sigmoid=sigmoid,
-        training_patients=[*description.get("training_patients", ()), *description.get("pretraining_patients", ())],
+        sigmoid=description["sigmoid"],
+        largest_component=largest_component,
+        training_patients=[*description["training_patients"], *description["pretraining_patients"]],
         **source_options,
     )
 
@@ -243,8 +206,7 @@ def unseen(items: Iterable[Mapping[str, Any]], models: Mapping[str, str | Path])
         ValueError: if there are none.
     """
     described = [read_model(folder)[1] for folder in models.values()]
-    keys = ("training_patients", "pretraining_patients")
-    seen = same_patients(patient for known in described for key in keys for patient in known.get(key) or ())
+    seen = same_patients(p for d in described for p in (*d["training_patients"], *d["pretraining_patients"]))
     left = [item for item in items if not same_patients([item["patient"]]) & seen]
     if not left:
         raise ValueError(f"every patient of the data set was trained on by one of {sorted(models)}")

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.transforms import Compose, Invertd
+from monai.transforms import Compose, Invertd, KeepLargestConnectedComponent
 
 from ..checkpoints import read_weights, sha256
 from ..data import same_patients
-from .baselines import VIEWS
+from ..transforms import VIEWS
 from .targets import Case, Target, case_name, read_labels
 
 
@@ -75,8 +75,9 @@ class NetworkSource:
         in_channels: number of channels the network takes.
         sigmoid: channels are overlapping regions with a sigmoid each, numbered 1, 2, … in order; where regions overlap
             the later one is kept. Otherwise softmax with background first.
-        views: what it is shown at test time, of :data:`~swinfuse_components.evaluation.baselines.VIEWS`.
+        views: what it is shown at test time, of :data:`~swinfuse_components.transforms.VIEWS`.
         native: scale every target as the training modality, not as its own.
+        largest_component: label values of which only the largest connected component is kept.
         training_patients: patients trained on, for the check against leaks.
         device: where the network runs.
 
@@ -101,6 +102,7 @@ class NetworkSource:
         sigmoid: bool = False,
         views: Sequence[str] = ("image",),
         native: bool = False,
+        largest_component: Sequence[int] = (),
         training_patients: Iterable[Any] = (),
         device: str | torch.device = "cpu",
     ) -> None:
@@ -113,6 +115,7 @@ class NetworkSource:
         self.modality, self.native, self.sigmoid, self.views = modality, native, sigmoid, tuple(views)
         self.classes = None if classes is None else {str(k): int(v) for k, v in classes.items()}
         self.in_channels = in_channels
+        self.largest_component = tuple(largest_component)
         self.training_patients = patients_of(training_patients)
         self.inverter = Invertd("pred", self.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
         self._loaded = False
@@ -145,7 +148,8 @@ class NetworkSource:
     def fingerprint(self) -> str:
         """Checkpoint's hash and all settings."""
         weights = "none" if self.checkpoint is None else sha256(self.checkpoint)
-        settings = (self.preprocessing.transforms, self.inferer, self.modality, self.native, self.sigmoid)
+        settings: tuple = (self.preprocessing.transforms, self.inferer, self.modality, self.native, self.sigmoid)
+        settings += (self.largest_component,) if self.largest_component else ()
         return f"{self.name} {self.trained_on} {weights} {describe(settings)}"
 
     def problems(self, target: Target) -> list[str]:
@@ -177,7 +181,10 @@ class NetworkSource:
             for number, channel in enumerate(restored, start=1):
                 labels[channel > 0.5] = number
             return labels.numpy().astype(np.uint8)
-        return np.asarray(restored.argmax(0)).astype(np.uint8)
+        chosen = restored.argmax(0, keepdim=True)
+        if self.largest_component:
+            chosen = KeepLargestConnectedComponent(self.largest_component)(chosen)
+        return np.asarray(chosen[0]).astype(np.uint8)
 
     def restore(self, item: Mapping[str, Any], prepared: torch.Tensor) -> torch.Tensor:
         """Bring an array (C, D, H, W) on the grid of a prepared item back to the grid of the case."""

@@ -1,6 +1,15 @@
 """What fine-tuning a segmentation network needs beyond MONAI."""
 
-from .description import GENERIC_DESCRIPTION, read_description, write_description
+from .adaptation import AdaptingInferer
+from .description import (
+    GENERIC_DESCRIPTION,
+    build_network,
+    build_preprocessing,
+    patients_of,
+    read_description,
+    regions_of,
+    write_description,
+)
 from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
 from .inference import FlipAveragingInferer, VolumeTable
@@ -10,10 +19,10 @@ from .optimization import EncoderFreezer, layerwise_parameter_groups
 from .results import EvaluationRecord, score_label_maps, write_evaluation
 from .saving import LastModelSaver
 from .starting_points import load_starting_point, pretraining_patients
-from .task import patients_of, regions_of
 
 __all__ = [
     "GENERIC_DESCRIPTION",
+    "AdaptingInferer",
     "EncoderFreezer",
     "EvaluationRecord",
     "FlipAveragingInferer",
@@ -21,6 +30,8 @@ __all__ = [
     "LastModelSaver",
     "SurfaceDistanceInMillimetres",
     "VolumeTable",
+    "build_network",
+    "build_preprocessing",
     "common_description",
     "dice_of_regions",
     "fingerprint",

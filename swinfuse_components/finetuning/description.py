@@ -1,8 +1,8 @@
-"""What a segmentation model is for, in a small JSON file beside its weights.
+"""The description of a segmentation model, ``model.json``, and the network and preprocessing that follow from it.
 
-Training knows the modality, channels and classes from the data set and its settings from the configuration; whoever
-loads ``model.pt`` later has neither. ``model.json`` carries them over, so that inference rebuilds the same network and
-the same preprocessing from the model's folder alone.
+Training knows modality, channels and classes from the data set and its settings from the configuration; whoever loads
+``model.pt`` later has neither. ``model.json`` carries them over, and whatever rebuilds a trained model does so with
+:func:`build_network` and :func:`build_preprocessing`.
 """
 
 from __future__ import annotations
@@ -10,33 +10,44 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from monai.transforms import Compose, CropForegroundd, EnsureTyped, Lambdad, LoadImaged, Orientationd, Spacingd
+
 from ..data import describe_task, get_modality
 from ..engines.files import atomic_write
-
-__all__ = ["GENERIC_DESCRIPTION", "read_description", "write_description"]
+from ..networks import SwinFUSE
+from ..transforms import VIEWS, MatchHistogramd, ModalityIntensityd
 
 logger = logging.getLogger(__name__)
 
-REQUIRED_KEYS = ("name", "modality", "channels", "labels")
+REQUIRED_KEYS = ("name", "modality", "channels", "labels", "spacing", "roi_size", "feature_size")
 #: What a model is taken for where no file says otherwise: one CT channel in, one structure out, the default network.
 GENERIC_DESCRIPTION: dict[str, Any] = {
     "name": "unnamed task",
     "modality": "ct",
     "channels": ["CT"],
     "labels": {"0": "background", "1": "foreground"},
+    "regions": None,  # each class by itself
+    "codes": {},  # of the classes, for DICOM segmentations
+    "sigmoid": False,  # True: one output channel for each region, which may overlap
     "spacing": [1.0, 1.0, 1.0],
     "ct_window": [-1000, 1000],
     "mr_nonzero": False,
+    "input": "image",
+    "histogram": None,  # quantiles of the training images, which those at test time are matched to
+    "largest_component": [],  # label values of which only the largest connected component is kept
     "roi_size": [96, 96, 96],
     "feature_size": 48,
     "window_size": 7,
     "dim": "swinfuse",
     "dim_options": None,
     "network_options": {"norm_name": "instance", "downsample": "merging"},
+    "training_patients": [],
+    "pretraining_patients": [],
 }
 
 
@@ -46,23 +57,23 @@ def read_description(
     *,
     modality: str | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Read the first of ``paths`` that exists; keys that it does not hold are taken from ``default``.
+    """Read the first of ``paths`` that exists; keys that it does not hold are taken from the defaults.
 
     Args:
         paths: candidates in order of preference, each a ``model.json`` as :func:`write_description` writes it or a
             labelled data set, see :func:`~swinfuse_components.data.describe_task`.
-        default: :data:`GENERIC_DESCRIPTION` unless given.
+        default: replaces keys of :data:`GENERIC_DESCRIPTION`.
         modality: of the images, where the data set does not tell it or they are of another than the model's.
 
     Returns:
-        a dictionary with the keys of ``default``, among them ``name``, ``modality`` (``"ct"`` or ``"mr"``),
-        ``channels`` (list of names, one per input channel) and ``labels`` (``{"0": "background", "1": name, …}``).
-        Without any file this is ``default``, and the log says so.
+        a dictionary with all keys of :data:`GENERIC_DESCRIPTION`, among them ``modality``, ``channels`` (one name for
+        each input channel) and ``labels`` (``{"0": "background", "1": name, …}``). ``spacing`` and ``ct_window`` are
+        ``None`` for a data set, which does not tell them. Without any file this is the default, and the log says so.
 
     Raises:
-        ValueError: if a file is not JSON or lacks one of the keys.
+        ValueError: if a file is not JSON or lacks one of the keys that have to be known.
     """
-    base = dict(GENERIC_DESCRIPTION if default is None else default)
+    base = {**GENERIC_DESCRIPTION, **(default or {})}
     for path in map(Path, paths):
         if path.name == "model.json":
             found = _read_json(path) if path.is_file() else None
@@ -91,18 +102,18 @@ def _facts(path: Path, modality: str | Mapping[str, Any] | None) -> dict[str, An
         "modality": task.modality,
         "channels": list(task.channels),
         "labels": {str(value): name for value, name in task.labels.items()},
-        **({"regions": task.regions} if task.regions else {}),
-        **({"codes": task.codes} if task.codes else {}),
+        "regions": task.regions or None,
+        "codes": task.codes or {},
         "spacing": None,  # not in the data set's files: see fingerprint()
         "ct_window": None,
     }
 
 
 def write_description(path: str | os.PathLike[str], description: Mapping[str, Any]) -> None:
-    """Write ``description`` as JSON, replacing the file in one step so that a reader never sees half of it.
+    """Write ``description`` as JSON, in one step.
 
     Raises:
-        ValueError: if ``name``, ``modality``, ``channels`` or ``labels`` is missing.
+        ValueError: if one of the keys that have to be known is missing.
     """
     target = Path(path)
     _check(description, target)
@@ -125,3 +136,83 @@ def _check(description: Mapping[str, Any], path: Path) -> None:
     missing = [key for key in REQUIRED_KEYS if key not in description]
     if missing:
         raise ValueError(f"{path}: missing {missing}, found {sorted(description)}")
+
+
+def build_network(description: Mapping[str, Any], **options: Any) -> SwinFUSE:
+    """The network of a description, with random weights.
+
+    Args:
+        description: as :func:`read_description` returns it.
+        options: further arguments of :class:`~swinfuse_components.networks.SwinFUSE`, e.g. ``use_checkpoint``.
+    """
+    return SwinFUSE(
+        in_channels=len(description["channels"]),
+        out_channels=len(regions_of(description) if description["sigmoid"] else description["labels"]),
+        roi_size=description["roi_size"],
+        feature_size=description["feature_size"],
+        window_size=description["window_size"],
+        dim=description["dim"],
+        dim_options=description["dim_options"],
+        **{**description["network_options"], **options},
+    )
+
+
+def build_preprocessing(
+    description: Mapping[str, Any], keys: str | Sequence[str] = "image", *, load: bool = True
+) -> Compose:
+    """Deterministic transforms from a file to what the network of a description takes, (C, D, H, W) in [0, 1].
+
+    Args:
+        description: its ``modality`` (``None``: each item says its own), ``spacing`` in mm (R, A, S), ``ct_window`` in
+            HU, ``mr_nonzero``, ``histogram`` to match (``None``: as they are), and ``input``: a control that was
+            trained on ``blank`` images or on the ``silhouette`` is tested on the same.
+        keys: of the images.
+        load: False where the items hold tensors (C, D, H, W) with an affine instead of files.
+
+    Raises:
+        ValueError: if there is no such ``input``.
+    """
+    shown, histogram = description["input"], description["histogram"]
+    if shown not in VIEWS:
+        raise ValueError(f"the model's description asks for input {shown!r}: expected one of {sorted(VIEWS)}")
+    steps = [
+        *([LoadImaged(keys, image_only=True, ensure_channel_first=True)] if load else []),
+        EnsureTyped(keys, dtype=torch.float32, track_meta=True),
+        Orientationd(keys, axcodes="RAS", labels=None),
+        Spacingd(keys, pixdim=description["spacing"], mode="bilinear"),
+        ModalityIntensityd(
+            keys,
+            modality=description["modality"],
+            ct_window=description["ct_window"] or GENERIC_DESCRIPTION["ct_window"],
+            mr_nonzero=description["mr_nonzero"],
+        ),
+        CropForegroundd(keys, source_key=keys if isinstance(keys, str) else keys[0], allow_smaller=True),
+        *([MatchHistogramd(keys, histogram)] if histogram else []),
+        *([Lambdad(keys, VIEWS[shown])] if shown != "image" else []),
+    ]
+    return Compose(steps)
+
+
+def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Regions that the Dice score is computed on: ``{name: label values whose union it is}``.
+
+    By default every foreground class is its own region. A task whose structures contain each other says so in its
+    overlay (``regions: {liver: [1, 2], tumour: [2]}``) or in ``model.json``.
+
+    Example::
+
+        regions_of({"labels": {"0": "background", "1": "Anterior", "2": "Posterior"}})
+        # {"Anterior": [1], "Posterior": [2]}
+    """
+    if description.get("regions"):
+        return {name: list(values) for name, values in description["regions"].items()}
+    return {name: [int(value)] for value, name in description["labels"].items() if int(value) != 0}
+
+
+def patients_of(items: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Sorted patients of a data list; an item without one is known by the name of its (first) image."""
+    patients = set()
+    for item in items:
+        image = item["image"]
+        patients.add(str(item.get("patient") or Path(image if isinstance(image, str) else image[0]).name))
+    return sorted(patients)

@@ -1,4 +1,4 @@
-"""Several trained models at once, and whether they have seen what they are asked about."""
+"""Ensembles of trained models, and the check that no scored patient was trained on."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..checkpoints import read_weights
 from ..data import same_patients
-from .description import read_description
-from .task import patients_of
-
-__all__ = ["common_description", "load_ensemble", "require_unseen"]
+from .description import GENERIC_DESCRIPTION, patients_of, read_description
 
 logger = logging.getLogger(__name__)
 
-_SHARED_KEYS = (
-    "modality", "channels", "labels", "regions", "spacing", "ct_window", "mr_nonzero",
-    "roi_size", "feature_size", "window_size", "dim", "dim_options", "network_options",
-)  # fmt: skip
+_PATIENTS = ("training_patients", "pretraining_patients")
+#: what members of an ensemble may differ in
+_OWN = {"name", "histogram", "largest_component", *_PATIENTS}
 
 
 def common_description(model_dirs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     """The description that the models of an ensemble share, from the ``model.json`` of each folder.
+
+    Training patients are those of all members, the histogram is the mean of theirs, and the largest component is kept
+    where all of them do.
 
     Raises:
         ValueError: if there is no model, or two differ in their network or preprocessing; both values are named.
@@ -44,14 +44,19 @@ def common_description(model_dirs: Sequence[str | os.PathLike[str]]) -> dict[str
         descriptions.append(read_description([path]))
     first = descriptions[0]
     for folder, other in zip(model_dirs[1:], descriptions[1:], strict=True):
-        for key in _SHARED_KEYS:
-            if first.get(key) != other.get(key):
+        for key in sorted(GENERIC_DESCRIPTION.keys() - _OWN):
+            if first[key] != other[key]:
                 raise ValueError(
-                    f"models that differ in '{key}' cannot share one ensemble: {model_dirs[0]} has {first.get(key)}, "
-                    f"{folder} has {other.get(key)}"
+                    f"models that differ in '{key}' cannot share one ensemble: {model_dirs[0]} has {first[key]}, "
+                    f"{folder} has {other[key]}"
                 )
-    keys = ("training_patients", "pretraining_patients")
-    return {**first, **{key: sorted({name for one in descriptions for name in one.get(key, [])}) for key in keys}}
+    histograms = [one["histogram"] for one in descriptions]
+    return {
+        **first,
+        "histogram": np.mean(histograms, axis=0).tolist() if all(histograms) else None,
+        "largest_component": sorted(set.intersection(*(set(one["largest_component"]) for one in descriptions))),
+        **{key: sorted({name for one in descriptions for name in one[key]}) for key in _PATIENTS},
+    }
 
 
 def load_ensemble(
@@ -82,7 +87,7 @@ def require_unseen(
     Raises:
         ValueError: if patients of ``items`` are among the training patients; they are named.
     """
-    known = [*description.get("training_patients", []), *description.get("pretraining_patients", [])]
+    known = [name for key in _PATIENTS for name in description.get(key, [])]
     seen = sorted(same_patients(patients_of(items)) & same_patients(known))
     if seen:
         message = (

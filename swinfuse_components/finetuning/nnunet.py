@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .description import patients_of
 from .results import score_label_maps, write_evaluation
-from .task import patients_of
 
 __all__ = ["nnunet_splits", "run_nnunet_fold", "write_nnunet_datalist"]
 

@@ -1,5 +1,6 @@
 """Transforms that MONAI lacks: views with targets, intensities by modality, random contrast."""
 
+from .ablation import VIEWS, blank, inverted, silhouette
 from .contrast import (
     RandContrast,
     RandContrastd,
@@ -9,14 +10,15 @@ from .contrast import (
     scale_to_unit,
 )
 from .cutout import RandInnerCutout
-from .histogram import MatchHistogram, MatchHistogramd, body_quantiles, mean_quantiles
 from .intensity import ForegroundMaskd, ModalityIntensityd
 from .mind import MindSSC, MindSSCd
 from .regional_contrast import RandCurve, RandLabelCurves, RandRegionContrast
 from .repeat import RepeatSamples
+from .test_time import MatchHistogram, MatchHistogramd, body_quantiles, measure_for_test_time
 from .views import RandTwoViewsd
 
 __all__ = [
+    "VIEWS",
     "ForegroundMaskd",
     "MatchHistogram",
     "MatchHistogramd",
@@ -34,7 +36,10 @@ __all__ = [
     "RandSpatialBlend",
     "RandTwoViewsd",
     "RepeatSamples",
+    "blank",
     "body_quantiles",
-    "mean_quantiles",
+    "inverted",
     "scale_to_unit",
+    "silhouette",
+    "measure_for_test_time",
 ]

@@ -24,10 +24,12 @@ def read(repository: Path, bundle: str, name: str) -> dict[str, Any]:
 def test_training_evaluation_and_inference_share_network_and_preprocessing(repository: Path, bundle: str) -> None:
     train, inference, evaluate = (read(repository, bundle, f"{n}.json") for n in ("train", "inference", "evaluate"))
     assert inference["network_def"] == train["network_def"]
-    assert inference["preprocessing"]["transforms"] == train["train"]["deterministic_transforms"]
-    assert evaluate["preprocessing"]["transforms"] == "$[@load_label] + @train#deterministic_transforms"
+    *transforms, matching = inference["preprocessing"]["transforms"]
+    assert transforms == train["train"]["deterministic_transforms"] and [matching] == evaluate["histogram_matching"]
+    expected = "$[@load_label] + @train#deterministic_transforms + @histogram_matching"
+    assert evaluate["preprocessing"]["transforms"] == expected
     assert "network_def" not in evaluate and "deterministic_transforms" not in str(evaluate.get("train"))
-    for key in ("inferer", "activations", "checkpoint_loader", "evaluator"):
+    for key in ("inferer", "activations", "checkpoint_loader", "evaluator", "match_histogram"):
         assert evaluate[key] == inference[key], key
     # every value those parts refer to is written to model.json by training and read back from it
     used = {word for word in ("roi_size", "feature_size", "window_size", "dim", "dim_options", "spacing", "mr_nonzero")}

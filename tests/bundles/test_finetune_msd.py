@@ -285,6 +285,9 @@ def test_random_contrast_resumes_exactly_and_saves_the_average(
         return torch.load(run_dir / "model_last.pt", weights_only=True)["model"]
 
     first = train()
+    described = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
+    assert np.shape(described["histogram"]) == (len(described["channels"]), 101)
+    assert described["largest_component"] == ([1] if bundle == "finetune_msd" else [])
     *_, newest = sorted(run_dir.glob("checkpoint_iteration=*.pt"))
     state = torch.load(newest, weights_only=True)
     assert all(torch.equal(first[name], state["average"][name]) for name in first)

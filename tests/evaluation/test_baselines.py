@@ -11,12 +11,10 @@ from swinfuse_components.evaluation.baselines import (
     EverythingForeground,
     MeanTrainingMask,
     OtsuThreshold,
-    blank,
-    inverted,
-    silhouette,
 )
 from swinfuse_components.evaluation.scores import score_masks
 from swinfuse_components.evaluation.targets import Case
+from swinfuse_components.transforms import blank, inverted, silhouette
 
 
 def case(size: int) -> Case:

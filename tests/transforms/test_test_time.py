@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from swinfuse_components.transforms import MatchHistogram, MatchHistogramd, body_quantiles, mean_quantiles
+from swinfuse_components.transforms import MatchHistogram, MatchHistogramd, body_quantiles, measure_for_test_time
 
 
 def test_quantiles_of_the_body_are_numpys():
@@ -11,8 +11,22 @@ def test_quantiles_of_the_body_are_numpys():
     inside = image[1].numpy()[image[1].numpy() > 0.3]
     assert np.allclose(body_quantiles(image, 0.3)[1], np.percentile(inside, range(101)))
     other = torch.rand(2, 5, 5, 5, dtype=torch.float64)
+    items = [{"image": each, "label": torch.zeros(1, *each.shape[1:])} for each in (image, other)]
     mean = (body_quantiles(image) + body_quantiles(other)) / 2
-    assert np.allclose(mean_quantiles([image, other]), mean, atol=1e-5)
+    assert np.allclose(measure_for_test_time(items)["histogram"], mean, atol=1e-4)
+
+
+def test_structures_that_are_one_component_in_every_case_are_told():
+    image, first, second = torch.rand(1, 10, 10, 10), torch.zeros(1, 10, 10, 10), torch.zeros(1, 10, 10, 10)
+    first[:, 1:4, 1:4, 1:4] = 1
+    first[:, 4, 4, 4] = 1  # touches by its corner
+    first[:, 6:9, 6:9, 6:9] = 2
+    second[:, 1:4] = 1
+    second[:, 6, 2:4], second[:, 9, 2:4] = 2, 2  # two pieces
+    second[:, 5, 5, 5] = 3
+    items = [{"image": image, "label": label} for label in (first, second)]
+    assert measure_for_test_time(items)["largest_component"] == [1, 3]
+    assert measure_for_test_time(items, max_cases=1)["largest_component"] == [1, 2]
 
 
 def test_a_matched_image_has_the_histogram_and_keeps_the_order():
@@ -40,9 +54,9 @@ def test_many_equal_voxels_and_the_dictionary_form():
     assert torch.equal(item.affine, image.affine)
 
 
-@pytest.mark.parametrize("quantiles", [[[0.5, 0.1]], [0.1, 0.2], [[0.1]]])
+@pytest.mark.parametrize("quantiles", [[[0.5, 0.1]], [0.1, 0.2], [[0.1]], None])
 def test_wrong_quantiles_are_refused(quantiles):
-    with pytest.raises(ValueError, match="quantiles of shape"):
+    with pytest.raises(ValueError, match="quantiles of shape|no quantiles"):
         MatchHistogram(quantiles)
 
 

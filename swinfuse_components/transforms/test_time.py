@@ -1,14 +1,16 @@
-"""Histogram matching: a test image brought to the intensities of the images a network was trained on."""
+"""Fixed rules for test time, measured on the training images: their histogram, and structures of one component."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
+from scipy import ndimage
 from skimage.exposure import match_histograms
 from torch import Tensor
 
@@ -22,9 +24,45 @@ def body_quantiles(image: Tensor, threshold: float = BODY_THRESHOLD) -> np.ndarr
     return np.stack([np.quantile(c[c > threshold] if (c > threshold).any() else c, FRACTIONS) for c in channels])
 
 
-def mean_quantiles(images: Iterable[Tensor], threshold: float = BODY_THRESHOLD) -> list[list[float]]:
-    """The mean of :func:`body_quantiles` over the training images, each scaled to [0, 1]; one list for each channel."""
-    return np.mean([body_quantiles(image, threshold) for image in images], axis=0).round(5).tolist()
+def component_shares(label: Tensor) -> dict[int, float]:
+    """The share of each structure of a label map, (1, D, H, W), that is in its largest connected component."""
+    array = convert_to_tensor(label, track_meta=False)[0].numpy()
+    shares = {}
+    for value in np.unique(array[array != 0]):
+        components, _ = ndimage.label(array == value, np.ones((3, 3, 3)))
+        sizes = np.bincount(components.ravel())[1:]
+        shares[int(value)] = float(sizes.max() / sizes.sum())
+    return shares
+
+
+def measure_for_test_time(
+    items: Sequence[Mapping[str, Any]],
+    preprocessing: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    *,
+    share: float = 0.95,
+    max_cases: int = 24,
+) -> dict[str, Any]:
+    """What a model's description keeps for test time, measured on its training items.
+
+    Args:
+        items: training items.
+        preprocessing: makes of each an item with ``image``, (C, D, H, W) in [0, 1], and ``label``, (1, D, H, W).
+        share: least share of a structure that lies in its largest component, for it to count as one component.
+        max_cases: at most this many cases are read, spread evenly over the list.
+
+    Returns:
+        ``histogram``, the mean of :func:`body_quantiles` over the cases, and ``largest_component``, the label values
+        that are one connected component in every case: of these, and of no others, the largest component is kept.
+    """
+    quantiles: list[np.ndarray] = []
+    shares: dict[int, float] = {}
+    for index in np.unique(np.linspace(0, len(items) - 1, max_cases).astype(int)):
+        item = preprocessing(items[index])
+        quantiles.append(body_quantiles(item["image"]))
+        for value, found in component_shares(item["label"]).items():
+            shares[value] = min(found, shares.get(value, 1.0))
+    histogram = np.mean(quantiles, axis=0).round(4).tolist()
+    return {"histogram": histogram, "largest_component": sorted(v for v, least in shares.items() if least >= share)}
 
 
 class MatchHistogram(Transform):
@@ -35,14 +73,16 @@ class MatchHistogram(Transform):
     network.
 
     Args:
-        quantiles: (C, Q) values at equal steps of the cumulative fraction, as :func:`mean_quantiles` returns them.
+        quantiles: (C, Q) values at equal steps of the cumulative fraction, see :func:`measure_for_test_time`.
         threshold: voxels up to this value, of an image in [0, 1], are air and stay as they are.
 
     Raises:
-        ValueError: quantiles that decrease, or an image with another number of channels.
+        ValueError: no quantiles, quantiles that decrease, or an image with another number of channels.
     """
 
-    def __init__(self, quantiles: Sequence[Sequence[float]], threshold: float = BODY_THRESHOLD) -> None:
+    def __init__(self, quantiles: Sequence[Sequence[float]] | None, threshold: float = BODY_THRESHOLD) -> None:
+        if quantiles is None:
+            raise ValueError("no quantiles to match: model.json has no 'histogram' (random_contrast.yaml writes it)")
         self.quantiles, self.threshold = np.asarray(quantiles, dtype=float), threshold
         if self.quantiles.ndim != 2 or self.quantiles.shape[1] < 2 or (np.diff(self.quantiles) < 0).any():
             raise ValueError(f"quantiles of shape {self.quantiles.shape}: expected (channels, 2 or more), increasing")
@@ -72,7 +112,7 @@ class MatchHistogramd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        quantiles: Sequence[Sequence[float]],
+        quantiles: Sequence[Sequence[float]] | None,
         threshold: float = BODY_THRESHOLD,
         allow_missing_keys: bool = False,
     ) -> None:
