@@ -13,16 +13,16 @@ from pathlib import Path
 
 import fire
 
-from swinfuse_components.finetuning.tables import collect_rows, read_evaluations, to_csv, to_markdown
+from swinfuse_components.evaluation.folds_table import folds_csv, folds_markdown, folds_table, read_evaluations
 
 
 def main(*runs: str, output: str | None = None, paper: bool = True, allow_mixed: bool = False) -> None:
     """Print the table of ``runs`` (files or folders); with ``output`` write <output>.md and <output>.csv as well."""
-    rows = collect_rows(read_evaluations([str(run) for run in runs]), paper=paper, allow_mixed=allow_mixed)
-    print(to_markdown(rows))
+    rows = folds_table(read_evaluations([str(run) for run in runs]), paper=paper, allow_mixed=allow_mixed)
+    print(folds_markdown(rows))
     if output is not None:
-        Path(f"{output}.md").write_text(to_markdown(rows), encoding="utf-8")
-        Path(f"{output}.csv").write_text(to_csv(rows), encoding="utf-8")
+        Path(f"{output}.md").write_text(folds_markdown(rows), encoding="utf-8")
+        Path(f"{output}.csv").write_text(folds_csv(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
 from .inference import FlipAveragingInferer, VolumeTable
 from .laterality import mirror_axes
-from .metrics import HausdorffDistanceInMillimetres, SurfaceDistanceInMillimetres, dice_of_regions
+from .metrics import dice_of_regions
 from .optimization import EncoderFreezer, layerwise_parameter_groups
-from .results import EvaluationRecord, score_label_maps, write_evaluation
 from .saving import LastModelSaver
 from .starting_points import load_starting_point, pretraining_patients
 
@@ -24,11 +23,8 @@ __all__ = [
     "GENERIC_DESCRIPTION",
     "AdaptingInferer",
     "EncoderFreezer",
-    "EvaluationRecord",
     "FlipAveragingInferer",
-    "HausdorffDistanceInMillimetres",
     "LastModelSaver",
-    "SurfaceDistanceInMillimetres",
     "VolumeTable",
     "build_network",
     "build_preprocessing",
@@ -44,7 +40,5 @@ __all__ = [
     "read_description",
     "regions_of",
     "require_unseen",
-    "score_label_maps",
     "write_description",
-    "write_evaluation",
 ]

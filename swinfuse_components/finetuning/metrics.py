@@ -1,4 +1,4 @@
-"""Dice of each region under its name, and surface distances in millimetres."""
+"""Dice of each region under its name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.handlers import MeanDice
-from monai.metrics import HausdorffDistanceMetric, SurfaceDistanceMetric
 
-__all__ = ["HausdorffDistanceInMillimetres", "SurfaceDistanceInMillimetres", "dice_of_regions"]
+__all__ = ["dice_of_regions"]
 
 
 def dice_of_regions(regions: Iterable[str]) -> dict[str, MeanDice]:
@@ -33,24 +31,3 @@ def dice_of_regions(regions: Iterable[str]) -> dict[str, MeanDice]:
         )
         for number, name in enumerate(regions)
     }
-
-
-def _spacing(y: torch.Tensor) -> list[float]:
-    if not isinstance(y, MetaTensor):
-        raise TypeError(f"the label is a {type(y).__name__}, expected a MetaTensor whose affine gives the voxel size")
-    affine = y.affine[0] if y.affine.ndim == 3 else y.affine
-    return [float(size) for size in affine[:3, :3].double().norm(dim=0)]
-
-
-class HausdorffDistanceInMillimetres(HausdorffDistanceMetric):
-    """MONAI's Hausdorff distance with the spacing of each label, which its ignite handler cannot pass on."""
-
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return super()._compute_tensor(y_pred, y, spacing=_spacing(y), **kwargs)
-
-
-class SurfaceDistanceInMillimetres(SurfaceDistanceMetric):
-    """MONAI's average surface distance with the spacing of each label."""
-
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return super()._compute_tensor(y_pred, y, spacing=_spacing(y), **kwargs)

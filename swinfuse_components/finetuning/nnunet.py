@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.record import score_label_maps, write_evaluation
 from .description import patients_of
-from .results import score_label_maps, write_evaluation
 
 __all__ = ["nnunet_splits", "run_nnunet_fold", "write_nnunet_datalist"]
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from swinfuse_components.finetuning import score_label_maps
+from swinfuse_components.evaluation import score_label_maps
 from swinfuse_components.networks import SwinFUSEPretrainer
 
 from ..models import BRATS, write_model

@@ -19,7 +19,7 @@ from monai.bundle import ConfigWorkflow
 from monai.data import PersistentDataset
 
 from swinfuse_components.data import msd_datalist, save_folds, split_folds
-from swinfuse_components.finetuning import score_label_maps
+from swinfuse_components.evaluation import score_label_maps
 
 from ..models import write_model
 from .conftest import DECATHLON, PRETRAINED_ROI
@@ -232,9 +232,7 @@ def test_the_path_that_monai_label_adds_does_not_disturb(repository: Path, rando
     assert item["image"].pixdim.tolist() == pytest.approx([1.5, 1.5, 1.5])
 
 
-@pytest.mark.parametrize(
-    "overlay", ["frozen_random_encoder", "swin_unetr", "blank", "silhouette", "cache_on_disk"]
-)
+@pytest.mark.parametrize("overlay", ["frozen_random_encoder", "swin_unetr", "blank", "silhouette", "cache_on_disk"])
 def test_overlays_train_as_they_say(
     overlay: str, run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
 ) -> None:

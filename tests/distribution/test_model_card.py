@@ -13,7 +13,7 @@ from monai.bundle import push_to_hf_hub
 
 from swinfuse_components.distribution import check_package, write_model_card
 from swinfuse_components.distribution.checks import REQUIRED_FILES
-from swinfuse_components.finetuning.results import write_evaluation
+from swinfuse_components.evaluation import write_evaluation
 
 
 @pytest.fixture

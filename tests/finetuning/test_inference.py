@@ -1,13 +1,10 @@
-
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 
 from swinfuse_components.finetuning import (
     FlipAveragingInferer,
-    HausdorffDistanceInMillimetres,
     dice_of_regions,
 )
 
@@ -27,18 +24,6 @@ def test_without_axes_the_inferer_answers_alone() -> None:
     calls = []
     result = FlipAveragingInferer(SimpleInferer())(image, lambda x: calls.append(1) or x * 2)
     assert torch.equal(result, image * 2) and len(calls) == 1
-
-
-def test_distances_are_in_millimetres() -> None:
-    affine = torch.diag(torch.tensor([2.0, 1.0, 5.0, 1.0]))
-    truth, shifted = torch.zeros(1, 12, 12, 12), torch.zeros(1, 12, 12, 12)
-    truth[:, 3:6, 3:6, 3:6] = 1
-    shifted[:, 3:6, 3:6, 5:8] = 1  # two voxels of 5 mm
-    metric = HausdorffDistanceInMillimetres(include_background=True, percentile=100)
-    metric([shifted], [MetaTensor(truth, affine=affine)])
-    assert metric.aggregate().item() == pytest.approx(10.0)
-    with pytest.raises(TypeError, match="affine"):
-        metric([shifted], [truth])
 
 
 def test_each_region_has_its_dice_under_its_name() -> None:

@@ -1,0 +1,147 @@
+"""The record of a fine-tuned model's evaluation: ``evaluation.json``, one file for each model and fold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.transforms import LoadImage
+
+from ..engines.files import atomic_write
+from .scores import EMPTY_RULE, score_case, score_masks
+
+logger = logging.getLogger(__name__)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: an undefined score is null."""
+    return None if math.isnan(value) else round(float(value), 6)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of the defined values."""
+    defined = [float(value) for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def write_evaluation(
+    path: str | os.PathLike[str], description: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], **facts: Any
+) -> dict[str, Any]:
+    """Write ``evaluation.json`` and, beside it, ``cases.csv``.
+
+    Args:
+        path: the JSON file.
+        description: of the model: ``name`` of the task, ``model_name``, ``regions``, ``training_patients``.
+        cases: one ``{"patient": …, "image": …, metric: {region: value}}`` per image, NaN where a score is not defined.
+        facts: whatever else identifies the run, such as ``fold``.
+
+    Returns:
+        the record: ``task``, ``model``, ``regions``, ``training_patients``, the facts, ``empty_masks`` (the rule),
+        ``cases``, and ``mean``: of each metric and region over the cases where it is defined, and ``"mean"`` over
+        the regions.
+    """
+    metrics = [key for key in (cases[0] if cases else {}) if key not in ("patient", "image")]
+    names = [(metric, region) for metric in metrics for region in cases[0][metric]]
+    mean: dict[str, dict[str, float | None]] = {}
+    for metric in metrics:
+        means = {region: _mean(case[metric][region] for case in cases) for region in cases[0][metric]}
+        mean[metric] = {name: _number(value) for name, value in {**means, "mean": _mean(means.values())}.items()}
+    record = {
+        "task": description["name"],
+        "model": description.get("model_name", "unnamed"),
+        "regions": description.get("regions"),
+        **facts,
+        "training_patients": list(description.get("training_patients", [])),
+        "empty_masks": EMPTY_RULE,
+        "mean": mean,
+        "cases": [
+            {
+                "patient": str(case["patient"]),
+                "image": Path(str(case["image"])).name,
+                **{metric: {region: _number(v) for region, v in case[metric].items()} for metric in metrics},
+            }
+            for case in cases
+        ],
+    }
+    with atomic_write(Path(path)) as file:
+        file.write(json.dumps(record, indent=1) + "\n")
+    with atomic_write(Path(path).parent / "cases.csv") as file:
+        writer = csv.writer(file)
+        writer.writerow(["patient", "image", *(f"{metric} {region}" for metric, region in names)])
+        for case in record["cases"]:
+            writer.writerow([case["patient"], case["image"], *(case[metric][region] for metric, region in names)])
+    return record
+
+
+class EvaluationRecord:
+    """Evaluator handler that scores every case and writes :func:`write_evaluation`'s files.
+
+    The evaluator's output must hold ``pred`` and ``label`` with one binary channel for each region, on the label's
+    grid. Its metrics become ``val_mean_dice`` and ``val_hd95_mm``, the means over cases and regions; handlers that
+    print them stand behind this one.
+
+    Args:
+        path: the JSON file.
+        description: of the model, with ``regions``.
+        facts: see :func:`write_evaluation`.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], description: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+    ) -> None:
+        self.path, self.description, self.facts = path, description, dict(facts or {})
+        self.cases: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda _: self.cases.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _score(self, engine: Engine) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            image = item["image"].meta["filename_or_obj"]
+            case = {"patient": item.get("patient", Path(str(image)).name), "image": image, "dice": {}, "hd95_mm": {}}
+            spacing = output["label"].affine[:3, :3].double().norm(dim=0).tolist()
+            for region, pred, label in zip(self.description["regions"], output["pred"], output["label"], strict=True):
+                scores = score_masks(pred.cpu(), label.cpu(), spacing)
+                case["dice"][region], case["hd95_mm"][region] = scores.dice, scores.hausdorff95
+            self.cases.append(case)
+
+    def _write(self, engine: Engine) -> None:
+        mean = write_evaluation(self.path, self.description, self.cases, **self.facts)["mean"]
+        for name, metric in (("val_mean_dice", "dice"), ("val_hd95_mm", "hd95_mm")):
+            value = mean[metric]["mean"] if metric in mean else None
+            engine.state.metrics[name] = math.nan if value is None else value
+        logger.info("%d cases, %s. %s", len(self.cases), self.path, EMPTY_RULE)
+
+
+def score_label_maps(
+    prediction: str | os.PathLike[str], reference: str | os.PathLike[str], regions: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, float]]:
+    """Dice and 95 % Hausdorff distance (mm) of a label map in a file against the reference, for each region.
+
+    Raises:
+        ValueError: if the two are not on one grid.
+    """
+    load = LoadImage(image_only=True, ensure_channel_first=True)
+    found, expected = load(prediction), load(reference)
+    if found.shape != expected.shape or not torch.allclose(found.affine, expected.affine, atol=1e-3):
+        raise ValueError(
+            f"{prediction} has shape {tuple(found.shape)}, {reference} {tuple(expected.shape)}, or other axes"
+        )
+    classes = {name: (values, values) for name, values in regions.items()}
+    spacing = expected.affine[:3, :3].norm(dim=0).tolist()
+    scores = score_case(found[0].numpy(), expected[0].numpy(), spacing, classes)
+    return {
+        "dice": {name: score.dice for name, score in scores.items()},
+        "hd95_mm": {name: score.hausdorff95 for name, score in scores.items()},
+    }
