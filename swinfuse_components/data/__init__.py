@@ -7,7 +7,8 @@ from .folds import assign_folds, load_fold, load_folds, sampling_weights, save_f
 from .folds import select_patients, split_folds, split_patients
 from .inputs import OutputNames, check_inputs, list_images, list_sequences
 from .layouts import BRATS_CHANNELS, BRATS_LABELS, brats_datalist, synthrad_datalist
-from .mixture import describe_task, images_of_pairs, layout_of, pairs_of, pretraining_items, read_source, read_task
+from .mixture import describe_task, images_of_pairs, joint_datalist, layout_of, pairs_of, pretraining_items
+from .mixture import read_source, read_task
 from .modalities import Modality, get_modality, register_modality
 from .paths import UnsafePathError, resolve_inside
 from .patients import patient_of, same_patients

@@ -60,6 +60,37 @@ def read_task(
     return task, msd_datalist(path, modality=modality, patient_pattern=patient_pattern)
 
 
+def joint_datalist(datasets: Sequence[str | os.PathLike], *, patient_pattern: str | None = None) -> list[dict]:
+    """Items of several labelled data sets with the same labels, for one training on all of them.
+
+    Args:
+        datasets: folders in any labelled layout; the first one gives the names of the labels.
+        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
+
+    Returns:
+        Items that say their ``modality`` and, for :func:`sampling_weights`, their ``source`` with a ``weight`` of 1:
+        each data set is drawn as often as any other.
+
+    Raises:
+        ValueError: if there is none, or two differ in their labels or in the number of their channels.
+    """
+    if not datasets:
+        raise ValueError("joint training needs data sets: --datasets \"['/data/ct','/data/mr']\"")
+    read = [read_task(path, patient_pattern=patient_pattern) for path in datasets]
+    first = read[0][0]
+    for task, _ in read[1:]:
+        if (task.labels, task.in_channels) != (first.labels, first.in_channels):
+            raise ValueError(
+                f"one training needs the same labels and channels: {first.dataset_dir} has {first.labels} in "
+                f"{first.in_channels} channel(s), {task.dataset_dir} has {task.labels} in {task.in_channels}"
+            )
+    return [
+        {**item, "modality": task.modality, "source": task.dataset_dir, "weight": 1.0}
+        for task, items in read
+        for item in items
+    ]
+
+
 def read_source(
     path: str | os.PathLike,
     *,

@@ -293,3 +293,28 @@ def test_random_contrast_resumes_exactly_and_saves_the_average(
     newest.unlink()
     again = train(resume=True)
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_joint_training_scales_each_image_by_its_modality_and_draws_both_data_sets(
+    run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    ct = make_msd_task("Task90_ToyCT", ("CT",), ("box",), cases=5, spacing=(2.0, 2.0, 2.0))
+    mr = make_msd_task("Task91_ToyMR", ("MRI",), ("box",), cases=3, spacing=(2.0, 2.0, 2.0))
+    options = {**tiny, "num_folds": 2, "fold": 0, "ct_window": [-1000.0, 1000.0], "datasets": [str(ct), str(mr)]}
+    files = ["train.json", "joint.yaml", "random_contrast.yaml"]
+    workflow = run_bundle("finetune_msd", files, "training", run_dir=str(tmp_path / "run"), **options)
+    items = workflow.parser.get_parsed_content("train::dataset::data")
+    weights = workflow.parser.get_parsed_content("train::dataloader::weights")
+    for folder in (ct, mr):
+        drawn = [w for w, item in zip(weights, items, strict=True) if item["source"] == str(folder)]
+        assert drawn and sum(drawn) == pytest.approx(0.5)
+    prepare = workflow.parser.get_parsed_content("prepare")
+    for item in items[:1] + items[-1:]:
+        image = torch.as_tensor(prepare(item)["image"])
+        raw = nibabel.load(item["image"]).get_fdata()
+        if item["modality"] == "ct":
+            assert float(image.max()) == pytest.approx((raw.max() + 1000) / 2000, abs=0.02)
+        else:
+            assert float(image.max()) == 1.0
+    described = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))
+    assert described["modality"] == "ct" and len(described["training_patients"]) == len({i["patient"] for i in items})

@@ -46,18 +46,15 @@ def largest_component(labels: np.ndarray) -> np.ndarray:
     return components == np.bincount(components.ravel())[1:].argmax() + 1
 
 
-def test_inference_follows_the_description_in_both_bundles(
-    run_bundle: Run, segment: Run, scan: Path, tmp_path: Path
-) -> None:
+def test_inference_follows_the_description_in_both_bundles(run_bundle: Run, scan: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", **TEST_TIME)
 
     def answer(name: str, bundle: str = "finetune_msd", **settings: Any) -> np.ndarray:
         output = tmp_path / name
-        if bundle == "finetune_msd":
-            segment(bundle, scan / "imagesTr", model, output, modality="mr", **settings)
-        else:
-            paths = {"dataset_dir": str(scan / "imagesTr"), "model_dir": str(model), "output_dir": str(output)}
-            run_bundle(bundle, ["inference.json"], "inference", overlap=0.0, **paths, **settings)
+        model_folder = {"model_dir" if bundle == "ood_eval" else "run_dir": str(model)}
+        files = ["inference.json"] if bundle == "ood_eval" else ["inference.json", "mr.yaml"]
+        paths = {"dataset_dir": str(scan / "imagesTr"), "output_dir": str(output), **model_folder}
+        run_bundle(bundle, files, "inference", overlap=0.0, **paths, **settings)
         (file,) = output.glob("*_seg.nii.gz")
         return np.asarray(nibabel.load(file).dataobj)
 

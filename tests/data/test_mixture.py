@@ -10,12 +10,14 @@ import torch
 from swinfuse_components.data import (
     DataListError,
     images_of_pairs,
+    joint_datalist,
     msd_datalist,
     pairs_of,
     patient_of,
     pretraining_items,
     read_source,
     register_modality,
+    sampling_weights,
     select_patients,
 )
 from swinfuse_components.data.patients import patients_of_files
@@ -119,3 +121,23 @@ def test_excluded_patients_are_known_under_any_of_their_names(msd_folder):
     items = msd_datalist(msd_folder(3))
     assert [i["patient"] for i in select_patients(items, exclude=["case_01_0000", "case_02_ct"])] == ["case_00"]
     assert Path(items[0]["image"]).is_file()
+
+
+def test_joint_training_needs_the_same_labels(tmp_path: Path) -> None:
+    def task(name: str, modality: str, labels: dict[str, str]) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        entry = {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+        content = {"name": name, "modality": {"0": modality}, "labels": labels, "training": [entry]}
+        (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+        return folder
+
+    liver = {"0": "background", "1": "liver"}
+    ct, mr = task("a", "CT", liver), task("b", "MRI", liver)
+    other = task("c", "MRI", {"0": "background", "1": "spleen"})
+    items = joint_datalist([ct, mr])
+    assert [item["modality"] for item in items] == ["ct", "mr"] and sampling_weights(items) == [0.5, 0.5]
+    with pytest.raises(ValueError, match="same labels and channels: .*liver.*spleen"):
+        joint_datalist([ct, other])
+    with pytest.raises(ValueError, match="--datasets"):
+        joint_datalist([])
