@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from swinfuse_components.finetuning import (
+    GENERIC_DESCRIPTION,
     common_description,
     fingerprint,
     load_ensemble,
@@ -17,11 +18,13 @@ from swinfuse_components.finetuning import (
 
 
 def test_models_of_one_ensemble_must_agree_and_must_not_have_seen_the_data(tmp_path: Path) -> None:
-    base = {"name": "t", "modality": "ct", "channels": ["CT"], "labels": {"0": "background", "1": "x"}}
+    base = {**GENERIC_DESCRIPTION, "histogram": [[0.0, 1.0]], "largest_component": [1, 2]}
     for fold, patients in enumerate((["a", "b"], ["b", "c"])):
         write_description(tmp_path / str(fold) / "model.json", {**base, "training_patients": patients})
+        base |= {"histogram": [[0.5, 0.5]], "largest_component": [2, 3]}
     shared = common_description([tmp_path / "0", tmp_path / "1"])
     assert shared["training_patients"] == ["a", "b", "c"]
+    assert shared["histogram"] == [[0.25, 0.75]] and shared["largest_component"] == [2]
     items = [{"image": "x", "patient": "c"}, {"image": "y", "patient": "d"}]
     with pytest.raises(ValueError, match="1 of 2 patients .* c"):
         require_unseen(items, shared)
