@@ -1,6 +1,9 @@
 """Check data sets in any layout of docs/data.md; exit code 1 when a finding is fatal.
 
 python scripts/validate.py DATASET_DIR [--roi_size 96] [--contents False] [--modality pet] [--patient_pattern …]
+                           [--workers 8] [--record FILE]
+
+With --record a check of many files that was interrupted goes on where it was.
 """
 
 import sys
@@ -31,6 +34,8 @@ def main(
     contents: bool = True,
     modality: str | None = None,
     patient_pattern: str | None = None,
+    workers: int | None = None,
+    record: str | None = None,
 ) -> None:
     """Print all the findings of the data sets in `dataset_dir`."""
     fatal = 0
@@ -42,7 +47,8 @@ def main(
                 facts = {"in_channels": task.in_channels, "channels": task.channels, "labels": task.labels}
             else:
                 items = read_source(folder, modality=modality, patient_pattern=patient_pattern)
-            findings = find_problems(items, root=folder, roi_size=roi_size, contents=contents, **facts)
+            facts |= {"root": folder, "roi_size": roi_size, "contents": contents}
+            findings = find_problems(items, workers=workers, record=record, **facts)
         except (ValueError, OSError) as error:  # one data set's trouble does not hide another's
             print(f"{folder} ({layout}): {error}")
             fatal += 1

@@ -1,6 +1,7 @@
 """Data sets in any layout to checked data lists, folds and mixtures for pre-training."""
 
 # ruff: noqa: F401, I001
+from .caching import DiskCacheDataset, item_key, transform_key
 from .checks import DataListError, Finding, Kind, check_datalist, find_problems
 from .dicom_seg import SaveDicomSegmentationd
 from .folds import assign_folds, load_fold, load_folds, sampling_weights, save_folds

@@ -12,7 +12,9 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from .check_record import CheckRecord
 from .layouts import sequence_of
 from .modalities import REGISTRY, implausible_values
 from .paths import UnsafePathError, resolve_inside
@@ -231,13 +233,29 @@ def _check_list(items: Sequence) -> Iterator[Finding]:
 
 
 def find_problems(
-    items: Sequence, *, workers: int = 2, warnings: Collection[Kind] = WARNINGS, **rules: Any
+    items: Sequence,
+    *,
+    workers: int | None = None,
+    warnings: Collection[Kind] = WARNINGS,
+    record: str | os.PathLike | None = None,
+    **rules: Any,
 ) -> list[Finding]:
     """Everything that is wrong with a data list; see :func:`check_datalist` for the arguments."""
     check = _Rules(**rules)
     findings = list(_check_list(items))
-    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:  # reading and inflating files release the lock
-        for number, found in enumerate(pool.map(lambda item: list(_check_item(item, check)), items)):
+    done = CheckRecord(record, rules)
+
+    def problems(item: object) -> list[Finding]:
+        known = done.find(item)
+        found = [Finding(Kind(kind), file, message) for kind, file, message in known or ()]
+        if known is None:
+            found = list(_check_item(item, check))
+            done.add(item, [(finding.kind.value, finding.file, finding.message) for finding in found])
+        return found
+
+    with ThreadPoolExecutor(max_workers=workers or min(os.cpu_count() or 1, 8)) as pool:  # reading releases the lock
+        checked = tqdm(pool.map(problems, items), desc="checking", total=len(items), disable=len(items) < 100)
+        for number, found in enumerate(checked):
             findings += [replace(finding, item=number) for finding in found]
     findings = [replace(finding, fatal=finding.kind not in warnings) for finding in findings]
     return sorted(findings, key=lambda finding: (finding.item, not finding.fatal))
@@ -261,7 +279,10 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
             - ``root``: folder that no path may leave.
             - ``required``: keys that every item must have.
             - ``contents``: whether to read the voxels, and not the headers alone.
-            - ``workers``: threads that read. ``warnings``: kinds that are not fatal.
+            - ``workers``: threads that read; by default one a core, at most 8.
+            - ``record``: file in which the findings of every item are kept, so that a check that was interrupted goes
+              on there, and files that have not changed are not read again.
+            - ``warnings``: kinds that are not fatal.
 
     Returns:
         Copies of the items, without those left out.

@@ -103,9 +103,7 @@ def check_sources(items: Sequence[Mapping[str, Any]]) -> None:
         ValueError: if an image is no DICOM series, or one that no segmentation can refer to.
     """
     if not optional_import("highdicom")[1]:
-        raise ModuleNotFoundError(
-            "output_format 'dicom_seg' needs highdicom: pip install 'swinfuse-components[dicom]'"
-        )
+        raise ModuleNotFoundError("output_format 'dicom_seg' needs highdicom: pip install 'swinfuse-components[dicom]'")
     for item in items:
         slices = read_slices(_first(item["image"]))
         blank = np.zeros((1, slices[0].Rows, slices[0].Columns), np.uint8)

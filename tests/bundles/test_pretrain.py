@@ -118,7 +118,31 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_every_overlay_is_tested(repository: Path) -> None:
     found = {path.stem for path in (repository / "bundles" / "pretrain" / "configs").glob("*.yaml")}
-    assert found == {*OVERLAYS, "small"}
+    assert found == {*OVERLAYS, "small", "cache_on_disk"}
+
+
+def test_volumes_from_the_disk_train_as_those_in_memory(repository: Path, synthrad: Path, tmp_path: Path) -> None:
+    in_memory = tmp_path / "memory.yaml"
+    cached = "{_target_: CacheDataset, data: '@train_items', transform: '@train::preprocessing'}"
+    in_memory.write_text(f"train::dataset: {cached}\n", encoding="utf-8")
+    settings = {**NO_VALIDATION, "batch_size": 1, "cache_dir": str(tmp_path / "cache")}
+    losses = {
+        name: [
+            row["loss"] for row in rows(train(repository, synthrad, tmp_path / name, *files, **settings) / "losses.csv")
+        ]
+        for name, files in {
+            "writing": ["cache_on_disk.yaml"],
+            "reading": ["cache_on_disk.yaml"],
+            "memory": ["cache_on_disk.yaml", str(in_memory)],
+        }.items()
+    }
+    assert len(losses["writing"]) == 3 and losses["writing"] == losses["reading"] == losses["memory"]
+    files = list((tmp_path / "cache").iterdir())
+    assert files and all(torch.load(file, weights_only=True).keys() == {"image"} for file in files)
+    parser = ConfigParser()
+    parser.read_config(configuration(repository, "train.json", "cache_on_disk.yaml"))
+    parser.update({"dataset_dir": str(synthrad), **SMALL, **settings, "crops": 3})
+    assert len(parser.get_parsed_content("train::dataset")[0]) == 3
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
