@@ -41,7 +41,7 @@ class DiskCacheDataset(PersistentDataset):
     def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
         try:
             return super()._cachecheck(item_transformed)
-        except (RuntimeError, EOFError) as error:
+        except (RuntimeError, EOFError, OSError) as error:
             file = self.cache_dir / f"{item_key(item_transformed).decode()}{self.transform_hash}.pt"
             if not file.is_file():
                 raise

@@ -47,7 +47,7 @@ class CheckRecord:
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
+                stream.write("\n" + line)  # the line before may have been cut by a kill
 
     def _key(self, item: object) -> str:
         return item_key(item if isinstance(item, Mapping) else {"item": repr(item)}, self.rules).decode()

@@ -121,7 +121,7 @@ def _check_header(volume: Volume, channels: int, is_label: bool, rules: _Rules) 
         yield Kind.SMALLER_THAN_REGION, f"shape {shape[:3]}, the region is {tuple(region)}"
 
 
-def _check_image(values: np.ndarray, modality: str | None) -> Iterator[tuple[Kind, str]]:
+def check_image(values: np.ndarray, modality: str | None) -> Iterator[tuple[Kind, str]]:
     """Findings about the voxels of one channel."""
     finite = np.isfinite(values) if values.dtype.kind == "f" else np.ones(1, bool)
     if not finite.any():
@@ -198,7 +198,7 @@ def _check_item(item: object, rules: _Rules) -> Iterator[Finding]:
                     problems += _check_label(values, item.get("allowed_labels", rules.labels), Kind.LABEL_EMPTY)
                 else:
                     for channel in np.moveaxis(values.reshape(*volume.shape[:3], -1), -1, 0):
-                        problems += _check_image(channel, item.get("modality") if key == "image" else key)
+                        problems += check_image(channel, item.get("modality") if key == "image" else key)
         except (FileNotFoundError, VolumeError) as error:
             kind = Kind.MISSING_FILE if isinstance(error, FileNotFoundError) else Kind.UNREADABLE
             yield Finding(kind, path, str(error))

@@ -44,6 +44,7 @@ class OutOfDistributionMatrix:
         on_leak: what to do with a case whose patient a source was trained on: ``drop`` it for that source, or
             ``error``.
         keep_predictions: write the label maps of networks to ``output_dir/predictions``, for pictures.
+        strict: refuse to begin while a case cannot be read and compared; otherwise it is listed, the rest is scored.
 
     Attributes:
         failures: cases that could not be scored, after :meth:`run`: target, case, model (none where the case itself
@@ -62,12 +63,13 @@ class OutOfDistributionMatrix:
         class_mapping: Mapping[str, str] | None = None,
         on_leak: str = "drop",
         keep_predictions: bool = True,
+        strict: bool = False,
     ) -> None:
         if on_leak not in ("drop", "error"):
             raise ValueError(f"on_leak is {on_leak!r}: expected 'drop' or 'error'")
         self.sources, self.targets, self.output_dir = list(sources), list(targets), Path(output_dir)
         self.class_mapping = None if class_mapping is None else dict(class_mapping)
-        self.on_leak, self.keep_predictions = on_leak, keep_predictions
+        self.on_leak, self.keep_predictions, self.strict = on_leak, keep_predictions, strict
         self.failures = pd.DataFrame(columns=["target", "case", "model", "reason"])
         self._fingerprints: dict[int, str] = {}
 
@@ -148,18 +150,17 @@ class OutOfDistributionMatrix:
             logger.info("%s: %d of %d scores are there already", path, len(done), len(wanted))
         kept = [(is_valid and key in done) or key not in wanted for key, is_valid in zip(keys, valid)]
         write_csv(rows[np.array(kept, dtype=bool)], path)
-        failures: list[tuple[str, ...]] = []
-        for target in self.targets:
-            for number, item in enumerate(target.items, start=1):
-                name = case_name(item)
-                todo = [
-                    (source, column, view)
-                    for source, column, view in self._plan(target, item)
-                    if (source.name, source.trained_on, view, column, name) not in done
-                ]
-                if todo:
-                    logger.info("%s: case %d of %d, %s", target.name, number, len(target.items), name)
-                    failures += self._case(target, item, todo, path)
+        todos = [
+            (target, item, todo)
+            for target in self.targets
+            for item in target.items
+            if (todo := [x for x in self._plan(target, item) if _key(x, item) not in done])
+        ]
+        failures, broken = self._check_files(todos)
+        for number, (target, item, todo) in enumerate(todos, start=1):
+            if (target.name, case_name(item)) not in broken:
+                logger.info("case %d of %d: %s, %s", number, len(todos), target.name, case_name(item))
+                failures += self._case(target, item, todo, path)
         self._write_index()
         self.failures = pd.DataFrame(failures, columns=self.failures.columns)
         write_csv(self.failures, self.output_dir / "failures.csv")
@@ -171,6 +172,22 @@ class OutOfDistributionMatrix:
             reason = failures[0][-1] if failures else "every patient was trained on"
             raise RuntimeError(f"not one case could be scored, see {self.output_dir / 'failures.csv'}: {reason}")
         return rows.reset_index(drop=True)
+
+    def _check_files(self, todos: Sequence[tuple[Target, Mapping, Any]]) -> tuple[list[tuple[str, ...]], set]:
+        """Read every file before the first window is computed: the failures, and (target, case) of each.
+
+        Raises:
+            ValueError: with all of them, where ``strict`` asks for it.
+        """
+        failures: list[tuple[str, ...]] = []
+        for target in self.targets:
+            for case, reason in target.check([item for owner, item, _ in todos if owner is target]).items():
+                failures.append((target.name, case, "", " ".join(reason.split())[:400]))
+                logger.error("%s, case %s: %s", *failures[-1][:2], failures[-1][-1])
+        if failures and self.strict:
+            found = "\n".join(f"- {target}, case {case}: {reason}" for target, case, _, reason in failures)
+            raise ValueError(f"{len(failures)} case(s) cannot be scored ('--strict False' leaves them out):\n{found}")
+        return failures, {failure[:2] for failure in failures}
 
     def _fingerprint(self, source: Source, target: Target, item: Mapping[str, Any]) -> str:
         """Changes when the score of a case would: settings of the source, classes, and the case's files."""
@@ -205,16 +222,12 @@ class OutOfDistributionMatrix:
         name = case_name(item)
         failures: list[tuple[str, ...]] = []
 
-        def fail(column: str, model: str, error: Exception, where: str = "") -> None:
-            reason = " ".join(f"{where}{type(error).__name__}: {error}".split())[:400]
-            logger.error("%s, case %s%s: %s", column, name, f", {model}" if model else "", reason)
+        def fail(column: str, model: str, error: Exception) -> None:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+            logger.error("%s, case %s, %s: %s", column, name, model, reason)
             failures.append((column, name, model, reason))
 
-        try:
-            case = target.load(item)
-        except Exception as error:  # whatever a reader raises for a broken file
-            fail(target.name, "", error, f"{item['image']} with {item['label']}: ")
-            return failures
+        case = target.load(item)
         for source, column, view in todo:
             start = time.perf_counter()
             try:
@@ -252,6 +265,11 @@ class OutOfDistributionMatrix:
         models = [{"model": s.name, "trained_on": s.trained_on, "classes": s.classes} for s in self.sources]
         with atomic_write(self.output_dir / "cases.json") as file:
             json.dump({"class_mapping": self.class_mapping, "models": models, "targets": columns}, file, indent=1)
+
+
+def _key(planned: tuple[Source, str, str], item: Mapping[str, Any]) -> tuple[str, ...]:
+    source, column, view = planned
+    return (source.name, source.trained_on, view, column, case_name(item))
 
 
 def _append(rows: Sequence[Sequence[Any]], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,10 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 
 from ..data import get_modality, same_patients
+from ..data.checks import check_image
 from ..data.volumes import Volume, grid_difference
+
+logger = logging.getLogger(__name__)
 
 
 class Case(NamedTuple):
@@ -153,6 +157,25 @@ class Target:
             stat = os.stat(file) if os.path.exists(file) else None
             parts.append(f"{file}:{stat.st_size}:{stat.st_mtime_ns}" if stat else f"{file}:missing")
         return "|".join(parts)
+
+    def check(self, items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Read every case, before anything is computed: those that cannot be scored, and why.
+
+        What makes a score doubtful (not Hounsfield units, an empty truth) is logged with the file's name.
+        """
+        broken = {}
+        for item in items:
+            files = f"{item['image']} with {item['label']}"
+            try:
+                case = self.load(item)
+            except Exception as error:  # whatever a reader raises for a broken file
+                broken[case_name(item)] = f"{files}: {type(error).__name__}: {error}"
+                continue
+            found = [text for channel in case.image.numpy() for _, text in check_image(channel, self.modality)]
+            found += [] if case.truth.any() else ["the truth holds background alone"]
+            for text in dict.fromkeys(found):
+                logger.warning("%s: %s", files, text)
+        return broken
 
     def load(self, item: Mapping[str, Any]) -> Case:
         """Read one case.

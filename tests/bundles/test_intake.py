@@ -6,12 +6,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 
 from swinfuse_components.data import describe_task
+from swinfuse_components.evaluation import model_source, read_target
 
 from ..data.test_dicom_seg import hd, write_series
 from ..models import write_model
+from .grids import AFFINES
 
 SHAPE = (40, 36, 32)
 
@@ -83,3 +87,35 @@ def test_a_dicom_series_comes_back_as_dicom_seg(segment, tmp_path: Path) -> None
     nib.save(nib.Nifti1Image(np.random.default_rng(0).random((8, 8, 8)), np.eye(4)), tmp_path / "a.nii.gz")
     with pytest.raises(RuntimeError, match="."):
         segment("finetune_msd", tmp_path / "a.nii.gz", run, output, output_format="dicom_seg")
+
+
+@pytest.mark.parametrize("channels", [["CT"], ["T1", "T2"]], ids=str)
+def test_training_inference_and_evaluation_prepare_one_volume_alike(
+    repository: Path, make_msd_task, tmp_path: Path, channels: list[str]
+) -> None:
+    folder = make_msd_task(channels=channels, cases=2)
+    for file in folder.glob("*Tr/*"):
+        values = np.asarray(nib.load(file).dataobj)
+        nib.save(nib.Nifti1Image(values, AFFINES["oblique"]), file)
+    settings = {"spacing": [1.3, 1.1, 1.7], "ct_window": [-180, 240]}
+    kind = "ct" if channels == ["CT"] else "mr"
+    model = write_model(tmp_path / "run", channels=channels, modality=kind, **settings)
+    image = folder / "imagesTr" / "case_000.nii.gz"
+    label = folder / "labelsTr" / "case_000.nii.gz"
+
+    training = parsed(repository, "finetune_msd", dataset_dir=str(folder), num_folds=2, **settings)
+    steps = Compose(training.get_parsed_content("train::deterministic_transforms"))
+    inference = ConfigParser()
+    inference.read_config(str(repository / "bundles" / "finetune_msd" / "configs" / "inference.json"))
+    inference.update({"bundle_root": "none", "dataset_dir": str(image), "run_dir": str(model)})
+    target = read_target(folder)
+    case = target.load(target.items[0])
+    prepared = [
+        steps({"image": str(image), "label": str(label)})["image"],
+        inference.get_parsed_content("dataset")[0]["image"],
+        model_source(model).preprocessing({"image": case.image, "modality": case.modality})["image"],
+    ]
+    assert prepared[0].shape[0] == len(channels) and 0.01 < float(prepared[0].std())
+    for other in prepared[1:]:
+        assert torch.equal(torch.as_tensor(prepared[0]), torch.as_tensor(other))
+        assert torch.allclose(prepared[0].affine, other.affine)

@@ -111,7 +111,7 @@ def test_a_check_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: p
     opened.clear()
     assert find_problems(items[:3], record=record) == [] and len(opened) == 3
     with record.open("a", encoding="utf-8") as stream:
-        stream.write('["half a li')
+        stream.write('\n["half a li')
     opened.clear()
     assert find_problems(items, record=record) == expected and len(opened) == 2
     opened.clear()

@@ -50,7 +50,7 @@ def test_scores_are_taken_on_the_grid_of_the_case(tmp_path: Path, items: list[di
     assert kept.shape == truth.shape and np.allclose(kept.affine, truth.affine)
 
 
-def test_models_are_loaded_once_and_cases_read_once(
+def test_models_are_loaded_once_and_cases_checked_and_read_once(
     tmp_path: Path, target: Target, make_source: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
@@ -63,7 +63,7 @@ def test_models_are_loaded_once_and_cases_read_once(
     monkeypatch.setattr(module, "read_weights", lambda path: (opened.append(str(path)), read(path))[1])
     sources = [make_source("a", views=("image", "inverted", "blank")), make_source("b")]
     OutOfDistributionMatrix(sources, [target], tmp_path / "out").run()
-    assert len(reads) == len(set(reads)) == 4 and len(opened) == 2
+    assert len(set(reads)) == 4 and len(reads) == 8 and len(opened) == 2  # once in the check, once for the scores
 
 
 def test_views_at_test_time(tmp_path: Path, target: Target, make_source: Make) -> None:

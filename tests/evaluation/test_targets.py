@@ -68,3 +68,31 @@ def test_pet_and_brats_are_targets(swinfuse_data) -> None:
     pet = read_target(swinfuse_data / "MSD_like" / "Task53_SarcomaPET", limit=1)
     assert (pet.modality, pet.load(pet.items[0]).modality) == ("pet", "pet")
     assert read_target(swinfuse_data / "BraTS21_like", channel="t2").views == {"BraTS21_like [t2]": 3}
+
+
+def test_every_file_is_checked_before_the_first_window(target: Target, tmp_path: Path, caplog) -> None:
+    empty, fraction, *_ = target.items
+    change(empty["label"], np.zeros_like)
+    change(fraction["label"], lambda label: label * np.float32(0.5))
+    predicted: list[str] = []
+
+    class Watched(PredictionFiles):
+        def problems(self, target):
+            return []
+
+        def predict(self, case, view="image"):
+            predicted.append(f"{case.name} after {len(caplog.records)} messages")
+            return case.truth
+
+    source = Watched("m", "x", tmp_path)
+    with pytest.raises(
+        ValueError, match=r"(?s)1 case.s. cannot be scored.*case1.nii.gz holds values that are not whole"
+    ):
+        OutOfDistributionMatrix([source], [target], tmp_path / "out", strict=True).run()
+    assert not predicted
+    caplog.clear()
+    matrix = OutOfDistributionMatrix([source], [target], tmp_path / "out")
+    matrix.run()
+    assert len(predicted) == 3 and not predicted[0].endswith("after 0 messages")
+    assert "case0.nii.gz: the truth holds background alone" in caplog.text
+    assert matrix.failures["case"].tolist() == ["case1"] and "not whole" in matrix.failures["reason"][0]
