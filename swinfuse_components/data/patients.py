@@ -14,6 +14,7 @@ from .paths import volume_stem
 # file names that say what a file is, not whose
 _GENERIC = {"image", "imaging", "images", "img", "volume", "volumes", "scan", "data", "anat", "dicom", "series", "raw"}
 _GENERIC |= {"imagestr", "imagests", "training", "validation", "test", "train", "val", "cbct", "nifti", "mask", "masks"}
+_OF_NO_PATIENT = {"image", "img", "imaging", "volume", "scan"}  # as in ct_train_1001_image
 _MAX_CHANNELS = 8
 
 
@@ -22,7 +23,7 @@ def patient_of(path: str | os.PathLike, pattern: str | None = None) -> str:
 
     Without ``pattern``: BIDS names stand for their subject (``sub-01_ses-2_T1w``: ``sub-01``), names of BraTS 2023 and
     later for the patient without the number of the visit (``BraTS-GLI-00005-100-t1c``: ``BraTS-GLI-00005``); elsewhere
-    the suffix goes, and a last part that is a channel (``_0000``, ``_ct``, ``-t1n``).
+    the suffix goes, and a last part that is a channel (``_0000``, ``_ct``, ``-t1n``) or ``_image``.
 
     Args:
         path: file name with or without folders, or a bare name.
@@ -42,7 +43,8 @@ def patient_of(path: str | os.PathLike, pattern: str | None = None) -> str:
     if match := re.match(r"(sub-[A-Za-z0-9]+)(_|$)", stem) or re.match(r"(BraTS-[A-Za-z]+-\d{5})-\d{3}", stem):
         return match.group(1)
     base, _, last = re.sub(r"_0000$", "", stem).replace("-", "_").rpartition("_")
-    return stem[: len(base)] if base and modality_of_word(last) else re.sub(r"_0000$", "", stem)
+    is_suffix = modality_of_word(last) or last.lower() in _OF_NO_PATIENT
+    return stem[: len(base)] if base and is_suffix else re.sub(r"_0000$", "", stem)
 
 
 def patients_of_files(paths: Sequence[str | os.PathLike], pattern: str | None = None) -> list[str]:

@@ -18,6 +18,7 @@ _AXES = (
     (
         ("left", "right"),
         "l r lt rt lh rh li re sin dex dext sinister dexter sx dx links rechts gauche droit droite izq der"
+        " linke linker rechte rechter izquierda izquierdo derecha derecho sinistra sinistro destra destro"
         " lv rv la ra lad lcx rca lca lpa rpa lul lll rul rml rll",
         "lr",
     ),

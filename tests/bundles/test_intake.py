@@ -1,5 +1,6 @@
 """Data as users have them, through the bundles: nnU-Net's folders, several sources without masks, DICOM series."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from swinfuse_components.evaluation import model_source, read_target
 
 from ..data.test_dicom_seg import hd, write_series
 from ..models import write_model
+from .conftest import TINY, write_brats, write_msd_task, write_synthrad
 from .grids import AFFINES
 
 SHAPE = (40, 36, 32)
@@ -119,3 +121,68 @@ def test_training_inference_and_evaluation_prepare_one_volume_alike(
     for other in prepared[1:]:
         assert torch.equal(torch.as_tensor(prepared[0]), torch.as_tensor(other))
         assert torch.allclose(prepared[0].affine, other.affine)
+
+
+def source_of(kind: str, root: Path, nnunet: Path) -> dict[str, object]:
+    """Settings of pre-training for data that are laid out as ``kind``."""
+
+    def tasks(*channels: str) -> list[dict[str, object]]:
+        names = {channel: f"Task9{number}_{channel}" for number, channel in enumerate(channels)}
+        return [
+            {"path": str(write_msd_task(root, name, [c], ["box"], cases=3)), "weight": 2} for c, name in names.items()
+        ]
+
+    for number in range(3):
+        volume(root / "plain" / f"q{number}_mr.nii.gz", number)
+    listed = [{"image": f"plain/q{number}_mr.nii.gz", "modality": "MRI"} for number in range(3)]
+    (root / "list.json").write_text(json.dumps({"training": listed[:2], "validation": listed[2:]}), encoding="utf-8")
+    if kind == "dicom":
+        for number in range(3):
+            write_series(root / "study" / f"p{number}", slices=5 + number)
+    return {
+        "synthrad": lambda: {"dataset_dir": str(write_synthrad(root / "synthrad"))},
+        "unpaired tasks": lambda: {"datasets": tasks("CT", "T1")},
+        "three modalities": lambda: {
+            "datasets": tasks("CT", "T2", "PET"),
+            "modality_ratio": {"ct": 1, "mr": 1, "pet": 2},
+        },
+        "plain folder": lambda: {"dataset_dir": str(root / "plain")},
+        "json list": lambda: {"dataset_dir": str(root / "list.json")},
+        "nnunet": lambda: {"dataset_dir": str(nnunet)},
+        "dicom": lambda: {"dataset_dir": str(root / "study")},
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind", ["synthrad", "unpaired tasks", "three modalities", "plain folder", "json list", "nnunet", "dicom"]
+)
+def test_pretraining_takes_three_steps_on(kind: str, run_bundle, nnunet: Path, tmp_path: Path, capsys) -> None:
+    settings = {"roi_size": [32, 32, 64], "feature_size": 12, "window_size": 4, "spacing": [4, 4, 4], "batch_size": 2}
+    settings |= {"num_workers": 0, "warmup_iterations": 1, "max_epochs": 1, "epoch_length": 3, "val_interval": 1}
+    settings |= {"validation_fraction": 0.34, "run_dir": str(tmp_path / "run"), **source_of(kind, tmp_path, nnunet)}
+    run_bundle("pretrain", ["train.json"], "checking", **settings)
+    assert "are fit for pre-training" in capsys.readouterr().out
+    run_bundle("pretrain", ["train.json"], "training", **settings)
+    with (tmp_path / "run" / "losses.csv").open(encoding="utf-8") as stream:
+        losses = [float(row["loss"]) for row in csv.DictReader(stream)]
+    assert len(losses) == 3 and np.isfinite(losses).all()
+
+
+def test_brats_2023_gives_the_label_maps_of_brats_2021(run_bundle, segment, tmp_path: Path) -> None:
+    write_brats(tmp_path / "b21")
+    names = {"flair": "t2f", "t1ce": "t1c", "t1": "t1n", "t2": "t2w", "seg": "seg"}
+    for number, folder in enumerate(sorted((tmp_path / "b21").iterdir())):
+        patient = f"BraTS-GLI-{number:05d}-000"
+        (tmp_path / "b23" / patient).mkdir(parents=True)
+        for old, new in names.items():
+            image = nib.load(folder / f"{folder.name}_{old}.nii.gz")
+            values = np.asarray(image.dataobj)
+            values = np.where(values == 4, 3, values).astype(values.dtype) if old == "seg" else values
+            nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "b23" / patient / f"{patient}-{new}.nii.gz")
+    for year in ("b21", "b23"):
+        run = {"dataset_dir": str(tmp_path / year), "run_dir": str(tmp_path / f"run_{year}")}
+        run_bundle("finetune_brats", ["train.json"], "training", **run, num_folds=2, **{**TINY, "learning_rate": 0.01})
+        segment("finetune_brats", tmp_path / year, tmp_path / f"run_{year}", tmp_path / f"out_{year}")
+    maps = [[nib.load(f).get_fdata() for f in sorted((tmp_path / f"out_{y}").glob("*.nii.gz"))] for y in ("b21", "b23")]
+    assert len(maps[0]) == 2 and all(np.array_equal(old, new) for old, new in zip(*maps))
+    assert set(np.unique(maps[0])) <= {0, 1, 2, 4} and np.any(maps[0])

@@ -57,7 +57,7 @@ def write_series(folder: Path, orientation=(1, 0, 0, 0, 1, 0), slices: int = 6, 
         for name, value in values.items():
             if value is not None:
                 setattr(header, name, value)
-        header.save_as(folder / f"{(k * 5) % slices}.dcm", enforce_file_format=True)
+        header.save_as(folder / f"{(3 - k) % slices}.dcm", enforce_file_format=True)
     return folder
 
 

@@ -93,6 +93,7 @@ def test_pet_and_registered_modalities_are_scaled_by_their_rule(swinfuse_data):
         ("imagesTr/liver_3.nii.gz", "liver_3"),
         ("STS_001_0000.nii.gz", "STS_001"),
         ("p7_ct.nrrd", "p7"),
+        ("ct_train_1001_image.nii.gz", "ct_train_1001"),
         ("BraTS-GLI-00005-100-t1c.nii.gz", "BraTS-GLI-00005"),
         ("sub-07_ses-2_T1w.nii.gz", "sub-07"),
         ("1.2.840.100", "1.2.840.100"),

@@ -18,6 +18,7 @@ from swinfuse_components.finetuning import mirror_axes
         ("myocardium LV RV", [1, 2]),
         ("optic-nerve-XL optic-nerve-XR", [1, 2]),
         ("lung_upper_lobe_left", [1]),
+        ("Rene_destro Rene_sinistro", [1, 2]),
         ("HippAnt HippPost", [0, 2]),
         ("Musc_Constrict_S Musc_Constrict_I", [0, 1]),
         ("Larynx_Sup Larynx_Inf", [0, 1]),
