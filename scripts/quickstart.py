@@ -21,8 +21,8 @@ from swinfuse_components.evaluation.targets import case_name
 from swinfuse_components.visualization.slices import CasePicture, side_by_side
 
 NOT_EVIDENCE = """**This is a demonstration, not evidence.** A small network, minutes of training and a handful of
-test cases cannot show what pre-training or the domain invariance module is worth. Read every Dice against the mean
-training mask, which has never seen an image."""
+test cases of one simulated brain cannot show what a method is worth, and the settings were chosen by these very scores.
+Read every Dice against the mean training mask, which has never seen an image."""
 
 
 def cohort(output: str) -> None:
@@ -74,7 +74,7 @@ def report(output: str) -> None:
     folder.mkdir(exist_ok=True)
     rows = read_cases(root / "evaluation" / "cases.csv")
     table = paper_cells(rows)
-    curves = {"pre-training": "pretrain", "SwinFUSE": "swinfuse", "Swin UNETR": "swin_unetr"}
+    curves = {"pre-training": "pretrain", "plain": "plain", "random contrast": "random_contrast"}
     for name in curves.values():
         shutil.copy(root / name / "losses.png", folder / f"losses_{name}.png")
     pictures = _picture(rows, root, folder / "cases.png")

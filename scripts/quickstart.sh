@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way in minutes: pre-train on CT and MRI, fine-tune on CT, test on CT and on MRI never trained on, with SwinFUSE
-# and with a Swin UNETR from scratch beside it. Small networks and few steps: a demonstration, not evidence.
+# The whole way in minutes: pre-train on CT and MRI, fine-tune on CT, plain and with random contrast, and test both on CT
+# and on MRI, for which there were no labels. Small networks and few steps: a demonstration, not evidence.
 #
 #   scripts/quickstart.sh                 on a cohort made from the MNI152 template; nothing is downloaded for it
 #   scripts/quickstart.sh --data DIR      on your volumes: DIR holds a SynthRAD folder (…/Task1/<region>/<id>/{ct,mr,mask}.nii.gz)
@@ -35,7 +35,7 @@ output="$(cd "$output" && pwd)"
 cd "$REPOSITORY"
 
 # only folders of a folder that an earlier call has marked as its own are removed, and one call at a time is at work in it
-own=(cohort pretrain swinfuse swin_unetr evaluation report logs)
+own=(cohort pretrain plain random_contrast evaluation report logs)
 if [ ! -f "$output/.quickstart" ]; then
   for name in "${own[@]}"; do
     [ ! -e "$output/$name" ] || die "$output/$name is there already and not made by this script: choose another --output"
@@ -103,20 +103,23 @@ train() { # train RUN_DIR BUNDLE FILES OVERRIDES…
 pretrain_epochs="${pretrain_epochs:-10}" epochs="${epochs:-10}"
 # one axis keeps the 64 voxels that instance normalisation needs; a quarter of the cube's work
 roi="[32,32,64]"
-# ten times the bundle's rate, for both networks: there are a hundred steps, not ten thousand
-both=(--dataset_dir "$ct_task" --roi_size "$roi" --fold 0 --learning_rate 0.001 --max_epochs "$epochs" --val_interval "$epochs")
-# whole bodies on their own fine grid are thousands of such regions each: hours, where the demonstration takes minutes
-[ "$data" = "$output/cohort" ] || both+=(--spacing "[4,4,4]")
+# a coarse grid, so that a small region sees a whole head; ten times the bundle's rate, since the steps are few
+both=(--dataset_dir "$ct_task" --roi_size "$roi" --spacing "[6,6,6]" --fold 0 --learning_rate 0.001
+  --start pretrained --pretrained_checkpoint "$output/pretrain/model.pt")
+# random contrast is learned more slowly than the plain images: more steps, twice the batch and the rate, a shorter warm-up
+contrast=(--batch_size 2 --learning_rate 0.002 --contrast_warmup "[30,100]" --average_momentum 0.03
+  --max_epochs $((8 * epochs)) --val_interval $((8 * epochs)))
+[ "$data" != "$output/cohort" ] || contrast+=(--ct_window "[0,60]") # of the brain
 step pretrain "2/6 pre-training on CT and MRI" \
   train "$output/pretrain" pretrain train.json,small.yaml \
   --dataset_dir "$pairs" --roi_size "$roi" --max_epochs "$pretrain_epochs" --val_interval "$pretrain_epochs"
-step swinfuse "3/6 fine-tuning SwinFUSE on CT, from the pre-trained checkpoint" \
-  train "$output/swinfuse" finetune_msd train.json,small.yaml "${both[@]}" \
-  --start pretrained --pretrained_checkpoint "$output/pretrain/model.pt"
-step swin_unetr "4/6 training Swin UNETR on CT, from scratch" \
-  train "$output/swin_unetr" finetune_msd train.json,small.yaml,swin_unetr.yaml "${both[@]}"
+step plain "3/6 fine-tuning SwinFUSE on CT, from the pre-trained checkpoint" \
+  train "$output/plain" finetune_msd train.json,small.yaml "${both[@]}" --max_epochs "$epochs" --val_interval "$epochs"
+step random_contrast "4/6 the same with random contrast, for MRI" \
+  train "$output/random_contrast" finetune_msd train.json,small.yaml,random_contrast.yaml "${both[@]}" "${contrast[@]}"
 step evaluation "5/6 testing both on CT and MRI of patients not trained on" bundle ood_eval evaluating evaluate.json,small.yaml \
-  --models "{'SwinFUSE': ['$output/swinfuse'], 'Swin UNETR': ['$output/swin_unetr']}" \
+  --models "{'plain': ['$output/plain'], 'random contrast': ['$output/random_contrast'],
+    'contrast, not matched': [{'folder': '$output/random_contrast', 'match_histogram': False}]}" \
   --datasets "['$ct_task','$mr_task']" --mean_mask_datasets "['$ct_task']" --fold 0 --output_dir "$output/evaluation"
 step report "6/6 table and pictures" "$PYTHON_BIN" scripts/quickstart.py report "$output"
 
