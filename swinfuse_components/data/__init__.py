@@ -12,5 +12,5 @@ from .mixture import describe_task, images_of_pairs, joint_datalist, layout_of, 
 from .mixture import read_source, read_task
 from .modalities import Modality, get_modality, register_modality
 from .paths import UnsafePathError, resolve_inside
-from .patients import patient_of, same_patients
+from .patients import patient_of, patients_record, same_patients
 from .tasks import Task, msd_datalist, read_msd_task

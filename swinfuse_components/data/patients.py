@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .modalities import modality_of_word
 from .paths import volume_stem
@@ -96,3 +97,8 @@ def _is_generic(name: str) -> bool:
 def same_patients(names: Iterable[str]) -> set[str]:
     """Names of patients as :func:`patient_of` writes them, for comparing lists of different origin."""
     return {patient_of(str(name)) for name in names}
+
+
+def patients_record(items: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Who is trained on, ``{"training": [...]}``, as a run's ``patients.json``: later tests have to leave them out."""
+    return {"training": sorted({str(item["patient"]) for item in items})}

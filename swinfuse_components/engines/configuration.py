@@ -1,4 +1,4 @@
-"""What a running configuration needs to know of itself: the folder it lies in and its own final content."""
+"""The configuration being evaluated: where its bundle lies, what it holds, and errors in it that MONAI overlooks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,27 @@ from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from .files import atomic_write
-from .value_types import wrong_values
-
 T = TypeVar("T")
 
-_CONFIGURATION_FILES = (".json", ".yaml", ".yml")
+_POSITIVE = (1, float("inf"), "1 or more")
+_NOT_NEGATIVE = (0, float("inf"), "0 or more")
+RANGES: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(
+        "max_epochs epoch_length batch_size crops views accumulation_steps sw_batch_size".split(), _POSITIVE
+    ),
+    **dict.fromkeys("roi_size feature_size window_size num_folds log_interval".split(), _POSITIVE),
+    **dict.fromkeys(
+        "val_interval checkpoint_interval early_stop_patience num_workers cache_num".split(), _NOT_NEGATIVE
+    ),
+    **dict.fromkeys("fold seed warmup_epochs warmup_iterations freeze_epochs weight_decay".split(), _NOT_NEGATIVE),
+    "learning_rate": (0, 10, "a rate such as 0.0001"),
+    "spacing": (-1, 1e3, "millimetres, or -1 to keep the spacing of the files"),
+    "overlap": (0, 0.99, "a share of the window, from 0 to less than 1"),
+    "validation_fraction": (0, 0.99, "a share from 0 to less than 1"),
+}
+"""Settings and the numbers that make sense for them, by name: lowest, highest, in words."""
+
+_PER_AXIS = ("roi_size", "spacing", "window_size")  # one number for all axes, or one for each
 _NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "yes": "True", "no": "False"}
 
 
@@ -32,108 +47,99 @@ def bundle_root(default: str | Path = ".") -> str:
         default: taken when no MONAI bundle workflow is at work, for instance when an application reads the file with
             a bare ``ConfigParser``; such applications set ``bundle_root`` themselves.
     """
-    for workflow in _callers(ConfigWorkflow):
+    for workflow in callers(ConfigWorkflow):
         folder = Path(workflow.config_root_path).resolve()
         return str(folder.parent if folder.name == "configs" else folder)
     return str(Path(default).resolve())
 
 
-def save_configuration(directory: str | Path, filename: str = "configuration.json") -> str:
-    """Write the configuration being evaluated, overlays and command-line overrides merged in, as JSON.
+def running_configuration() -> dict[str, Any] | None:
+    """The configuration being evaluated, overlays and overrides merged in; None from outside of one.
 
-    The file runs by itself (``python -m monai.bundle run --config_file <file> --bundle_root <bundle>``) and stays
-    beside the checkpoints as the record of what made them. A file of an earlier run of the folder is kept under a
-    numbered name when its content differs.
-
-    Args:
-        directory: folder to write into, made if missing.
-        filename: name of the file.
-
-    Returns:
-        path of the file.
-
-    Raises:
-        RuntimeError: called from outside a configuration.
+    As JSON it runs by itself: ``python -m monai.bundle run --config_file <file> --bundle_root <bundle>``.
     """
-    parser = next(_callers(ConfigParser), None)
-    if parser is None:
-        raise RuntimeError("save_configuration() can only be called by a configuration, in a '$' expression")
-    content: Any = parser.get()
-    text = json.dumps({key: value for key, value in content.items() if key != "_meta_"}, indent=4, default=str) + "\n"
-    path = Path(directory) / filename
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        number = sum(1 for _ in path.parent.glob(f"{path.stem}.*{path.suffix}")) + 1
-        path.rename(path.with_suffix(f".{number}{path.suffix}"))
-    with atomic_write(path) as file:
-        file.write(text)
-    return str(path)
-
-
-def save_patients(directory: str | Path, items: Sequence[Mapping[str, Any]], group_key: str = "patient") -> str:
-    """Write who is trained on, ``patients.json`` with ``{"training": [...]}``: later tests have to leave them out.
-
-    Returns:
-        path of the file.
-    """
-    path = Path(directory) / "patients.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    patients = sorted({str(item[group_key]) for item in items})
-    with atomic_write(path) as file:
-        file.write(json.dumps({"training": patients}, indent=1) + "\n")
-    return str(path)
+    parser = next(callers(ConfigParser), None)
+    content: Any = None if parser is None else parser.get()
+    return None if content is None else {key: value for key, value in content.items() if key != "_meta_"}
 
 
 def check_configuration() -> None:
-    """Look for slips in the configuration being evaluated that MONAI takes without a word.
+    """Look for errors in the configuration being evaluated that MONAI takes without a word.
 
     - A value such as ``true``: on a command line it is a string, and every string that is not empty counts as true.
     - A key that no configuration file of the bundle has and nothing refers to: a misspelt override changes nothing.
-    - A value of another kind than the bundle's own JSON files have for its key. Their key ``examples`` adds values for
-      keys that are null or computed by default, or that take more than one kind.
+    - A value of another kind than the files give (text for a number), or out of :data:`RANGES`.
 
     Raises:
         ValueError: names every such key, with a hint; all at once.
         RuntimeError: called from outside a configuration.
     """
-    parser = next(_callers(ConfigParser), None)
-    if parser is None:
+    content = running_configuration()
+    if content is None:
         raise RuntimeError("check_configuration() can only be called by a configuration, in a '$' expression")
-    content: Any = parser.get()
-    slips = {
-        key: f"{key} is the text '{value}': write {_NOT_PYTHON[value.lower()]}"
+    findings = [
+        f"{key} is the text '{value}': write {_NOT_PYTHON[value.lower()]}"
         for key, value in _leaves(content)
-        if isinstance(value, str) and value.lower() in _NOT_PYTHON and not key.startswith("_meta_")
-    }
-    findings = list(slips.values())
-    known = set(re.findall(r"@(\w+)", json.dumps(content, default=str))) | {"_meta_"}
-    for workflow in _callers(ConfigWorkflow):
-        files = [path for path in sorted(workflow.config_root_path.iterdir()) if path.suffix in _CONFIGURATION_FILES]
-        contents = {path: ConfigParser.load_config_file(path) for path in files}
-        names = {str(name) for each in contents.values() for name in each}
-        known |= {re.split("::|#", name.lstrip("+"))[0] for name in names}
-        defaults = [each for path, each in contents.items() if path.suffix == ".json" and path.stem != "metadata"]
-        examples = {key: values for each in defaults for key, values in each.get("examples", {}).items()}
-        wrong = wrong_values(content, defaults, examples)
-        findings += [message for key, message in wrong if not any(slip.startswith(key) for slip in slips)]
+        if isinstance(value, str) and value.lower() in _NOT_PYTHON
+    ]
+    workflow = next(callers(ConfigWorkflow), None)
+    if workflow is not None:
+        files = [path for path in workflow.config_root_path.iterdir() if path.suffix in (".json", ".yaml", ".yml")]
+        contents = [ConfigParser.load_config_file(path) for path in sorted(files)]
+        known = {re.split("::|#", str(name).lstrip("+"))[0] for each in contents for name in each}
+        known |= set(re.findall(r"@(\w+)", json.dumps(content, default=str)))
         for key in sorted(set(content) - known):
             close = difflib.get_close_matches(key, known, 1)
             findings.append(f"{key} is a key that nothing uses" + (f": did you mean {close[0]}?" if close else ""))
-        break
+        for key, value in content.items():
+            defaults = [each[key] for each in contents if key in each]
+            findings += [] if _is_not_python(value) else _wrong_value(key, value, defaults)
     if findings:
-        raise ValueError("the configuration has slips: " + "; ".join(findings))
+        raise ValueError("the configuration has errors: " + "; ".join(findings))
+
+
+def _is_not_python(value: Any) -> bool:
+    return isinstance(value, str) and value.lower() in _NOT_PYTHON
+
+
+def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]:
+    """What is wrong with a setting, judged by the values that the files give it; expressions are not judged."""
+    if isinstance(value, str) and value.startswith(("$", "@", "%")):
+        return
+    literal = [each for each in defaults if not (isinstance(each, str) and each.startswith(("$", "@", "%")))]
+    kinds = {_kind(each) for each in literal}
+    open_ended = "nothing" in kinds or not kinds
+    kind = _kind(value)
+    allowed = kinds | ({"number", "nothing"} if "whole number" in kinds and "number" in kinds else set())
+    allowed |= {"whole number"} if "number" in kinds else set()
+    allowed |= {"list"} if key in _PER_AXIS else set()
+    if not open_ended and kind not in allowed:
+        yield f"{key} is {value!r}, a {kind}: expected a {' or '.join(sorted(kinds))} such as {literal[0]!r}"
+    elif key in RANGES:
+        low, high, words = RANGES[key]
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, int | float) and not isinstance(each, bool) and not low <= each <= high:
+                yield f"{key} is {value!r}: expected {words}"
+                break
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "truth value", int: "whole number", float: "number", str: "text", dict: "dictionary"}
+    return (
+        "nothing" if value is None else "list" if isinstance(value, list | tuple) else names.get(type(value), "value")
+    )
 
 
 def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All values that are neither dictionary nor list, with their ids."""
     if isinstance(content, dict | list):
-        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+        for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
             yield from _leaves(value, f"{prefix}::{key}" if prefix else str(key))
     else:
         yield prefix, content
 
 
-def _callers(kind: type[T]) -> Iterator[T]:
+def callers(kind: type[T]) -> Iterator[T]:
     """Objects of ``kind`` among the callers: MONAI hands a ``$`` expression no way to ask for its own parser."""
     frame = inspect.currentframe()
     while frame is not None:

@@ -2,24 +2,112 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import math
 import os
+import random
+import re
 import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.data import DataLoader
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from monai.data.utils import set_rnd
+from torch.utils.data import Dataset, Sampler
 
-from .seeded_dataset import Draw, SeededDataset, describe_item, name_files
+from .random_state import get_random_state, set_random_state
+
+_NO_FILES = ("modality", "patient")
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\)[^.\n]*")
 
 
-class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of ``(index, seed)`` as a pure function of the seed and the iteration.
+_iteration = 0
+
+
+def current_iteration() -> int:
+    """The iteration of the training for which an item is being made, for transforms that change with it."""
+    return _iteration
+
+
+class ItemError(RuntimeError):
+    """An item of the data list cannot be read; names its files."""
+
+
+class SeededDataset(Dataset):
+    """Reads an item under a seed of its own, so that its random transforms depend on nothing else.
+
+    Indexed by ``(index, seed, iteration)``, of which :func:`current_iteration` tells the last. The transforms of the
+    wrapped dataset and the global generators of Python, NumPy and
+    PyTorch are seeded, the item is read, and the global generators of the process are put back.
+
+    Raises:
+        ItemError: the wrapped dataset fails on an item; the message names the item's files.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Any:
+        global _iteration
+        index, seed, _iteration = key
+        before = get_random_state(cuda=False)
+        try:
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.random.default_generator.manual_seed(seed)
+            # the transform alone where there is one: set_rnd would walk through every cached volume
+            set_rnd(getattr(self.dataset, "transform", self.dataset), seed)
+            return self.dataset[index]
+        except Exception as error:
+            root: BaseException = error
+            while root.__cause__ is not None:  # MONAI wraps each failure in "applying transform ..."
+                root = root.__cause__
+            raise ItemError(
+                f"cannot read item {index} of the data list ({self.describe(index)}): {type(root).__name__}: {root}"
+            ) from error
+        finally:
+            set_random_state(before)
+
+    def describe(self, index: int) -> str:
+        """The file names in an item, for messages."""
+        return ", ".join(_file_names(self._items()[index])) if index < len(self._items()) else f"item {index}"
+
+    def identities(self) -> list[str]:
+        """Each item's files, relative to the folder they share, with their sizes in bytes.
+
+        The same data under another path are equal by it.
+        """
+        names = [_file_names(item) for item in self._items()]
+        folders = [os.path.dirname(name) for each in names for name in each if os.path.isabs(name)]
+        root = os.path.commonpath(folders) if folders else ""
+
+        def identity(name: str) -> str:
+            size = os.path.getsize(name) if os.path.isfile(name) else "no file"
+            return f"{name.removeprefix(root).lstrip(os.sep)} ({size})"
+
+        return [", ".join(map(identity, each)) for each in names]
+
+    def _items(self) -> Sequence[Any]:
+        data = getattr(self.dataset, "data", ())
+        return data if isinstance(data, Sequence) else ()
+
+
+def _file_names(item: Any) -> list[str]:
+    if not isinstance(item, Mapping):
+        return [str(item)[:200]]
+    values = [[value] if isinstance(value, str) else value for key, value in item.items() if key not in _NO_FILES]
+    return [name for value in values if isinstance(value, list | tuple) for name in value if isinstance(name, str)]
+
+
+class ResumableBatchSampler(Sampler[list[tuple[int, int, int]]]):
+    """Batches of ``(index, seed, iteration)`` as a pure function of the seed and the iteration.
 
     The stream is an endless chain of permutations of the data set (or of weighted draws with replacement). Iteration
     t of a run on W processes takes the next ``W * batch_size`` entries, process r the r-th part of them: no item is
@@ -32,7 +120,7 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         shuffle: whether to permute; without it the items come in order, over and over.
         weights: relative frequency of each item; None for each once a round.
         endless: False ends after one round, in which the last batch may be smaller (for validation).
-        rank: of this process; taken from ``torch.distributed`` if None. Likewise ``world_size``.
+        rank: of this process; that of the process group if None. Likewise ``world_size``.
 
     Attributes:
         start_iteration: iteration the next ``iter()`` starts at.
@@ -56,15 +144,14 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if weights is not None and len(weights) != num_items:
             raise ValueError(f"{len(weights)} weights for {num_items} items: there must be one for each")
-        distributed = dist.is_available() and dist.is_initialized()
         self.num_items = num_items
         self.batch_size = batch_size
         self.seed = int(seed)
         self.shuffle = shuffle
         self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
         self.endless = endless
-        self.rank = (dist.get_rank() if distributed else 0) if rank is None else rank
-        self.world_size = (dist.get_world_size() if distributed else 1) if world_size is None else world_size
+        self.rank = idist.get_rank() if rank is None else rank
+        self.world_size = idist.get_world_size() if world_size is None else world_size
         if 0 < num_items < self.world_size and not endless:
             raise ValueError(f"{num_items} items for {self.world_size} processes: one of them would have nothing to do")
         self.start_iteration = 0
@@ -76,22 +163,21 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
             return math.ceil(self.num_items / (self.batch_size * self.world_size))
         return math.ceil(len(range(self.rank, self.num_items, self.world_size)) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         if not self.endless:
             mine = range(self.rank, self.num_items, self.world_size)
             for first in range(0, len(mine), self.batch_size):
-                yield [(self._item(p), self._item_seed(p)) for p in mine[first : first + self.batch_size]]
+                yield [(self._item(p), self._item_seed(p), 0) for p in mine[first : first + self.batch_size]]
             return
         iteration = self.start_iteration
         while True:
             yield self.batch(iteration)
             iteration += 1
 
-    def batch(self, iteration: int) -> list[tuple[int, int]]:
+    def batch(self, iteration: int) -> list[tuple[int, int, int]]:
         """What iteration ``iteration`` (from 0) of the endless stream draws in this process."""
         first = (iteration * self.world_size + self.rank) * self.batch_size
-        places = range(first, first + self.batch_size)
-        return [Draw.of(self._item(p), self._item_seed(p), iteration) for p in places]
+        return [(self._item(p), self._item_seed(p), iteration) for p in range(first, first + self.batch_size)]
 
     def _item(self, position: int) -> int:
         number, offset = divmod(position, self.num_items)
@@ -117,12 +203,14 @@ class ResumableDataLoader(DataLoader):
     workers, not of what was drawn before, and not of how the global batch is divided among processes. A resumed run
     therefore needs no state of samplers or workers. Nothing is drawn from the global random generators.
 
+    Workers do not react to SIGINT, SIGTERM and SIGHUP, which a terminal or a scheduler sends to every process of a
+    job: the main process alone decides when to end, and ends them.
+
     Args:
         dataset: any MONAI dataset over a list of items.
         batch_size: items of one process in one iteration.
         seed, shuffle, weights, endless, world_size: see :class:`ResumableBatchSampler`; a ``world_size`` of 1 is for
             processes that each have a data set of their own.
-        num_workers: as usual.
         kwargs: further arguments of ``monai.data.DataLoader``.
 
     ``len()`` is the number of iterations that show every item once, the natural length of an epoch. For validation,
@@ -139,10 +227,9 @@ class ResumableDataLoader(DataLoader):
         weights: Sequence[float] | None = None,
         endless: bool = True,
         world_size: int | None = None,
-        num_workers: int = 0,
         **kwargs: Any,
     ) -> None:
-        order = ResumableBatchSampler(
+        self.order = ResumableBatchSampler(
             len(dataset),  # type: ignore[arg-type]
             batch_size,
             seed,
@@ -152,44 +239,55 @@ class ResumableDataLoader(DataLoader):
             rank=0 if world_size == 1 else None,
             world_size=world_size,
         )
-        self.order = order
-        kwargs.setdefault("worker_init_fn", _outlive_signals)
         kwargs.setdefault("generator", torch.Generator().manual_seed(_mix(seed, 3, 0)))
-        super().__init__(SeededDataset(dataset, num_workers), num_workers=num_workers, batch_sampler=order, **kwargs)
+        super().__init__(SeededDataset(dataset), batch_sampler=self.order, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:
-        """As PyTorch's, whose errors of workers do not say which file it was."""
+        """As PyTorch's, with workers that outlive signals and errors that name the file."""
+        with _signals_blocked():  # workers inherit this
+            batches = super().__iter__()
+        # workers that do not react to SIGTERM have to be told of the end of the process before PyTorch sends it
+        stop = getattr(batches, "_shutdown_workers", lambda: None)
+        atexit.register(stop)
         try:
-            yield from super().__iter__()
+            yield from batches
         except RuntimeError as error:
-            raise name_files(error) from error
+            raise explain_worker(error) from error
+        finally:
+            if not self.persistent_workers:
+                atexit.unregister(stop)
+                stop()
 
     def describe_batch(self, iteration: int) -> list[str]:
-        """The files (or the item's fields) behind each item of ``iteration``, counted from 0."""
-        source = self.dataset.dataset
-        return [describe_item(source, index) for index, _ in self.order.batch(iteration)]
+        """The files behind each item of ``iteration``, counted from 0."""
+        return [self.dataset.describe(index) for index, *_ in self.order.batch(iteration)]
+
+
+def explain_worker(error: RuntimeError) -> RuntimeError:
+    """What a data worker failed of, without the worker's traceback; other errors as they are."""
+    if isinstance(error, ItemError):
+        return ItemError(str(error).rpartition(f"{ItemError.__name__}: ")[2].strip())
+    dead = _DEAD_WORKER.search(str(error))
+    if dead is None:
+        return error
+    return ItemError(
+        f"{dead[0]}. A worker that is killed often means that the memory is full: try fewer workers (num_workers) or "
+        "a smaller cache"
+    )
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _mix(*numbers: int) -> int:
     """One well-spread 32-bit seed from several numbers (NumPy's seed sequence)."""
     return int(np.random.SeedSequence([n % 2**64 for n in numbers]).generate_state(1)[0])
-
-
-def _outlive_signals(worker_id: int) -> None:
-    """Workers outlive Ctrl-C and a scheduler's SIGTERM, so that the main process can finish its step and save.
-
-    A SIGTERM of the main process itself still ends them: it is how a data loader gets rid of a worker that hangs.
-    """
-    if get_worker_info() is None:
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-
-    def obey_parent() -> None:
-        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-            pass
-        os._exit(0)
-
-    threading.Thread(target=obey_parent, daemon=True).start()

@@ -1,151 +1,188 @@
-"""Handlers for what can go wrong in a run: a loss that is not finite, a signal to stop, two runs in one folder."""
+"""Guards of a training run: exact resume, a loss that is not finite, signals to stop."""
 
 from __future__ import annotations
 
-import atexit
+import json
 import logging
 import signal
+import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import ignite.distributed as idist
 import torch
-from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
+from monai.handlers import EarlyStopHandler
 from monai.utils.enums import CommonKeys as Keys
 
-from .distributed import any_process, is_distributed, rank
-from .run_checkpoint import RunCheckpoint
+from .checkpointing import RunCheckpoint
+from .configuration import running_configuration
+from .files import atomic_write
+from .trainer import term_values
 
 EXIT_INTERRUPTED = 75
-"""Exit code of a run that was stopped by a signal and saved: "temporary failure, try again" (sysexits.h)."""
-
-_locks: dict[Path, FileLock] = {}
+"""Exit code of a run that was stopped by a signal: "temporary failure, try again" (sysexits.h)."""
 
 
 class NonFiniteLossError(RuntimeError):
     """The loss was NaN or infinite."""
 
 
-class NonFiniteGuard:
-    """Stop when the loss is NaN or infinite, before the network is changed by it.
+class StopSignals:
+    """SIGTERM, SIGINT and SIGHUP as a wish to stop, which whoever saves the run fulfils; one for the whole process.
 
-    The state before the step is saved first, so the run can be continued from there once the cause is removed.
-
-    Args:
-        checkpoint: saves that state; none is saved if None.
-        data_loader: a ``ResumableDataLoader``, to name the files of the batch.
-
-    Raises:
-        NonFiniteLossError: (during the run) names the iteration, the loss terms, the files and the checkpoint.
+    The first signal is remembered while ``saving`` is true, and otherwise ends the process at once with
+    :data:`EXIT_INTERRUPTED`. A second one ends it at once in any case. A signal that is ignored (``nohup``) stays so.
     """
 
-    def __init__(self, checkpoint: RunCheckpoint | None = None, data_loader: Any = None) -> None:
-        self.checkpoint = checkpoint
-        self.data_loader = data_loader
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.saving = False
+        self._previous: dict[int, Any] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """Register with a trainer."""
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        loss = engine.state.output[Keys.LOSS]
-        finite = bool(torch.isfinite(loss).all())
-        if not any_process(not finite, device=loss.device):
+    def install(self) -> None:
+        """From now on, catch the signals; nothing happens outside of the main thread."""
+        if self._previous or threading.current_thread() is not threading.main_thread():
             return
-        iteration = engine.state.iteration
-        saved = None if self.checkpoint is None else self.checkpoint.save_before_step(engine)
-        terms = engine.state.output.get("terms", {"loss": loss})
-        values = ", ".join(f"{name} {float(value):g}" for name, value in terms.items())
-        files: list[str] = []
-        if hasattr(self.data_loader, "describe_batch"):
-            files = self.data_loader.describe_batch(iteration - 1)
-        raise NonFiniteLossError(
-            f"the loss of iteration {iteration} is not finite ({values})"
-            + ("" if not finite else " in another process")
-            + (f"; the batch was {'; '.join(files)}" if files else "")
-            + (f"; the state before this step is in {saved}" if saved else "")
-        )
+        self.received = None
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # Windows has no SIGHUP
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._receive)
+
+    def uninstall(self) -> None:
+        """Put back what was there before."""
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+        self._previous = {}
+        self.saving = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        for each in self._previous:
+            signal.signal(each, signal.SIG_DFL)
+        self.received = number
+        name = signal.Signals(number).name
+        if not self.saving:
+            print(f"stopped by {name} before the first step: there was nothing to save", file=sys.stderr)
+            raise SystemExit(EXIT_INTERRUPTED)
+        print(f"{name}: stopping after this step; a second signal ends the run without saving", file=sys.stderr)
 
 
-class StopOnSignal:
-    """On SIGTERM or SIGINT finish the running step, save, and end with exit code 75.
+stop_signals = StopSignals()
 
-    Schedulers such as Slurm send SIGTERM before they take a node back; a restart with ``--resume True`` goes on from
-    that very step. A second signal ends the run at once. During validation there is no step to finish: the state
-    before it is saved, and resuming repeats the validation (in a distributed run the signal waits for its end).
+
+class RunGuard:
+    """Make a training safe to leave alone: save and resume it, stop at a bad loss, stop and save on a signal.
+
+    - Everything that an exact continuation needs is saved and restored, see :class:`RunCheckpoint`.
+    - A loss that is NaN or infinite stops the run before the network is changed by it; the state before the step is
+      saved, and the error names iteration, loss terms, files and checkpoint.
+    - On SIGTERM, SIGINT or SIGHUP the running step is finished, the state saved, and the process ends with exit code
+      75, so that a scheduler can queue it again with ``--resume True``. In a validation the state before it is saved,
+      and resuming repeats it (a distributed run finishes it first). A second signal ends the run at once.
+    - ``configuration.json`` and ``records`` are written when everything has been accepted and the first step is about
+      to begin. A run that is refused writes nothing.
+
+    It has to be the first of a trainer's handlers.
 
     Args:
-        checkpoint: saves the state.
-        evaluator: of the validation, so that a long one can be cut short.
+        run_dir, objects, data_loader, evaluator, interval, keep, resume, extend: see :class:`RunCheckpoint`. A MONAI
+            ``EarlyStopHandler`` among ``objects`` is attached to ``evaluator`` and told of the trainer.
+        records: what else to write into ``run_dir`` as JSON, by file name.
 
     Raises:
-        SystemExit: (during the run) with code :data:`EXIT_INTERRUPTED`.
+        NonFiniteLossError: (during the run) as above.
+        SystemExit: (during the run) after a signal, with code :data:`EXIT_INTERRUPTED`.
+        ValueError, OSError: as :class:`RunCheckpoint`.
     """
 
     def __init__(
         self,
-        checkpoint: RunCheckpoint,
+        run_dir: str | Path,
+        objects: Mapping[str, Any],
+        data_loader: Any = None,
         evaluator: Engine | None = None,
-        signals: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT),
+        interval: int = 0,
+        keep: int = 2,
+        resume: bool = False,
+        extend: bool = False,
+        records: Mapping[str, Any] | None = None,
     ) -> None:
-        self.checkpoint = checkpoint
-        self.evaluator = evaluator
-        self.signals = signals
-        self.received: int | None = None
+        self.checkpoint = RunCheckpoint(run_dir, objects, data_loader, evaluator, interval, keep, resume, extend)
+        self.records = dict(records or {})
+        if (configuration := running_configuration()) is not None:
+            self.records["configuration.json"] = configuration
         self.logger = logging.getLogger(__name__)
-        self._previous: dict[int, Any] = {}
         self._trainer: Engine | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         self._trainer = engine
-        engine.add_event_handler(Events.STARTED, self._install)
-        engine.add_event_handler(Events.COMPLETED, self._uninstall)
+        for thing in self.checkpoint.objects.values():
+            if isinstance(thing, EarlyStopHandler):
+                thing.set_trainer(engine)
+                thing.attach(self.checkpoint.evaluator or engine)
+        self.checkpoint.attach(engine)
+        engine.add_event_handler(Events.STARTED, self._started)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)
+        for event in (Events.COMPLETED, Events.TERMINATE):
+            engine.add_event_handler(event, stop_signals.uninstall)
 
-    def _install(self, engine: Engine) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            self.logger.warning("not in the main thread: SIGTERM and SIGINT keep their usual effect")
-            return
-        self.received = None
-        self._previous = {number: signal.signal(number, self._receive) for number in self.signals}
+    def write_records(self) -> None:
+        """Write the records; one of other content that an earlier run left is kept under a numbered name."""
+        for name, content in self.records.items():
+            write_record(self.checkpoint.run_dir / name, content)
+
+    def _started(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            self.write_records()
+        stop_signals.install()
+        stop_signals.saving = True
         # after all other handlers of these events, as the checkpoint's own
         if not engine.has_event_handler(self._after_step, Events.ITERATION_COMPLETED):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
-            if self.evaluator is not None and not is_distributed():
-                self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._in_validation)
+            if self.checkpoint.evaluator is not None and idist.get_world_size() == 1:
+                self.checkpoint.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._in_validation)
 
-    def _uninstall(self, engine: Engine) -> None:
-        for number, previous in self._previous.items():
-            signal.signal(number, previous)
-        self._previous = {}
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt(f"second signal, {signal.Signals(number).name}: ending at once")
-        self.received = number
+    def _check_loss(self, engine: Engine) -> None:
+        finite = bool(torch.isfinite(engine.state.output[Keys.LOSS]).all())
+        if not _any_process(not finite):
+            return
+        iteration, loader = engine.state.iteration, self.checkpoint.data_loader
+        saved = self.checkpoint.save_before_step(engine)
+        values = ", ".join(f"{name} {value:g}" for name, value in term_values(engine.state.output).items())
+        files = loader.describe_batch(iteration - 1) if hasattr(loader, "describe_batch") else []
+        raise NonFiniteLossError(
+            f"the loss of iteration {iteration} is not finite ({values})"
+            + (" in another process" if finite else "")
+            + (f"; the batch was {'; '.join(files)}" if files else "")
+            + f"; the state before this step is in {saved}"
+        )
 
     def _after_step(self, engine: Engine) -> None:
-        if not any_process(self.received is not None, device=engine.state.device):
+        if not _any_process(stop_signals.received is not None):
             return
         if engine.state.epoch_length and engine.state.iteration % engine.state.epoch_length == 0:
             self._stop(engine, self.checkpoint.save_before_validation())
         self._stop(engine, self.checkpoint.save(engine))
 
     def _in_validation(self, engine: Engine) -> None:
-        if self.received is not None and self._trainer is not None:
+        if stop_signals.received is not None and self._trainer is not None:
             self._stop(self._trainer, self.checkpoint.save_before_validation())
 
     def _after_epoch(self, engine: Engine) -> None:
-        if any_process(self.received is not None, device=engine.state.device):
+        if _any_process(stop_signals.received is not None):
             self._stop(engine, self.checkpoint.save(engine))
 
     def _stop(self, engine: Engine, saved: Path) -> None:
-        self._uninstall(engine)
-        name = signal.Signals(self.received).name if self.received is not None else "a signal to another process"
+        number = stop_signals.received
+        name = "a signal to another process" if number is None else signal.Signals(number).name
+        stop_signals.uninstall()
         self.logger.warning(
             f"stopped by {name} after iteration {engine.state.iteration}; the state is in {saved}: "
             "continue with '--resume True'"
@@ -153,28 +190,16 @@ class StopOnSignal:
         raise SystemExit(EXIT_INTERRUPTED)
 
 
-def lock_run_dir(run_dir: str | Path) -> None:
-    """Claim a run's folder for this process until it ends; the system lets go of it however the process ends.
+def write_record(path: Path, content: Any) -> None:
+    """Write JSON; a file with other content is kept under a numbered name."""
+    text = json.dumps(content, indent=4, default=str) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+        number = sum(1 for _ in path.parent.glob(f"{path.stem}.*{path.suffix}")) + 1
+        path.rename(path.with_suffix(f".{number}{path.suffix}"))
+    with atomic_write(path) as file:
+        file.write(text)
 
-    Raises:
-        RuntimeError: another process works in the folder; names its process and host.
-        OSError: the folder cannot be made or written to.
-    """
-    if rank() != 0:
-        return
-    directory = Path(run_dir).resolve()
-    if directory in _locks:
-        return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RuntimeError(
-            f"another process is running in {directory} (it holds {directory / '.lock'}): wait for its end, or give "
-            "this run a folder of its own with '--run_dir'"
-        ) from error
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write to the run's folder {directory}: {error.strerror}") from error
-    _locks[directory] = lock
-    atexit.register(lock.release)
+
+def _any_process(flag: bool) -> bool:
+    """Whether ``flag`` is true in any process, so that all take the same turn."""
+    return bool(idist.all_reduce(float(flag), op="MAX"))

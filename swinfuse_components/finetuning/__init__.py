@@ -16,7 +16,6 @@ from .inference import FlipAveragingInferer, VolumeTable
 from .laterality import mirror_axes
 from .metrics import dice_of_regions
 from .optimization import EncoderFreezer, layerwise_parameter_groups
-from .saving import LastModelSaver
 from .starting_points import load_starting_point, pretraining_patients
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "AdaptingInferer",
     "EncoderFreezer",
     "FlipAveragingInferer",
-    "LastModelSaver",
     "VolumeTable",
     "build_network",
     "build_preprocessing",

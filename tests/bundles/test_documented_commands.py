@@ -1,9 +1,13 @@
 """Commands in the docs: each names a bundle's files, and keys and values that the bundle takes."""
 
+import json
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fire.parser import DefaultParseValue
@@ -11,6 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 REPOSITORY = Path(__file__).parents[2]
 CHECK = "$engines.check_configuration()"
+START = "$engines.start_run("  # which makes the check, and what else is done before anything is read
 
 
 def _commands() -> Iterator[tuple[Path, list[str]]]:
@@ -43,9 +48,32 @@ def test_command_passes_the_check_of_its_bundle(page: Path, words: list[str]) ->
     files = _where(page, files if isinstance(files, list) else [files])
     settings = ConfigParser.load_config_files(files)
     assert run_id in settings
-    place = next(n for n, line in enumerate(settings["initialize"]) if line == CHECK)
-    ConfigWorkflow(files, init_id=f"initialize::{place}", **options).initialize()
+    assert settings["initialize"][0].startswith(START)
+    ConfigWorkflow(files, **{**options, "initialize": [CHECK]}).initialize()
 
 
 def test_the_pages_have_commands() -> None:
     assert len({page for page, _ in COMMANDS}) > 5
+
+
+def _expressions(content: Any) -> Iterator[str]:
+    if isinstance(content, dict | list):
+        for each in content.values() if isinstance(content, dict) else content:
+            yield from _expressions(each)
+    elif isinstance(content, str) and content.startswith("$") and not content.startswith("$import"):
+        yield re.sub(r"@(\w|::|#)+", "x", content[1:])
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_expressions_are_python_of_every_version(version: str) -> None:
+    """Python 3.12 takes f-strings that earlier versions refuse."""
+    python = shutil.which(f"python{version}")
+    if python is None or subprocess.run([python, "-c", ""], check=False).returncode:
+        pytest.skip(f"no Python {version} here")
+    paths = [p for p in (REPOSITORY / "bundles").rglob("*") if p.suffix in (".json", ".yaml") and "configs" in p.parts]
+    expressions = sorted({each for path in paths for each in _expressions(ConfigParser.load_config_file(path))})
+    assert len(expressions) > 100
+    code = "import json, sys; [compile(each, each, 'eval') for each in json.load(sys.stdin)]"
+    given = json.dumps(expressions)
+    run = subprocess.run([python, "-c", code], input=given, text=True, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from swinfuse_components.engines.checkpoint_files import checkpoints_of
+from swinfuse_components.engines.run_folder import checkpoints_of
 
 from .small_runs import BUNDLES, Run, SmallBundle
 

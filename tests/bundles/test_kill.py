@@ -13,7 +13,7 @@ import torch
 
 from swinfuse_components import engines
 from swinfuse_components.engines import files
-from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 
 from .small_runs import BUNDLES, SmallBundle, rows
 

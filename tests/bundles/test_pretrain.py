@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 
 from swinfuse_components import engines
-from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import intensity_histograms, partner_accuracy
 
 from .conftest import write_synthrad

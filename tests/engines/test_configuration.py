@@ -17,7 +17,8 @@ BASE = {
     "amp": False,
     "nested": {"values": [1, "$@max_epochs"], "amp": "@amp"},
     "initialize": ["$engines.check_configuration()"],
-    "run": ["$engines.save_configuration(@run_dir)"],
+    "guard": {"_target_": "swinfuse_components.engines.RunGuard", "run_dir": "@run_dir", "objects": {}},
+    "run": ["$@guard.write_records() or @run_dir + '/configuration.json'"],
 }
 
 
@@ -98,9 +99,7 @@ def test_sound_configurations_pass(bundle: Path) -> None:
     workflow(bundle, "overlay.yaml", amp=True, max_epochs=9).initialize()
 
 
-def test_outside_of_a_configuration_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="only be called by a configuration"):
-        engines.save_configuration(tmp_path)
+def test_outside_of_a_configuration_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="only be called by a configuration"):
         engines.check_configuration()
 

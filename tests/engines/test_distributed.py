@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from toy_training import ToyPretrainer, ToyViews, make_items
 
 from swinfuse_components import engines
-from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
-from swinfuse_components.engines.distributed import lost_process
+from swinfuse_components.engines.run import lost_process
+from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import PretrainingLoss
 from swinfuse_components.networks import SwinFUSEPretrainer
 
@@ -66,11 +66,11 @@ def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1,
         metric_cmp_fn=engines.lower_is_better,
         val_handlers=[
             engines.LossTerms(PretrainingLoss()),
-            engines.BestModelSaver(run_dir / "model.pt", network),
+            engines.ModelSaver(run_dir / "model.pt", network),
         ],
     )
     objects = {"model": network, "optimizer": optimizer}
-    checkpoint = engines.RunCheckpoint(run_dir, objects, loader, evaluator, interval=2, resume=resume)
+    guard = engines.RunGuard(run_dir, objects, loader, evaluator, interval=2, resume=resume)
     # the density term draws its samples at random, in each process its own
     loss = PretrainingLoss(density_weight=0.0, gather_distributed=dist.is_initialized())
     losses: list[torch.Tensor] = []
@@ -84,10 +84,8 @@ def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1,
         optimizer=optimizer,
         prepare_batch=engines.PreparePretrainingBatch(),
         train_handlers=[
-            checkpoint,
+            guard,
             ValidationHandler(1, evaluator),
-            engines.NonFiniteGuard(checkpoint, loader),
-            engines.StopOnSignal(checkpoint, evaluator),
             *options.pop("more_handlers", []),
         ],
         **options,

@@ -12,7 +12,7 @@ from toy_training import EPOCH_LENGTH, ToyRun, make_items, rows, start, weights
 
 from swinfuse_components import engines
 from swinfuse_components.engines import files
-from swinfuse_components.engines.checkpoint_files import checkpoints_of, read_checkpoint
+from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import PretrainingLoss
 
 STEPS = 3 * EPOCH_LENGTH + 3 * 2  # of training and validation
@@ -133,7 +133,7 @@ def test_loss_that_is_not_finite_stops_and_names_the_files(
     run = ToyRun(tmp_path, interval=0, loss=NanAt(iteration))
     with pytest.raises(engines.NonFiniteLossError) as error:
         run.run()
-    drawn = [make_items()[index]["image"] for index, _ in run.loader.order.batch(iteration - 1)]
+    drawn = [make_items()[index]["image"] for index, *_ in run.loader.order.batch(iteration - 1)]
     for words in (f"iteration {iteration}", "loss nan", *drawn, checkpoints_of(tmp_path)[-1].name):
         assert words in str(error.value)
     assert read_checkpoint(checkpoints_of(tmp_path)[-1])["trainer"]["iteration"] == iteration - 1

@@ -1,7 +1,8 @@
-"""What MONAI's supervised engines lack for pre-training: two views as input and several named loss terms."""
+"""Pre-training with MONAI's engines: two views as input, several named loss terms, gradient accumulation."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from monai.engines import PrepareBatch, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ..losses import partner_accuracy
-from .accumulation import accumulation_options
 
 TERMS_KEY = "terms"
 
@@ -68,7 +69,7 @@ class PretrainingTrainer(SupervisedTrainer):
     detached, for handlers to log. Everything else, the iteration itself included, is the parent's.
 
     ``decollate`` is off by default: outputs hold 2B views while the batch holds B items, so they cannot be split
-    into items. ``accumulation_steps`` batches make one step.
+    into items.
 
     Raises:
         KeyError: the loss function's dictionary has no ``"loss"``.
@@ -79,11 +80,10 @@ class PretrainingTrainer(SupervisedTrainer):
         *args: Any,
         loss_function: Callable[..., Mapping[str, Tensor]],
         decollate: bool = False,
-        accumulation_steps: int = 1,
         **kwargs: Any,
     ) -> None:
         self.term_function = loss_function
-        kwargs |= accumulation_options(accumulation_steps)
+        kwargs.setdefault("iteration_update", accumulate)
         super().__init__(*args, loss_function=self._total_loss, decollate=decollate, **kwargs)
 
     def _total_loss(self, prediction: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
@@ -92,6 +92,24 @@ class PretrainingTrainer(SupervisedTrainer):
             raise KeyError(f"the loss function returned {sorted(terms)}, without the total 'loss' to minimise")
         self.state.output[TERMS_KEY] = {name: value.detach() for name, value in terms.items()}
         return terms["loss"]
+
+
+def accumulate(engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+    """``iteration_update`` that has the processes exchange gradients once a step, not once a batch.
+
+    The iteration is MONAI's. It runs the backward pass of every batch under ``DistributedDataParallel``, which
+    averages the gradients over the processes each time; all but the last time before a step that is in vain. The very
+    first backward pass of a static graph does it all the same, since in it the graph is recorded.
+    """
+    network, length, done = engine.network, engine.state.epoch_length, engine.state.iteration
+    if length is not None:
+        done = (done - 1) % length + 1
+    steps_now = done % engine.accumulation_steps == 0 or done == length
+    wait = isinstance(network, DistributedDataParallel) and not steps_now
+    if wait and network.static_graph and not network._static_graph_delay_allreduce_enqueued:
+        wait = False
+    with network.no_sync() if wait else contextlib.nullcontext():
+        return engine._iteration(engine, batch)
 
 
 class LossTerms:

@@ -1,0 +1,326 @@
+"""What a run tells while it trains: log lines, a progress bar, TensorBoard, and its loss curves as CSV and PNG."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import ignite.distributed as idist
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import StatsHandler
+from monai.utils import optional_import
+from torch import Tensor
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from .data_order import explain_worker
+from .files import atomic_write
+from .trainer import TERMS_KEY, term_values
+
+SummaryWriter, _ = optional_import("torch.utils.tensorboard", name="SummaryWriter")
+
+_MEANING = {
+    "density": "the two streams are told apart completely and the term has no gradient left; lower the learning rate, "
+    "let both streams share one attention stack, or change the weight of the term",
+    "contrastive": "every pair looks alike to the network, which is collapse or chance; lower the learning rate, "
+    "enlarge the batch, or check that the views are not empty",
+}
+
+
+class StatsLogger(StatsHandler):
+    """MONAI's ``StatsHandler``, which logs terms and metrics, without its traceback in the log for every error."""
+
+    def exception_raised(self, _engine: Engine, e: Exception) -> Any:
+        """Pass the error on; the caller reports it."""
+        raise (explain_worker(e) if isinstance(e, RuntimeError) else e) from e.__cause__
+
+
+class TrainingProgress:
+    """Progress bar over all iterations of all epochs, with the loss and the estimated time left.
+
+    Ignite's own ``ProgressBar`` starts anew each epoch and so cannot say when a run will end.
+
+    Args:
+        tqdm_kwargs: further arguments of ``tqdm.tqdm`` (``disable``, ``mininterval``, ``file``, ...).
+    """
+
+    def __init__(self, **tqdm_kwargs: Any) -> None:
+        self.tqdm_kwargs = {"desc": "training", "unit": "step", "mininterval": 1.0, **tqdm_kwargs}
+        self.bar: tqdm | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer; the first process alone shows a bar."""
+        if idist.get_rank() == 0:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+            engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.close)
+
+    def __call__(self, engine: Engine) -> None:
+        state = engine.state
+        if self.bar is None:  # a resumed run starts at its iteration: the estimate rests on this process alone
+            total = state.max_epochs * state.epoch_length if state.epoch_length else None
+            self.bar = tqdm(total=total, initial=state.iteration - 1, **self.tqdm_kwargs)
+        loss = term_values(state.output).get("loss", math.nan)
+        self.bar.set_postfix_str(f"epoch {state.epoch}/{state.max_epochs}, loss {loss:.4f}", refresh=False)
+        self.bar.update()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class SaturationWarner:
+    """Warn when the mean of a loss term over the last iterations lies at the term's upper bound.
+
+    The density term cannot exceed ln 2 and the contrastive one is ln(2B - 1) when all B pairs look alike (Eq. 3 of
+    the paper; the normalised temperature-scaled cross-entropy). Either value for long means saturation or collapse.
+
+    Args:
+        bounds: gives the bounds by name for a batch size, as ``PretrainingLoss.bounds`` does.
+        window: number of iterations the mean is taken over; no warning comes before that many.
+        tolerance: relative distance to the bound that still counts as sitting on it.
+
+    Each term's value relative to its bound joins the logged terms as ``<term>_of_bound``; attach this handler before
+    those that log. The warning is given once for each term and again only after the term has left its bound in between.
+    ``saturated`` holds the names of the terms at their bounds now.
+    """
+
+    def __init__(self, bounds: Callable[[int], Mapping[str, float]], window: int = 50, tolerance: float = 0.01) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1 iteration, got {window}")
+        self.bounds = bounds
+        self.window = window
+        self.tolerance = tolerance
+        self.saturated: set[str] = set()
+        self._history: dict[str, deque[float]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        terms = engine.state.output[TERMS_KEY]
+        for name, bound in self.bounds(engine.state.output["image"].shape[0]).items():
+            # one pair alone has no negatives: its contrastive loss is 0 = ln 1 whatever the network does
+            if name not in terms or bound <= 0:
+                continue
+            terms[f"{name}_of_bound"] = torch.as_tensor(float(terms[name]) / bound)
+            history = self._history.setdefault(name, deque(maxlen=self.window))
+            history.append(float(terms[name]))
+            mean = sum(history) / len(history)
+            if len(history) < self.window or mean < (1 - self.tolerance) * bound:
+                self.saturated.discard(name)
+            elif name not in self.saturated:
+                self.saturated.add(name)
+                engine.logger.warning(
+                    f"iteration {engine.state.iteration}: the {name} loss was {mean:.4f} on average over the last "
+                    f"{self.window} iterations, at its bound of {bound:.4f}: {_MEANING.get(name, 'it is saturated')}"
+                )
+
+
+class LossCurves:
+    """Keep every scalar of every iteration in ``losses.csv`` and draw them in ``losses.png`` when the run ends.
+
+    With an evaluator, the metrics of each validation go to ``validation.csv`` and into the picture. A resumed run
+    goes on in the same files, from which the rows after its checkpoint are dropped.
+
+    Args:
+        run_dir: folder for the files.
+        optimizer: adds the learning rate of the step, as ``lr``.
+        evaluator: whose metrics belong to the picture.
+        bounds: gives the value at which a term is saturated, drawn as a dashed line; called with the batch size.
+        draw_every: also draw the picture every so many epochs; 0 for only at the end.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        optimizer: Optimizer | None = None,
+        evaluator: Engine | None = None,
+        bounds: Callable[[int], Mapping[str, float]] | None = None,
+        draw_every: int = 10,
+    ) -> None:
+        self.table = Path(run_dir) / "losses.csv"
+        self.validation_table = Path(run_dir) / "validation.csv"
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self.bounds = bounds
+        self.draw_every = draw_every
+        self._files: dict[Path, TextIO] = {}
+        self._columns: dict[Path, list[str]] = {}
+        self._rate = math.nan
+        self._bounds: dict[str, float] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        if idist.get_rank() != 0:
+            return
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._remember_rate)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._finish)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._validated, engine)
+
+    def _start(self, engine: Engine) -> None:
+        for path in (self.table, self.validation_table):
+            _drop_rows_after(path, engine.state.iteration)
+
+    def _remember_rate(self, engine: Engine) -> None:
+        # before the step: a scheduler may already have moved on when the iteration is complete
+        if self.optimizer is not None:
+            self._rate = self.optimizer.param_groups[0]["lr"]
+
+    def _iteration(self, engine: Engine) -> None:
+        output, state = engine.state.output, engine.state
+        rate = {} if self.optimizer is None else {"lr": self._rate}
+        self._append(self.table, {"iteration": state.iteration, "epoch": state.epoch, **term_values(output), **rate})
+        if self.bounds is not None and not self._bounds:
+            batch_size = output["image"].shape[0] if isinstance(output, Mapping) else len(output)
+            self._bounds = dict(self.bounds(batch_size))
+
+    def _validated(self, evaluator: Engine, trainer: Engine) -> None:
+        numbers = {n: v for n, v in evaluator.state.metrics.items() if isinstance(v, int | float) or _is_scalar(v)}
+        state = trainer.state
+        self._append(self.validation_table, {"iteration": state.iteration, "epoch": state.epoch, **numbers})
+
+    def _epoch(self, engine: Engine) -> None:
+        if self.draw_every and engine.state.epoch % self.draw_every == 0:
+            self.draw()
+
+    def _finish(self, engine: Engine) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files = {}
+        self.draw()
+
+    def _append(self, path: Path, row: Mapping[str, Any]) -> None:
+        if path not in self._files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            header = _lines(path)[:1]
+            # a table that an earlier version began keeps its columns
+            self._columns[path] = header[0].split(",") if header else list(row)
+            self._files[path] = open(path, "a", newline="", buffering=1, encoding="utf-8")
+            if not header:
+                csv.writer(self._files[path]).writerow(row)
+        values = [_text(float(row.get(column, math.nan))) for column in self._columns[path]]
+        try:
+            csv.writer(self._files[path]).writerow(values)
+        except OSError as error:  # which does not say of what file
+            raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+
+    def draw(self) -> None:
+        """Draw ``losses.png`` from the tables."""
+        draw_curves(self.table, self.validation_table, self.table.with_name("losses.png"), self._bounds)
+
+
+def draw_curves(
+    training: str | Path, validation: str | Path, path: str | Path, bounds: Mapping[str, float] | None = None
+) -> None:
+    """Draw one panel for each scalar: every iteration faint, a running mean over it, validation as points.
+
+    A metric that only the validation has, such as ``val_mean_dice``, gets a panel of its own.
+
+    Args:
+        training: table of the iterations, CSV.
+        validation: table of the validations. A table that is not there is left out.
+        path: PNG to write.
+        bounds: of the terms, drawn as dashed lines.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:  # an optional package: the tables stand without the picture
+        return
+
+    steps, held_out = _read_table(training), _read_table(validation)
+    names = list(steps.columns) + [name for name in held_out if name.removeprefix("val_") not in steps]
+    skip = ("iteration", "epoch")
+    names = [name for name in names if name not in skip and not name.endswith(("_weighted", "_of_bound"))]
+    if not names:
+        return
+    width = min(3, len(names))
+    height = math.ceil(len(names) / width)
+    figure = Figure(figsize=(4.2 * width, 2.8 * height), layout="tight")
+    axes = figure.subplots(height, width, squeeze=False).flat
+    for name, axis in zip(names, axes, strict=False):
+        if name in steps:
+            mean = steps[name].rolling(max(1, len(steps) // 20), min_periods=1).mean()
+            axis.plot(steps["iteration"], steps[name], color="tab:blue", alpha=0.25, linewidth=0.8)
+            axis.plot(steps["iteration"], mean, color="tab:blue", label="training")
+        metric = name if name not in steps else f"val_{name}"
+        if metric in held_out:
+            points = held_out["iteration"], held_out[metric]
+            axis.plot(*points, "o-", color="tab:orange", markersize=3, label="validation")
+        if bounds and name in bounds:
+            axis.axhline(bounds[name], color="grey", linestyle="--", linewidth=0.8, label="bound")
+        axis.set(title=name, xlabel="iteration")
+        axis.legend(fontsize="x-small", frameon=False)
+    for axis in axes:  # what is left of the grid
+        axis.axis("off")
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def summary_writer(log_dir: str | Path) -> Any:
+    """A ``SummaryWriter`` to give to all of MONAI's TensorBoard handlers; it writes in the first process alone."""
+    return SummaryWriter(log_dir=str(log_dir)) if idist.get_rank() == 0 else _SilentWriter()
+
+
+class _SilentWriter:
+    """Takes every call of a ``SummaryWriter`` and writes nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: None
+
+
+def middle_slices(*volumes: Tensor) -> tuple[Tensor, ...]:
+    """The middle plane along the last axis of volumes (B, C, D, H, W): images (B, C, D, H), for TensorBoard."""
+    return tuple(volume[..., volume.shape[-1] // 2].float() for volume in volumes)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
+def _drop_rows_after(path: Path, iteration: int) -> None:
+    """Cut a table back to ``iteration``, whole or not at all; lines that are damaged or cut short go too."""
+    header, *rows = _lines(path) or [""]
+    if header and iteration and not header.startswith("iteration,"):
+        aside = path.replace(path.with_name(path.name + ".damaged"))
+        logging.getLogger(__name__).warning(f"{path} is no table of this run: kept as {aside}, begun anew")
+        return
+    pairs = [(row, row.partition(",")[0]) for row in rows if row.count(",") == header.count(",")]
+    kept = [row for row, number in pairs if number.isdecimal() and int(number) <= iteration]
+    if not kept:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_write(path) as file:
+        file.write("\r\n".join([header, *kept, ""]))
+
+
+def _read_table(path: str | Path) -> pd.DataFrame:
+    """Numbers of a table; empty if there is no file. Lines that are damaged or cut short are left out."""
+    if not Path(path).is_file():
+        return pd.DataFrame()
+    table = pd.read_csv(path, on_bad_lines="skip", encoding_errors="replace")
+    return table.apply(pd.to_numeric, errors="coerce").dropna(how="all")
+
+
+def _is_scalar(value: Any) -> bool:
+    return hasattr(value, "numel") and value.numel() == 1
+
+
+def _text(value: float) -> str:
+    """Shortest text that reads back as the very same number; counts without a decimal point."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))

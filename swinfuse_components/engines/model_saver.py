@@ -1,0 +1,61 @@
+"""Handler that saves the weights of the best or the last model of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from torch import nn
+
+from .files import atomic_save
+
+
+class ModelSaver:
+    """Save the network's weights, ``{"model": state_dict}``: the best of the validation, or the last.
+
+    The file is replaced atomically, by the first process only. With :class:`RunCheckpoint` the best metric survives
+    a resume, so a worse model never replaces a better one (MONAI's ``CheckpointSaver`` forgets it). A file that an
+    earlier run left is kept beside the best model as ``<name>.previous``, ``<name>.previous.2`` and so on.
+
+    Args:
+        path: the file.
+        model: the network; plain, not its distributed or compiled wrapper.
+        when: ``"best"``, as a handler of an evaluator: whenever its key metric is a new best. ``"last"``, as a handler
+            of a trainer: at its end.
+    """
+
+    def __init__(self, path: str | Path, model: nn.Module, when: str = "best") -> None:
+        if when not in ("best", "last"):
+            raise ValueError(f"when must be 'best' or 'last', got {when!r}")
+        self.path = Path(path)
+        self.model = model
+        self.when = when
+        self._first_of_run = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator (best) or a trainer (last)."""
+        if self.when == "last":
+            engine.add_event_handler(Events.COMPLETED, self._save)
+        else:
+            engine.add_event_handler(Events.STARTED, self._started)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_best)
+
+    def _started(self, engine: Engine) -> None:
+        self._first_of_run = engine.state.best_metric_epoch == -1
+
+    def _save_if_best(self, engine: Engine) -> None:
+        if engine.state.best_metric_epoch != engine.state.epoch:
+            return
+        if self._first_of_run and self.path.exists() and idist.get_rank() == 0:
+            aside = self.path.with_name(self.path.name + ".previous")
+            number = 2
+            while aside.exists():
+                aside = self.path.with_name(f"{self.path.name}.previous.{number}")
+                number += 1
+            self.path.replace(aside)
+        self._save(engine)
+
+    def _save(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            atomic_save({"model": self.model.state_dict()}, self.path)

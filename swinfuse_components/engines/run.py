@@ -1,0 +1,211 @@
+"""Start of a run: short errors, the configuration's check, determinism, the run's folder."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from filelock import FileLock, Timeout
+from monai.bundle import ConfigWorkflow
+from monai.utils import set_determinism
+
+from .configuration import callers, check_configuration, running_configuration
+from .files import remove_temporary_files
+from .guards import stop_signals
+from .run_folder import refuse_used_folder
+
+MAY_CHANGE = frozenset(
+    "resume extend max_epochs dataset_dir fold_file run_dir checkpoint_dir output_dir bundle_root device distributed "
+    "network batch_size num_workers cache_rate cache_num train::dataset validate val_interval checkpoint_interval "
+    "log_interval use_checkpoint sw_batch_size data_policy check_contents init_checkpoint pretrained_checkpoint "
+    "swin_unetr_checkpoint imports initialize run training checking finalize".split()
+)
+"""What a resumed run may set otherwise. The data list, the joined batch and the number of epochs have checks of their
+own where the state is restored."""
+
+_LIBRARY = Path(__file__).resolve().parents[1]
+# raised on purpose, with a message that says what was found and expected
+_EXPLAINED = (OSError, ValueError, RuntimeError)
+# what the system refuses, wherever it happens: a full disk, a limit, a folder that is read-only or not the user's
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_locks: dict[Path, FileLock] = {}
+
+
+def start_run(
+    run_dir: str | Path | None = None, *, seed: int = 0, resume: bool = False, distributed: bool = False
+) -> None:
+    """Begin what a configuration is run for; the one line of its ``initialize``.
+
+    From now on errors of the user's are one sentence. The configuration is checked (:func:`check_configuration`), with
+    ``distributed`` the processes that ``torchrun`` started are joined, and the random generators are seeded. A
+    training also gives its ``run_dir``: the folder is locked, and a run that may not begin in it is refused before
+    any data are read. Signals to stop end the process with exit code 75 from here on. Nothing is written but the lock;
+    with the run id ``checking`` not even that.
+
+    Args:
+        run_dir: of a training; None for everything else.
+        seed: of the first process; each other one adds its rank.
+        resume: go on with the run in ``run_dir``.
+        distributed: this is one of several processes, named by ``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``.
+
+    Raises:
+        ValueError: the configuration has errors, or ``resume`` with settings other than those the run was begun with.
+        FileExistsError: ``run_dir`` holds checkpoints, and ``resume`` is off.
+        RuntimeError: another process works in ``run_dir``.
+        OSError: ``run_dir`` cannot be made or written to.
+    """
+    short_errors()
+    if running_configuration() is not None:
+        check_configuration()
+    if distributed:
+        _join_processes()
+    set_determinism(seed + idist.get_rank())
+    workflow = next(callers(ConfigWorkflow), None)
+    if run_dir is None or (workflow is not None and workflow.run_id == "checking"):
+        return
+    stop_signals.install()
+    if not str(run_dir).strip():
+        raise ValueError("run_dir is empty: expected the folder of the run")
+    directory = Path(run_dir).resolve()
+    if idist.get_rank() == 0:
+        lock_run_dir(directory)
+        remove_temporary_files(directory)
+        refuse_used_folder(directory, resume)
+        if resume:
+            _refuse_other_settings(directory)
+
+
+def lock_run_dir(run_dir: str | Path) -> None:
+    """Claim a run's folder for this process until it ends; the system lets go of it however the process ends.
+
+    Raises:
+        RuntimeError: another process works in the folder.
+        OSError: the folder cannot be made or written to.
+    """
+    directory = Path(run_dir).resolve()
+    if directory in _locks:
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RuntimeError(
+            f"another process is running in {directory} (it holds {directory / '.lock'}): wait for its end, or give "
+            "this run a folder of its own with '--run_dir'"
+        ) from error
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write to the run's folder {directory}: {error.strerror}") from error
+    _locks[directory] = lock
+    atexit.register(lock.release)
+
+
+def short_errors() -> None:
+    """From now on, end with one message where the library refused what it was given.
+
+    An error counts as explained if the library itself raised it, or if the system refused a file. Anything else keeps
+    its traceback, and so does everything if the environment variable ``SWINFUSE_TRACEBACK`` is set.
+    """
+    if not os.environ.get("SWINFUSE_TRACEBACK"):
+        sys.excepthook = _report
+
+
+def explanation(error: BaseException) -> str | None:
+    """The message of the error in a chain of causes that the library raised on purpose, or the system; else None.
+
+    MONAI wraps what happens inside a configuration in "Failed to evaluate ..." and transforms in "applying
+    transform ...": the first explained error from the outside is the one to show.
+    """
+    component: re.Match[str] | None = None
+    current: BaseException | None = error
+    while current is not None:
+        frames = traceback.extract_tb(current.__traceback__)
+        if isinstance(current, _EXPLAINED) and frames and Path(frames[-1].filename).resolve().is_relative_to(_LIBRARY):
+            return str(current)
+        if isinstance(current, OSError) and current.errno in _REFUSED:
+            return f"{current.strerror}: {current.filename or 'a file of this run'}"
+        if isinstance(current, ValueError) and component:  # PyTorch's or MONAI's constructor refuses a setting
+            return f"{component.group(1)} refuses its settings: {current}"
+        component = component or re.match(r"Failed to instantiate component '([^']+)'", str(current))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def lost_process(error: BaseException) -> str | None:
+    """What to say when an exchange between processes failed, which mostly means that another one died; else None.
+
+    Gloo finds out at once, NCCL within the time limit of the process group (10 minutes unless
+    ``init_process_group`` is given another); ``torchrun`` ends the other processes of a machine itself.
+    """
+    current: BaseException | None = error
+    while current is not None:
+        text = str(current)
+        lost = isinstance(current, torch.distributed.DistError) or "gloo" in text or "Connection closed by peer" in text
+        if isinstance(current, RuntimeError) and lost:
+            found = text.partition("\n")[0].partition(". ")[0]
+            return (
+                f"rank {idist.get_rank()} of {idist.get_world_size()} lost another process of this run ({found}). "
+                "Look for the first error among all ranks; then start all of them again, with '--resume True'"
+            )
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    message = explanation(error) or lost_process(error)
+    if message is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print(f"error: {message}\n(SWINFUSE_TRACEBACK=1 shows where)", file=sys.stderr)
+
+
+def _join_processes() -> None:
+    """Start the process group; the first process alone logs at level INFO."""
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    idist.sync()  # together: the first question for the rank is a collective operation
+    logging.getLogger().setLevel(logging.INFO if idist.get_rank() == 0 else logging.WARNING)
+
+
+def _refuse_other_settings(directory: Path) -> None:
+    path, ours = directory / "configuration.json", running_configuration()
+    if ours is None or not path.is_file():
+        return
+    try:
+        theirs = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): it holds the settings to resume with") from error
+    changes = list(_changes(theirs, json.loads(json.dumps(ours, default=str))))
+    if changes:
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise ValueError(
+            f"the run in {directory} was begun with other settings: {'; '.join(changes[:5])}{more}. Resume it with "
+            f"the same settings ('--config_file {path}'), or start a new run from its weights in another folder"
+        )
+
+
+def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:
+    if place in MAY_CHANGE or place.startswith("_"):
+        return
+    if isinstance(old, dict) and isinstance(new, dict) and old.get("_target_") == new.get("_target_"):
+        for key in old | new if place else old.keys() & new.keys():
+            yield from _changes(old.get(key, "not set"), new.get(key, "not set"), f"{place}::{key}" if place else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and place.count("::"):
+        for number, (one, other) in enumerate(zip(old, new)):
+            yield from _changes(one, other, f"{place}::{number}")
+    elif old != new:
+        yield f"{place} was {str(old)[:80]}, is {str(new)[:80]}"
