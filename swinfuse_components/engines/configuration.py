@@ -112,6 +112,8 @@ def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]
     kind = _kind(value)
     allowed = kinds | ({"number", "nothing"} if "whole number" in kinds and "number" in kinds else set())
     allowed |= {"whole number"} if "number" in kinds else set()
+    # MONAI takes structures in place of names (norm_name) and of one another; a number for each axis for one number
+    allowed |= {"list", "dictionary"} if kinds & {"text", "list", "dictionary"} else set()
     allowed |= {"list"} if key in _PER_AXIS else set()
     if not open_ended and kind not in allowed:
         yield f"{key} is {value!r}, a {kind}: expected a {' or '.join(sorted(kinds))} such as {literal[0]!r}"
