@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,31 +11,16 @@ import torch
 from monai.transforms import LoadImage, Resize
 from skimage.filters import threshold_otsu
 
-from ..data import same_patients
-from .targets import Case, Target
+from ..data import load_fold, read_task, same_patients, split_folds
+from .targets import Case, Source, file_state
 
 
-class Baseline:
+class Baseline(Source):
     """A row of the table without a network. Subclasses say in ``mask`` which voxels they call foreground.
 
     A baseline has no classes: it stands for the union of the foreground, and with mapped classes it calls its mask each
     of them in turn, which is the most generous reading.
     """
-
-    name = "baseline"
-    trained_on = "-"
-    views: Sequence[str] = ("image",)
-    classes: Mapping[str, int] | None = None
-    training_patients: frozenset[str] = frozenset()
-    keeps_predictions = False
-
-    def fingerprint(self) -> str:
-        """A text that changes when the answers would."""
-        return self.name
-
-    def problems(self, target: Target) -> list[str]:
-        """Reasons why this row cannot be computed for a target: none."""
-        return []
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         """Foreground of an image of shape (D, H, W), as booleans of that shape."""
@@ -99,7 +85,7 @@ class MeanTrainingMask(Baseline):
 
     def fingerprint(self) -> str:
         """Name, box and the files averaged."""
-        return f"{self.name} {self.size} {sorted(str(i['label']) for i in self.items)}"
+        return f"{self.name} {self.size} {file_state(sorted(str(i['label']) for i in self.items))}"
 
     def box(self) -> np.ndarray:
         """The mask in the common box; computed once."""
@@ -119,3 +105,23 @@ class MeanTrainingMask(Baseline):
         """The box's mask stretched to the shape of ``image``."""
         box = torch.as_tensor(self.box(), dtype=torch.float32)[None]
         return np.asarray(Resize(image.shape, mode="trilinear")(box))[0] > 0.5
+
+
+def mean_masks(
+    datasets: Iterable[str | Path], *, fold: int | None = None, num_folds: int = 5, split_seed: int = 0
+) -> list[MeanTrainingMask]:
+    """The baseline of the average training mask for each of several Decathlon tasks.
+
+    Args:
+        datasets: folders of the tasks whose training masks are averaged.
+        fold: the fold that is held out, as in fine-tuning; None means the first, as there.
+        num_folds: of the split.
+        split_seed: of the split.
+    """
+    return [
+        MeanTrainingMask(
+            load_fold(split_folds(items, num_folds, seed=split_seed), fold or 0, "training"),
+            name=f"mean training mask of {task.name}",
+        )
+        for task, items in map(read_task, datasets)
+    ]

@@ -21,9 +21,8 @@ from filelock import FileLock, Timeout
 from ..data import same_patients
 from ..engines.files import atomic_write
 from .scores import score_case
-from .sources import Source
 from .tables import COLUMNS, KEY, csv_text, read_cases, write_csv
-from .targets import Case, Target, case_name
+from .targets import Case, Source, Target, case_name
 
 logger = logging.getLogger(__name__)
 

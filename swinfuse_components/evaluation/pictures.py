@@ -18,9 +18,8 @@ from ..visualization.plots import curves, scatter
 from ..visualization.slices import CasePicture, attention_overlay, side_by_side
 from .features import attention_records, cka_by_stage, density_records, gate_volume, paired_crops, pooled_pairs
 from .features import tsne_records as tsne
-from .folders import model_source, read_model
 from .matrix import prediction_path
-from .sources import NetworkSource
+from .models import NetworkSource, model_source, read_model
 from .tables import read_cases, row_name, write_csv
 from .targets import Target, case_name
 

@@ -14,8 +14,9 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 
-from ..data import get_modality, same_patients
+from ..data import get_modality, load_fold, load_folds, read_task, same_patients, split_folds
 from ..data.checks import check_image
+from ..data.paths import volume_stem
 from ..data.volumes import Volume, grid_difference
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,7 @@ class Case(NamedTuple):
 
 def case_name(item: Mapping[str, Any]) -> str:
     """Name of a case: its label's file name without extensions; nnU-Net names its predictions so."""
-    name = Path(str(item["label"])).name
-    for suffix in (".nii.gz", ".nii", ".nrrd", ".mha"):
-        if name.endswith(suffix):
-            return name[: -len(suffix)]
-    return Path(name).stem
+    return volume_stem(str(item["label"]))
 
 
 def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | None = None) -> np.ndarray:
@@ -80,6 +77,29 @@ def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | 
     return whole.astype(np.int16)
 
 
+class Source:
+    """A row of the matrix: a network, a folder of predictions or a trivial baseline."""
+
+    name = ""
+    trained_on = "-"
+    views: Sequence[str] = ("image",)
+    classes: Mapping[str, int] | None = None
+    training_patients: frozenset[str] = frozenset()
+    keeps_predictions = False
+
+    def fingerprint(self) -> str:
+        """A text that changes when the answers would."""
+        return self.name
+
+    def problems(self, target: Target) -> list[str]:
+        """Reasons why this row cannot be computed for a target; empty if it can."""
+        return []
+
+    def predict(self, case: Case, view: str = "image") -> np.ndarray:
+        """Labels (D, H, W) on the grid of the case."""
+        raise NotImplementedError
+
+
 class Target:
     """A data set to test on.
 
@@ -106,13 +126,10 @@ class Target:
         channels: Sequence[str] = ("image",),
         channel: str | int | None = None,
     ) -> None:
-        self.name, self.modality, self.items = name, modality, [dict(item) for item in items]
+        self.name, self.items = name, [dict(item) for item in items]
         self.classes = None if classes is None else {str(k): int(v) for k, v in classes.items()}
         self.channels = [str(c) for c in channels]
-        try:
-            self.modality = get_modality(modality).name
-        except ValueError as error:
-            raise ValueError(f"target {name}: {error}") from error
+        self.modality = get_modality(modality).name
         if not self.items:
             raise ValueError(f"target {name}: the data list is empty")
         for item in self.items:
@@ -152,11 +169,7 @@ class Target:
         """Files of an item with their sizes and times: a text that changes when a file is replaced."""
         image = item["image"]
         files = [*(image if isinstance(image, (list, tuple)) else [image]), item["label"]]
-        parts = []
-        for file in files:
-            stat = os.stat(file) if os.path.exists(file) else None
-            parts.append(f"{file}:{stat.st_size}:{stat.st_mtime_ns}" if stat else f"{file}:missing")
-        return "|".join(parts)
+        return f"{self.modality} {file_state(files)}"
 
     def check(self, items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """Read every case, before anything is computed: those that cannot be scored, and why.
@@ -195,3 +208,61 @@ class Target:
             raise ValueError("the image holds values that are not finite")
         spacing = tuple(float(s) for s in volume.pixdim)
         return Case(case_name(item), volume, truth, spacing, self.modality, self.name)
+
+
+def file_state(files: Iterable[str | Path]) -> str:
+    """Names, sizes and times of files: changes when one is replaced."""
+    stats = [(file, os.stat(file) if os.path.exists(file) else None) for file in files]
+    return "|".join(f"{file}:{stat.st_size}:{stat.st_mtime_ns}" if stat else f"{file}:missing" for file, stat in stats)
+
+
+def read_target(
+    dataset_dir: str | Path,
+    *,
+    name: str | None = None,
+    channel: str | int | None = None,
+    modality: str | None = None,
+    patient_pattern: str | None = None,
+    fold: int | None = None,
+    num_folds: int = 5,
+    split_seed: int = 0,
+    fold_file: str | None = None,
+    limit: int | None = None,
+) -> Target:
+    """A column from a folder in any labelled layout, see :func:`~swinfuse_components.data.read_task`.
+
+    Args:
+        dataset_dir: the folder.
+        name: of the column; by default the task's name.
+        channel: what a model with one channel is shown of several, see
+            :class:`~swinfuse_components.evaluation.targets.Target`. One of one needs no choice.
+        modality: where the data set does not tell.
+        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
+        fold: test on this fold alone, split as the fine-tuning bundles split; None takes every case.
+        num_folds: of the split.
+        split_seed: of the split.
+        fold_file: JSON with the folds, in place of the seeded split.
+        limit: at most so many cases, evenly spaced in the list.
+    """
+    task, items = read_task(Path(dataset_dir).expanduser(), modality=modality, patient_pattern=patient_pattern)
+    classes = {text: value for value, text in task.labels.items() if value != 0}
+    if fold_file is not None:
+        items = load_folds(fold_file, root=task.dataset_dir, channels=task.channels)
+    if fold is not None:
+        items = load_fold(items if fold_file else split_folds(items, num_folds, seed=split_seed), fold, "validation")
+    if limit is not None and limit < len(items):
+        items = [items[round(i * (len(items) - 1) / max(limit - 1, 1))] for i in range(limit)]
+    shown = None if task.in_channels == 1 else channel
+    name = name or task.name
+    return Target(name, items, modality=task.modality, classes=classes, channels=task.channels, channel=shown)
+
+
+def read_targets(
+    datasets: str | Path | Mapping[str, Any] | Iterable[str | Path | Mapping[str, Any]], **options: Any
+) -> list[Target]:
+    """Columns from folders: a folder, several, or dictionaries ``{"dataset_dir": folder, "channel": "T2", …}``."""
+    entries = [datasets] if isinstance(datasets, (str, Path, Mapping)) else list(datasets)
+    return [
+        read_target(**{**options, **entry}) if isinstance(entry, Mapping) else read_target(entry, **options)
+        for entry in entries
+    ]

@@ -209,6 +209,21 @@ def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
     return {name: [int(value)] for value, name in description["labels"].items() if int(value) != 0}
 
 
+def labels_of_regions(masks: torch.Tensor, regions: Mapping[str, Sequence[int]]) -> torch.Tensor:
+    """One label map (1, D, H, W) from a mask for each region (C, D, H, W), in the order of ``regions``.
+
+    Regions of fewer values lie over those of more; each is painted with its own value, the first that no region over it
+    has: whole tumour 2, core 1, enhancing tumour 4 for BraTS.
+    """
+    labels, values = torch.zeros_like(masks[:1], dtype=torch.int16), list(regions.values())
+    order = sorted(range(len(values)), key=lambda place: -len(values[place]))
+    for rank, place in enumerate(order):
+        above = {value for other in order[rank + 1 :] for value in values[other]}
+        own = [value for value in values[place] if value not in above] or list(values[place])
+        labels[masks[place : place + 1] > 0] = own[0]
+    return labels
+
+
 def patients_of(items: Iterable[Mapping[str, Any]]) -> list[str]:
     """Sorted patients of a data list; an item without one is known by the name of its (first) image."""
     patients = set()

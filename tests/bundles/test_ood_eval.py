@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow, run
 
 from swinfuse_components.data import assign_folds
 
-from ..models import write_model
+from ..models import BRATS, write_model
 
 SHAPE = (32, 30, 24)
 PATIENTS = [f"p{n}" for n in range(4)]
@@ -125,6 +125,17 @@ def test_inference_writes_a_label_map_on_the_grid_of_the_image(
     run(run_id="run", config_file=config, overlap=0.0, **options)
     written = nib.load(next(tmp_path.glob("*.nii.gz")))
     assert written.shape == SHAPE and np.allclose(written.affine, nib.load(image).affine, atol=1e-4)
+
+
+def test_inference_takes_a_model_of_overlapping_regions(repository: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "brats", **BRATS)
+    volumes = np.random.default_rng(0).uniform(size=(*SHAPE, 4)).astype(np.float32)
+    nib.save(nib.Nifti1Image(volumes, np.diag([1.5, 1.5, 2.0, 1.0])), tmp_path / "p1.nii.gz")
+    config = str(repository / "bundles/ood_eval/configs/inference.json")
+    options = {"model_dir": str(model), "dataset_dir": str(tmp_path / "p1.nii.gz"), "output_dir": str(tmp_path / "out")}
+    run(run_id="run", config_file=config, overlap=0.0, **options)
+    written = nib.load(next((tmp_path / "out").glob("*.nii.gz")))
+    assert written.shape == SHAPE and set(np.unique(np.asarray(written.dataobj))) <= {0, 1, 2, 4}
 
 
 def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers import SimpleInferer
-from monai.transforms import EnsureTyped
+from monai.transforms import Compose, EnsureTyped
 
-from swinfuse_components.evaluation.sources import NetworkSource
+from swinfuse_components.evaluation.models import NetworkSource
 from swinfuse_components.evaluation.targets import Target
+from swinfuse_components.finetuning import GENERIC_DESCRIPTION
 
 SHAPE = (18, 20, 16)
 
@@ -60,15 +61,20 @@ def target(items: list[dict]) -> Target:
 
 @pytest.fixture()
 def make_source(tmp_path: Path) -> Callable[..., NetworkSource]:
-    def make(name: str = "Threshold", level: float = 0.45, **options: object) -> NetworkSource:
+    def make(
+        name: str = "Threshold",
+        level: float = 0.45,
+        *,
+        preprocessing: tuple = (),
+        training_patients: tuple = (),
+        **options: object,
+    ) -> NetworkSource:
         checkpoint = tmp_path / f"{name}.pt"
         torch.save({"model": Threshold(level).state_dict()}, checkpoint)
-        settings: dict = {
-            "trained_on": "CT boxes",
-            "preprocessing": [EnsureTyped("image")],
-            "classes": {"box": 1},
-            **options,
-        }
-        return NetworkSource(name, network=Threshold(0.0), checkpoint=checkpoint, inferer=SimpleInferer(), **settings)
+        described = {"name": "CT boxes", "labels": {"0": "background", "1": "box"}}
+        parts = {"network": Threshold(0.0), "inferer": SimpleInferer()}
+        parts["preprocessing"] = Compose(list(preprocessing) or [EnsureTyped("image")])
+        description = {**GENERIC_DESCRIPTION, **described, "training_patients": list(training_patients)}
+        return NetworkSource(description, checkpoint, name=name, **parts, **options)
 
     return make

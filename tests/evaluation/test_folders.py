@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from swinfuse_components.evaluation.folders import model_source, model_sources, read_model, read_target, unseen
-from swinfuse_components.evaluation.sources import PredictionFiles
+from swinfuse_components.evaluation.models import PredictionFiles, model_source, model_sources, read_model, unseen
+from swinfuse_components.evaluation.targets import read_target
+from swinfuse_components.finetuning import labels_of_regions
 
-from ..models import DESCRIPTION, write_model
+from ..models import BRATS, DESCRIPTION, write_model
 
 SARCOMA: dict[str, Any] = {
     "name": "SarcomaCT",
@@ -86,3 +88,20 @@ def test_patients_that_no_model_saw(model: Path) -> None:
     assert unseen(items, {"m": model}) == [{"patient": "STS_002"}]
     with pytest.raises(ValueError, match="every patient"):
         unseen(items[:1], {"m": model})
+
+
+def test_patients_of_the_pretraining_count_as_seen(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "run", **{**SARCOMA, "pretraining_patients": ["STS_003_ct"]})
+    assert model_source(model).training_patients >= {"STS_001", "STS_003"}
+    items = [{"patient": "STS_003"}, {"patient": "STS_002"}]
+    assert unseen(items, {"m": model}) == [{"patient": "STS_002"}]
+
+
+def test_nested_regions_become_the_labels_of_brats(tmp_path: Path, swinfuse_data: Path) -> None:
+    source = model_source(write_model(tmp_path / "run", **BRATS), overlap=0.0)
+    target = read_target(swinfuse_data / "BraTS21_like", limit=1)
+    assert source.problems(target) == [] and source.classes["enhancing tumour"] == 4
+    masks = torch.zeros(3, 1, 1, 4)  # TC, WT, ET
+    masks[1, ..., :3] = masks[0, ..., :2] = masks[2, ..., :1] = 1
+    assert labels_of_regions(masks, BRATS["regions"]).flatten().tolist() == [4, 1, 2, 0]
+    assert set(np.unique(source.predict(target.load(target.items[0])))) <= {0, 1, 2, 4}

@@ -6,10 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from swinfuse_components.evaluation.folders import read_target
 from swinfuse_components.evaluation.matrix import OutOfDistributionMatrix
-from swinfuse_components.evaluation.sources import PredictionFiles
-from swinfuse_components.evaluation.targets import Target
+from swinfuse_components.evaluation.models import PredictionFiles
+from swinfuse_components.evaluation.targets import Target, read_target
 
 
 def change(path: str, values, affine=None) -> None:

@@ -1,0 +1,290 @@
+"""Rows of the matrix: fine-tuned networks, and predictions that another program has written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer, SlidingWindowInferer
+from monai.transforms import Compose, Invertd, KeepLargestConnectedComponent
+
+from ..checkpoints import read_weights, sha256
+from ..data import same_patients
+from ..finetuning import (
+    AdaptingInferer,
+    build_network,
+    build_preprocessing,
+    labels_of_regions,
+    read_description,
+    regions_of,
+)
+from ..transforms import VIEWS
+from .targets import Case, Source, Target, case_name, file_state, read_labels
+
+
+class NetworkSource(Source):
+    """A fine-tuned network: what its ``model.json`` describes, with the weights of its checkpoint.
+
+    Args:
+        description: see :func:`~swinfuse_components.finetuning.read_description`.
+        checkpoint: file with its weights; every weight has to fit. None keeps the network as it is (a random one).
+        name: the model's name, a part of the cell; by default the description's ``model_name``, else SwinFUSE, or Swin
+            UNETR where the description has ``dim: none``.
+        views: what it is shown at test time, of :data:`~swinfuse_components.transforms.VIEWS`.
+        native: scale every target as the training modality, not as its own.
+        overlap: of the sliding windows.
+        sw_batch_size: windows to run at once.
+        match_histogram: match every image to the histogram of the training images, which the description holds; None:
+            where it holds one.
+        largest_component: label values of which only the largest connected component is kept; None: those of the
+            description.
+        adapt_rounds: steps of adaptation to each scan, see :class:`~swinfuse_components.finetuning.AdaptingInferer`.
+        device: where the network runs.
+        network: in place of the description's.
+        preprocessing: in place of the description's, see :func:`~swinfuse_components.finetuning.build_preprocessing`.
+        inferer: in place of sliding windows.
+
+    Raises:
+        ValueError: if a view does not exist, or a histogram is to be matched that is not there.
+    """
+
+    keeps_predictions = True
+
+    def __init__(
+        self,
+        description: Mapping[str, Any],
+        checkpoint: str | Path | None,
+        *,
+        name: str | None = None,
+        views: Sequence[str] = ("image",),
+        native: bool = False,
+        overlap: float = 0.5,
+        sw_batch_size: int = 1,
+        match_histogram: bool | None = None,
+        largest_component: Sequence[int] | None = None,
+        adapt_rounds: int = 0,
+        device: str | torch.device = "cpu",
+        network: torch.nn.Module | None = None,
+        preprocessing: Compose | None = None,
+        inferer: Inferer | None = None,
+    ) -> None:
+        default = "Swin UNETR" if description["dim"] == "none" else "SwinFUSE"
+        self.name = name or str(description.get("model_name") or default)
+        unknown = [view for view in views if view not in VIEWS]
+        if unknown or not views:
+            raise ValueError(f"{self.name}: views {unknown} do not exist, expected some of {sorted(VIEWS)}")
+        if match_histogram and not description["histogram"]:
+            raise ValueError(
+                f"{self.name}: match_histogram, but its model.json has no histogram of the training images"
+            )
+        self.description, self.checkpoint, self.views = dict(description), checkpoint, tuple(views)
+        if match_histogram is False:
+            self.description["histogram"] = None
+        if largest_component is not None:
+            self.description["largest_component"] = list(largest_component)
+        self.trained_on, self.native, self.device = str(description["name"]), native, torch.device(device)
+        self.classes = {text: int(value) for value, text in description["labels"].items() if int(value) != 0}
+        known = (*description["training_patients"], *description["pretraining_patients"])
+        self.training_patients = frozenset(same_patients(known))
+        self.network = network or build_network(description)
+        # each item says its own modality
+        self.preprocessing = preprocessing or build_preprocessing({**self.description, "modality": None}, load=False)
+        self.inverter = Invertd("pred", self.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
+        roi_size = description["roi_size"]
+        self.inferer = inferer or SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
+        if adapt_rounds:
+            self.inferer = AdaptingInferer(self.inferer, roi_size, rounds=adapt_rounds)
+        self._settings = {"overlap": overlap, "native": native, "adapt_rounds": adapt_rounds}
+        self._loaded = False
+
+    def load(self) -> None:
+        """Load the checkpoint, once, with every weight at its place.
+
+        Raises:
+            ValueError: if it cannot be read safely, or a weight is missing, left over or of another shape.
+        """
+        if self._loaded:
+            return
+        if self.checkpoint is not None:
+            try:
+                self.network.load_state_dict(read_weights(self.checkpoint))
+            except RuntimeError as error:
+                reason = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
+                raise ValueError(f"{self.checkpoint} does not fit the network: {reason}") from error
+        self.network.to(self.device).eval()
+        self._loaded = True
+
+    def fingerprint(self) -> str:
+        """Description, settings, and the checkpoint's hash."""
+        weights = None if self.checkpoint is None else sha256(self.checkpoint)
+        return json.dumps([self.name, self.description, self._settings, weights], sort_keys=True, default=str)
+
+    def problems(self, target: Target) -> list[str]:
+        """Whether the checkpoint fits, and the channels."""
+        found, takes, who = [], len(self.description["channels"]), f"model {self.name} ({self.trained_on})"
+        try:
+            self.load()
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            found.append(f"{who}: {' '.join(str(error).split())}")
+        for view in target.views:
+            seen = target.seen_channels(view)
+            if seen != takes:
+                shows = f"target {view} shows {seen} of {target.channels}: choose with the target's 'channel'"
+                found.append(f"{who} takes {takes} channel(s), {shows}")
+        return found
+
+    @torch.no_grad()
+    def predict(self, case: Case, view: str = "image") -> np.ndarray:
+        """Labels (D, H, W) on the grid of the case: preprocess, infer, bring the probabilities back, decide."""
+        modality = self.description["modality"] if self.native else case.modality
+        item: dict[str, Any] = dict(self.preprocessing({"image": case.image, "modality": modality}))
+        shown = torch.as_tensor(VIEWS[view](item["image"]))[None].to(self.device)
+        logits = self.inferer(shown, self.network)[0].float().cpu()
+        if self.description["sigmoid"]:
+            masks = self.restore(item, torch.sigmoid(logits)) > 0.5
+            return np.asarray(labels_of_regions(masks, regions_of(self.description))[0]).astype(np.uint8)
+        labels = self.restore(item, torch.softmax(logits, 0)).argmax(0, keepdim=True)
+        if self.description["largest_component"]:
+            labels = KeepLargestConnectedComponent(self.description["largest_component"])(labels)
+        return np.asarray(labels[0]).astype(np.uint8)
+
+    def restore(self, item: Mapping[str, Any], prepared: torch.Tensor) -> torch.Tensor:
+        """Bring an array (C, D, H, W) on the grid of a prepared item back to the grid of the case."""
+        restored = self.inverter({**item, "pred": MetaTensor(torch.as_tensor(prepared), meta=item["image"].meta)})
+        return torch.as_tensor(restored["pred"])
+
+
+class PredictionFiles(Source):
+    """Predictions written by another program, nnU-Net's for instance: one label map per case, named as the label.
+
+    Args:
+        name: the model's name.
+        trained_on: the data set it was trained on.
+        folder: where the predictions lie: ``<folder>/<target>/<case>.nii.gz``, or ``<folder>/<case>.nii.gz`` if there
+            is no folder of the target's name. A case without a file is reported and left out.
+        classes: label value by name, background left out.
+        training_patients: patients trained on, for the check against leaks.
+    """
+
+    keeps_predictions = True
+
+    def __init__(
+        self,
+        name: str,
+        trained_on: str,
+        folder: str | Path,
+        *,
+        classes: Mapping[str, int] | None = None,
+        training_patients: Iterable[str] = (),
+    ) -> None:
+        self.name, self.trained_on, self.folder = name, trained_on, Path(folder)
+        self.classes = None if classes is None else {str(k): int(v) for k, v in classes.items()}
+        self.training_patients = frozenset(same_patients(training_patients))
+
+    def fingerprint(self) -> str:
+        """Names, sizes and times of the files."""
+        return f"{self.name} {self.trained_on} {file_state(sorted(self.folder.rglob('*.nii*')))}"
+
+    def _file(self, target: str, case: str) -> Path:
+        inner = self.folder / target
+        return (inner if inner.is_dir() else self.folder) / f"{case}.nii.gz"
+
+    def problems(self, target: Target) -> list[str]:
+        """Whether there is at least one of the target's cases, and one column only."""
+        files = [self._file(target.name, case_name(item)) for item in target.items]
+        if not any(file.is_file() for file in files):
+            return [f"model {self.name}: no prediction of target {target.name} is there, such as {files[0]}"]
+        if len(target.views) > 1:
+            return [f"model {self.name}: predictions as files cannot be told apart by the channels of {target.name}"]
+        return []
+
+    def predict(self, case: Case, view: str = "image") -> np.ndarray:
+        """Read the label map of the case.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is not on the case's grid, or holds fractions.
+        """
+        file = self._file(case.target, case.name)
+        if not file.is_file():
+            raise FileNotFoundError(f"no prediction {file}")
+        return read_labels(file, case.image).astype(np.uint8)
+
+
+def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Checkpoint and description of a fine-tuned model.
+
+    Args:
+        folder: the run's folder with ``model.pt`` and ``model.json``, or a checkpoint with ``model.json`` beside it.
+
+    Raises:
+        FileNotFoundError: if one of the two is missing.
+        ValueError: if the description is not JSON or lacks a key.
+    """
+    path = Path(folder).expanduser()
+    checkpoint = path / "model.pt" if path.is_dir() else path
+    description = checkpoint.parent / "model.json"
+    for file, what in ((checkpoint, "checkpoint"), (description, "description of the model")):
+        if not file.is_file():
+            raise FileNotFoundError(f"no {what} {file}: expected a folder with model.pt and model.json")
+    return checkpoint, read_description([description])
+
+
+def model_source(folder: str | Path, *, random_weights: bool = False, **options: Any) -> NetworkSource:
+    """A row from the folder of a fine-tuned model.
+
+    Args:
+        folder: see :func:`read_model`.
+        random_weights: leave out the checkpoint, for a control.
+        options: of :class:`NetworkSource`; keys of the description (``spacing``, ``ct_window``, …) replace its values.
+    """
+    checkpoint, description = read_model(folder)
+    rules = ("largest_component", "name")  # keys of both: what the evaluation says, not the description
+    changes = {key: options.pop(key) for key in list(options) if key in description and key not in rules}
+    return NetworkSource({**description, **changes}, None if random_weights else checkpoint, **options)
+
+
+def model_sources(
+    models: str | Path | Sequence[str | Path] | Mapping[str, Any], **options: Any
+) -> list[NetworkSource | PredictionFiles]:
+    """Rows from folders.
+
+    Args:
+        models: a folder, several, or ``{name: folder or folders}``. Instead of a folder a dictionary may stand:
+            ``{"predictions": folder, "trained_on": name, "classes": {name: value}}`` for label maps that another
+            program has written, or ``{"folder": folder, …}`` with options of its own.
+        options: see :func:`model_source`.
+    """
+    named: list[tuple[str | None, Any]] = []
+    if isinstance(models, Mapping):
+        for key, entry in models.items():
+            named += [(str(key), e) for e in (entry if isinstance(entry, (list, tuple)) else [entry])]
+    else:
+        named = [(None, e) for e in ([models] if isinstance(models, (str, Path)) else models)]
+    sources: list[NetworkSource | PredictionFiles] = []
+    for name, entry in named:
+        own = dict(entry) if isinstance(entry, Mapping) else {"folder": entry}
+        if "predictions" in own:
+            sources.append(PredictionFiles(name or "predictions", folder=own.pop("predictions"), **own))
+        else:
+            sources.append(model_source(own.pop("folder"), **{**options, "name": name, **own}))
+    return sources
+
+
+def unseen(items: Iterable[Mapping[str, Any]], models: Mapping[str, str | Path]) -> list[Mapping[str, Any]]:
+    """Items of patients that none of the models was trained or pre-trained on.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    described = [read_model(folder)[1] for folder in models.values()]
+    seen = same_patients(p for d in described for p in (*d["training_patients"], *d["pretraining_patients"]))
+    left = [item for item in items if not same_patients([item["patient"]]) & seen]
+    if not left:
+        raise ValueError(f"every patient of the data set was trained on by one of {sorted(models)}")
+    return left
