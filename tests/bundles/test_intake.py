@@ -12,7 +12,8 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from swinfuse_components.data import describe_task
-from swinfuse_components.evaluation import model_source, read_target
+from swinfuse_components.evaluation.models import model_source
+from swinfuse_components.evaluation.targets import read_target
 
 from ..data.test_dicom_seg import hd, write_series
 from ..models import write_model
