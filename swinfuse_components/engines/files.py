@@ -62,6 +62,11 @@ def atomic_save(content: Any, path: str | Path) -> None:
         file.write(buffer.getbuffer())
 
 
+def csv_cell(cell: Any) -> Any:
+    """A cell for a CSV file: text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{cell}" if isinstance(cell, str) and re.match(r"[=+\-@\t\r].", cell) else cell
+
+
 def remove_temporary_files(folder: str | Path) -> None:
     """Remove what interrupted calls of :func:`atomic_write` left; nobody else may be writing into the folder."""
     for path in Path(folder).glob(".*.tmp"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..engines.files import csv_cell
 from .paper import paper_column
 from .tables import markdown
 
@@ -108,7 +109,7 @@ def folds_table(records: Sequence[Mapping[str, Any]], *, paper: bool = True, all
 def folds_csv(rows: pd.DataFrame) -> str:
     """One line for each task and model."""
     columns = ["task", "model", "source", "dice_percent", "standard_deviation", "folds", "cases"]
-    return rows[columns].to_csv(index=False, float_format="%.4f")
+    return rows[columns].map(csv_cell).to_csv(index=False, float_format="%.4f")
 
 
 def folds_markdown(rows: pd.DataFrame) -> str:

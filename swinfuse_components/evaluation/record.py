@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.transforms import LoadImage
 
-from ..engines.files import atomic_write
+from ..engines.files import atomic_write, csv_cell
 from .scores import EMPTY_RULE, score_case, score_masks
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,8 @@ def write_evaluation(
         writer = csv.writer(file)
         writer.writerow(["patient", "image", *(f"{metric} {region}" for metric, region in names)])
         for case in record["cases"]:
-            writer.writerow([case["patient"], case["image"], *(case[metric][region] for metric, region in names)])
+            row = [case["patient"], case["image"], *(case[metric][region] for metric, region in names)]
+            writer.writerow(map(csv_cell, row))
     return record
 
 

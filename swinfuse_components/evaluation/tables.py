@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..engines.files import atomic_write
+from ..engines.files import atomic_write, csv_cell
 from .paper import TARGETS, paper_table2
 from .scores import EMPTY_RULE
 from .statistics import holm, paired_test, summarize
@@ -36,18 +36,13 @@ a CT task (rows), tested on an MRI task (columns). (?) row label taken from the 
 prose contradicts the cell: it gives 0.16/0.26 for Pancreas to Prostate, and 0.27 as the largest gain."""
 
 
-def _quoted(cell: Any) -> Any:
-    """Text that a spreadsheet would take for a formula, with an apostrophe before it; anything else as it is."""
-    return f"'{cell}" if isinstance(cell, str) and re.match(r"[=+\-@\t\r].", cell) else cell
-
-
 def _unquoted(text: str) -> str:
     return text[1:] if re.match(r"'[=+\-@\t\r].", text) else text
 
 
 def csv_text(table: pd.DataFrame, *, header: bool = True) -> str:
     """A table as CSV; no text in it is a formula to a spreadsheet."""
-    return table.map(_quoted).to_csv(header=header, index=False, na_rep="nan")
+    return table.map(csv_cell).to_csv(header=header, index=False, na_rep="nan")
 
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:

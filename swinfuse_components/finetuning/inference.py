@@ -15,6 +15,8 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from ..engines.files import atomic_write, csv_cell
+
 __all__ = ["FlipAveragingInferer", "VolumeTable"]
 
 
@@ -81,8 +83,7 @@ class VolumeTable:
 
     def write(self) -> None:
         """Write the collected rows."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as stream:
+        with atomic_write(self.path) as stream:
             writer = csv.writer(stream)
-            writer.writerow(["image", *(f"{name} (ml)" for name in self.labels.values())])
-            writer.writerows(self.rows)
+            header = ["image", *(f"{name} (ml)" for name in self.labels.values())]
+            writer.writerows([csv_cell(cell) for cell in row] for row in (header, *self.rows))

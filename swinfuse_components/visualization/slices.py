@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..engines.files import atomic_write
+from ..engines.files import atomic_write, csv_cell
 from .plots import FONT_SIZE, class_colour, new_figure, save_figure
 
 #: the axis that a plane cuts in a right-anterior-superior volume, and the letters at its left and right
@@ -223,5 +223,5 @@ def _finish(figure: Figure, classes: Mapping[str, int], records: Sequence[Mappin
     figure.legend(handles=patches, loc="outside lower center", **style)
     written = save_figure(figure, path)
     with atomic_write(written.with_suffix(".csv")) as file:
-        pd.DataFrame(records).to_csv(file, index=False)
+        pd.DataFrame(records).map(csv_cell).to_csv(file, index=False)
     return written

@@ -150,3 +150,11 @@ def test_label_maps_in_files_are_scored_on_their_grid(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(truth, np.eye(4)), tmp_path / "elsewhere.nii.gz")
     with pytest.raises(ValueError, match="axes"):
         score_label_maps(tmp_path / "elsewhere.nii.gz", tmp_path / "truth.nii.gz", REGIONS)
+
+
+def test_names_are_no_formulas_to_a_spreadsheet(tmp_path: Path) -> None:
+    record(tmp_path, "=1+1", 0, ["+p"], [0.5])
+    with open(tmp_path / "=1+1/0/cases.csv", encoding="utf-8") as stream:
+        assert next(csv.DictReader(stream))["patient"] == "'+p"
+    (line, *_) = csv.DictReader(folds_csv(folds_table(read_evaluations([tmp_path]))).splitlines())
+    assert (line["model"], line["cases"], line["dice_percent"]) == ("'=1+1", "1", "37.5000")
