@@ -80,7 +80,7 @@ def check_configuration() -> None:
     findings = [
         f"{key} is the text '{value}': write {_NOT_PYTHON[value.lower()]}"
         for key, value in _leaves(content)
-        if isinstance(value, str) and value.lower() in _NOT_PYTHON
+        if _is_not_python(value)
     ]
     workflow = next(callers(ConfigWorkflow), None)
     if workflow is not None:
@@ -110,8 +110,7 @@ def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]
     kinds = {_kind(each) for each in literal}
     open_ended = "nothing" in kinds or not kinds
     kind = _kind(value)
-    allowed = kinds | ({"number", "nothing"} if "whole number" in kinds and "number" in kinds else set())
-    allowed |= {"whole number"} if "number" in kinds else set()
+    allowed = kinds | ({"whole number"} if "number" in kinds else set())
     # MONAI takes structures in place of names (norm_name) and of one another; a number for each axis for one number
     allowed |= {"list", "dictionary"} if kinds & {"text", "list", "dictionary"} else set()
     allowed |= {"list"} if key in _PER_AXIS else set()
@@ -127,9 +126,10 @@ def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]
 
 def _kind(value: Any) -> str:
     names = {bool: "truth value", int: "whole number", float: "number", str: "text", dict: "dictionary"}
-    return (
-        "nothing" if value is None else "list" if isinstance(value, list | tuple) else names.get(type(value), "value")
-    )
+    names[type(None)] = "nothing"
+    if isinstance(value, list | tuple):
+        return "list"
+    return names.get(type(value), "value")
 
 
 def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

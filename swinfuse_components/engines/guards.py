@@ -90,9 +90,10 @@ class RunGuard:
     It has to be the first of a trainer's handlers.
 
     Args:
-        run_dir, objects, data_loader, evaluator, interval, keep, resume, extend: see :class:`RunCheckpoint`. A MONAI
-            ``EarlyStopHandler`` among ``objects`` is attached to ``evaluator`` and told of the trainer.
+        checkpoint: arguments of :class:`RunCheckpoint`. A MONAI ``EarlyStopHandler`` among its ``objects`` is attached
+            to its ``evaluator`` and told of the trainer.
         records: what else to write into ``run_dir`` as JSON, by file name.
+        options: likewise of :class:`RunCheckpoint`.
 
     Raises:
         NonFiniteLossError: (during the run) as above.
@@ -100,19 +101,8 @@ class RunGuard:
         ValueError, OSError: as :class:`RunCheckpoint`.
     """
 
-    def __init__(
-        self,
-        run_dir: str | Path,
-        objects: Mapping[str, Any],
-        data_loader: Any = None,
-        evaluator: Engine | None = None,
-        interval: int = 0,
-        keep: int = 2,
-        resume: bool = False,
-        extend: bool = False,
-        records: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.checkpoint = RunCheckpoint(run_dir, objects, data_loader, evaluator, interval, keep, resume, extend)
+    def __init__(self, *checkpoint: Any, records: Mapping[str, Any] | None = None, **options: Any) -> None:
+        self.checkpoint = RunCheckpoint(*checkpoint, **options)
         self.records = dict(records or {})
         if (configuration := running_configuration()) is not None:
             self.records["configuration.json"] = configuration

@@ -241,7 +241,7 @@ def draw_curves(
     except ImportError:  # an optional package: the tables stand without the picture
         return
 
-    steps, held_out = _read_table(training), _read_table(validation)
+    steps, held_out = read_table(training), read_table(validation)
     names = list(steps.columns) + [name for name in held_out if name.removeprefix("val_") not in steps]
     skip = ("iteration", "epoch")
     names = [name for name in names if name not in skip and not name.endswith(("_weighted", "_of_bound"))]
@@ -309,9 +309,9 @@ def _drop_rows_after(path: Path, iteration: int) -> None:
         file.write("\r\n".join([header, *kept, ""]))
 
 
-def _read_table(path: str | Path) -> pd.DataFrame:
-    """Numbers of a table; empty if there is no file. Lines that are damaged or cut short are left out."""
-    if not Path(path).is_file():
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Numbers of a run's table; empty if there is none. Lines that are damaged or cut short are left out."""
+    if not Path(path).is_file() or not Path(path).stat().st_size:
         return pd.DataFrame()
     table = pd.read_csv(path, on_bad_lines="skip", encoding_errors="replace")
     return table.apply(pd.to_numeric, errors="coerce").dropna(how="all")

@@ -129,8 +129,7 @@ def explanation(error: BaseException) -> str | None:
     transform ...": the first explained error from the outside is the one to show.
     """
     component: re.Match[str] | None = None
-    current: BaseException | None = error
-    while current is not None:
+    for current in _causes(error):
         frames = traceback.extract_tb(current.__traceback__)
         if isinstance(current, _EXPLAINED) and frames and Path(frames[-1].filename).resolve().is_relative_to(_LIBRARY):
             return str(current)
@@ -139,7 +138,6 @@ def explanation(error: BaseException) -> str | None:
         if isinstance(current, ValueError) and component:  # PyTorch's or MONAI's constructor refuses a setting
             return f"{component.group(1)} refuses its settings: {current}"
         component = component or re.match(r"Failed to instantiate component '([^']+)'", str(current))
-        current = current.__cause__ or current.__context__
     return None
 
 
@@ -149,8 +147,7 @@ def lost_process(error: BaseException) -> str | None:
     Gloo finds out at once, NCCL within the time limit of the process group (10 minutes unless
     ``init_process_group`` is given another); ``torchrun`` ends the other processes of a machine itself.
     """
-    current: BaseException | None = error
-    while current is not None:
+    for current in _causes(error):
         text = str(current)
         lost = isinstance(current, torch.distributed.DistError) or "gloo" in text or "Connection closed by peer" in text
         if isinstance(current, RuntimeError) and lost:
@@ -159,8 +156,15 @@ def lost_process(error: BaseException) -> str | None:
                 f"rank {idist.get_rank()} of {idist.get_world_size()} lost another process of this run ({found}). "
                 "Look for the first error among all ranks; then start all of them again, with '--resume True'"
             )
-        current = current.__cause__ or current.__context__
     return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what lies behind it, from the outside in."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

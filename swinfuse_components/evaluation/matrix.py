@@ -135,10 +135,10 @@ class OutOfDistributionMatrix:
 
     def _run(self, path: Path) -> pd.DataFrame:
         wanted = {
-            (source.name, source.trained_on, view, column, case_name(item)): self._fingerprint(source, target, item)
+            _key(planned, item): self._fingerprint(planned[0], target, item)
             for target in self.targets
             for item in target.items
-            for source, column, view in self._plan(target, item)
+            for planned in self._plan(target, item)
         }
         rows = read_cases(path).drop_duplicates([*KEY, "label"], keep="last")
         keys = list(rows[KEY].itertuples(index=False, name=None))
@@ -235,7 +235,7 @@ class OutOfDistributionMatrix:
             except Exception as error:  # one model's trouble must not cost the others their results
                 fail(column, f"{source.name} ({source.trained_on})", error)
                 continue
-            key = (source.name, source.trained_on, view, column, name)
+            key = _key((source, column, view), item)
             if self.keep_predictions and source.keeps_predictions:
                 self._save(labels, case, prediction_path(self.output_dir, *key))
             seconds, mark = time.perf_counter() - start, self._fingerprint(source, target, item)

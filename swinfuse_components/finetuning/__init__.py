@@ -9,7 +9,6 @@ from .description import (
     patients_of,
     read_description,
     regions_of,
-    write_description,
 )
 from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
@@ -40,5 +39,4 @@ __all__ = [
     "read_description",
     "regions_of",
     "require_unseen",
-    "write_description",
 ]

@@ -18,7 +18,6 @@ import torch
 from monai.transforms import Compose, CropForegroundd, EnsureTyped, Lambdad, LoadImaged, Orientationd, Spacingd
 
 from ..data import describe_task, get_modality
-from ..engines.files import atomic_write
 from ..networks import SwinFUSE
 from ..transforms import VIEWS, MatchHistogramd, ModalityIntensityd
 
@@ -60,7 +59,7 @@ def read_description(
     """Read the first of ``paths`` that exists; keys that it does not hold are taken from the defaults.
 
     Args:
-        paths: candidates in order of preference, each a ``model.json`` as :func:`write_description` writes it or a
+        paths: candidates in order of preference, each a ``model.json`` as a training writes it or a
             labelled data set, see :func:`~swinfuse_components.data.describe_task`.
         default: replaces keys of :data:`GENERIC_DESCRIPTION`.
         modality: of the images, where the data set does not tell it or they are of another than the model's.
@@ -103,22 +102,10 @@ def _facts(path: Path, modality: str | Mapping[str, Any] | None) -> dict[str, An
         "channels": list(task.channels),
         "labels": {str(value): name for value, name in task.labels.items()},
         "regions": task.regions or None,
-        "codes": task.codes or {},
+        "codes": task.codes,
         "spacing": None,  # not in the data set's files: see fingerprint()
         "ct_window": None,
     }
-
-
-def write_description(path: str | os.PathLike[str], description: Mapping[str, Any]) -> None:
-    """Write ``description`` as JSON, in one step.
-
-    Raises:
-        ValueError: if one of the keys that have to be known is missing.
-    """
-    target = Path(path)
-    _check(description, target)
-    with atomic_write(target) as file:
-        file.write(json.dumps(description, indent=2) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -128,14 +115,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected an object with 'modality', 'labels', …")
-    _check(content, path)
-    return content
-
-
-def _check(description: Mapping[str, Any], path: Path) -> None:
-    missing = [key for key in REQUIRED_KEYS if key not in description]
+    missing = [key for key in REQUIRED_KEYS if key not in content]
     if missing:
-        raise ValueError(f"{path}: missing {missing}, found {sorted(description)}")
+        raise ValueError(f"{path}: missing {missing}, found {sorted(content)}")
+    return content
 
 
 def build_network(description: Mapping[str, Any], **options: Any) -> SwinFUSE:

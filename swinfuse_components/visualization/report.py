@@ -15,6 +15,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from ..engines.files import atomic_write
+from ..engines.logs import read_table
 from .plots import curves
 from .slices import CasePicture, to_ras
 
@@ -88,12 +89,11 @@ def training_curves(heading: str, runs: Mapping[str, str | Path]) -> dict[str, A
     series: dict[str, dict[str, pd.Series]] = {}
     for run, folder in runs.items():
         for kind, file in (("training", "losses.csv"), ("validation", "validation.csv")):
-            path = Path(folder) / file
-            table = pd.read_csv(path, on_bad_lines="skip") if path.is_file() and path.stat().st_size else pd.DataFrame()
+            table = read_table(Path(folder) / file)
             x = next((name for name in ("iteration", "epoch") if name in table), None)
             if x is None:
                 continue
-            table = table.apply(pd.to_numeric, errors="coerce").dropna(subset=x).drop_duplicates(x, keep="last")
+            table = table.dropna(subset=x).drop_duplicates(x, keep="last")
             for name, values in table.set_index(x).dropna(axis=1, how="all").items():
                 if name not in ("epoch", "lr") and "_of_" not in name and not name.endswith("_weighted"):
                     series.setdefault(f"{kind}: {name}", {})[run] = values

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from swinfuse_components.engines.guards import write_record
 from swinfuse_components.finetuning import (
     GENERIC_DESCRIPTION,
     mirror_axes,
     patients_of,
     read_description,
     regions_of,
-    write_description,
 )
 
 TASK = {
@@ -22,7 +22,7 @@ TASK = {
 
 def test_a_written_description_is_read_back(tmp_path: Path) -> None:
     described = {**GENERIC_DESCRIPTION, "name": "liver", "spacing": [1.0, 1.0, 2.5], "extra": 3}
-    write_description(tmp_path / "a" / "model.json", described)
+    write_record(tmp_path / "a" / "model.json", described)
     assert read_description([tmp_path / "missing.json", tmp_path / "a" / "model.json"]) == described
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["model.json"], "no temporary file is left"
 

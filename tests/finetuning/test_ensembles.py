@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from swinfuse_components.engines.guards import write_record
 from swinfuse_components.finetuning import (
     GENERIC_DESCRIPTION,
     common_description,
     fingerprint,
     load_ensemble,
     require_unseen,
-    write_description,
 )
 
 
 def test_models_of_one_ensemble_must_agree_and_must_not_have_seen_the_data(tmp_path: Path) -> None:
     base = {**GENERIC_DESCRIPTION, "histogram": [[0.0, 1.0]], "largest_component": [1, 2]}
     for fold, patients in enumerate((["a", "b"], ["b", "c"])):
-        write_description(tmp_path / str(fold) / "model.json", {**base, "training_patients": patients})
+        write_record(tmp_path / str(fold) / "model.json", {**base, "training_patients": patients})
         base |= {"histogram": [[0.5, 0.5]], "largest_component": [2, 3]}
     shared = common_description([tmp_path / "0", tmp_path / "1"])
     assert shared["training_patients"] == ["a", "b", "c"]
@@ -29,7 +29,7 @@ def test_models_of_one_ensemble_must_agree_and_must_not_have_seen_the_data(tmp_p
     with pytest.raises(ValueError, match="1 of 2 patients .* c"):
         require_unseen(items, shared)
     assert require_unseen(items, shared, allow_seen=True) == items == require_unseen(items, {})
-    write_description(tmp_path / "1" / "model.json", {**base, "ct_window": [0, 1]})
+    write_record(tmp_path / "1" / "model.json", {**base, "ct_window": [0, 1]})
     with pytest.raises(ValueError, match="'ct_window'.*0, 1"):
         common_description([tmp_path / "0", tmp_path / "1"])
     with pytest.raises(FileNotFoundError, match="model.json"):
