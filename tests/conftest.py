@@ -1,7 +1,10 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from swinfuse_components.data.modalities import REGISTRY
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,12 @@ def swinfuse_data() -> Path:
     if not folder.is_dir():
         pytest.fail(f"SWINFUSE_DATA is {value}, which is no folder; unset it to skip the tests on real volumes")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_modalities() -> Iterator[None]:
+    """A modality that one test registers is not there for the next, in whatever order they run."""
+    before = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
