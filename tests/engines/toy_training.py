@@ -2,6 +2,7 @@
 
 import csv
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -201,6 +202,8 @@ def start(
 
     def child() -> None:
         torch.set_num_threads(1)
+        # as in the foreground: whoever starts the tests in the background may have them ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if in_child is not None:
             in_child()
         slow = Slow(seconds, steps)
