@@ -27,6 +27,8 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 
+from swinfuse_components.data import read_msd_task
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.csv"
 FOLDS = HERE / "splits" / "sarcoma.json"
@@ -227,8 +229,7 @@ class Runner:
         return {"dataset_dir": str(self.volumes / "MSD_like" / read_matrix()["tasks"][key]), **folds}
 
     def _column(self, key: str) -> str:
-        description = Path(self._data(key)["dataset_dir"]) / "dataset.json"
-        return yaml.safe_load(description.read_text(encoding="utf-8"))["name"]
+        return read_msd_task(self._data(key)["dataset_dir"]).name
 
 
 def run(

@@ -14,15 +14,7 @@ from pathlib import Path
 import fire
 import pandas as pd
 import torch
-from monai.transforms import (
-    CenterSpatialCropd,
-    Compose,
-    EnsureTyped,
-    LoadImaged,
-    Orientationd,
-    Spacingd,
-    SpatialPadd,
-)
+from monai.transforms import CenterSpatialCropd, Compose, SpatialPadd
 
 from swinfuse_components.data import synthrad_datalist
 from swinfuse_components.losses import (
@@ -32,7 +24,7 @@ from swinfuse_components.losses import (
     sample_tokens,
 )
 from swinfuse_components.networks import SwinFUSEEncoder, SwinFUSEPretrainer
-from swinfuse_components.transforms import ModalityIntensityd, RandCurve, RandInnerCutout, RandTwoViewsd
+from swinfuse_components.transforms import ModalityIntensityd, RandCurve, RandInnerCutout, RandTwoViewsd, load_on_grid
 
 KEYS = ["ct", "mr"]
 # what the paper leaves out of the layers of Psi
@@ -43,10 +35,7 @@ def crops(data_dir: str, pairs: int, edge: int = 64) -> tuple[torch.Tensor, torc
     """The middle of CT and MRI of each of some patients, (pairs, 1, edge, edge, edge) in [0, 1]."""
     transform = Compose(
         [
-            LoadImaged(KEYS, ensure_channel_first=True),
-            EnsureTyped(KEYS),
-            Orientationd(KEYS, axcodes="RAS", labels=None),
-            Spacingd(KEYS, pixdim=(3, 3, 3)),
+            *load_on_grid(KEYS, (3, 3, 3)),
             ModalityIntensityd(KEYS, modality=["ct", "mr"]),
             SpatialPadd(KEYS, (edge,) * 3),
             CenterSpatialCropd(KEYS, (edge,) * 3),

@@ -10,13 +10,15 @@ registered CT of the same patient above it. One network then answers two questio
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import fire
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImage, Orientation, ResampleToMatch, SaveImage, Spacing
+from monai.transforms import Compose, ResampleToMatch, SaveImage
 
 from swinfuse_components.data import msd_datalist, synthrad_datalist
+from swinfuse_components.transforms import load_on_grid
 
 TASKS = {"ct": "Task51_SarcomaCT", "mr": "Task52_SarcomaMR"}
 OTHER_ORGANS = ("Task50_HeadNeckCT", "Task04_Hippocampus")
@@ -25,14 +27,10 @@ BONE = 2
 BONE_THRESHOLD_HU = 250.0
 
 
-def _reader(spacing: float, mode: str) -> Compose:
-    return Compose(
-        [
-            LoadImage(ensure_channel_first=True, dtype="float32"),
-            Orientation(axcodes="RAS", labels=None),
-            Spacing(pixdim=(spacing,) * 3, mode=mode),
-        ]
-    )
+def _reader(spacing: float, is_label: bool = False) -> Callable[[str], MetaTensor]:
+    keys = {"images": [], "labels": ["volume"]} if is_label else {"images": ["volume"]}
+    read = Compose(load_on_grid(spacing=(spacing,) * 3, **keys))
+    return lambda path: read({"volume": path})["volume"]
 
 
 def _save(volume: MetaTensor, path: Path) -> None:
@@ -73,7 +71,7 @@ def prepare(data_dir: str, output_dir: str, spacing: float = 6.0) -> str:
         spacing: voxel size in millimetres along every axis.
     """
     source, target = Path(data_dir), Path(output_dir)
-    image, label = _reader(spacing, "bilinear"), _reader(spacing, "nearest")
+    image, label = _reader(spacing), _reader(spacing, is_label=True)
     pairs = {pair["patient"]: pair for pair in synthrad_datalist(source / "SynthRAD_like")}
     for modality, task in TASKS.items():
         items = msd_datalist(source / "MSD_like" / task)

@@ -13,7 +13,7 @@ from typing import Any
 
 import fire
 
-from swinfuse_components.data import load_folds, msd_datalist, split_folds
+from swinfuse_components.data import load_folds, read_task, split_folds
 from swinfuse_components.finetuning import read_description, regions_of
 from swinfuse_components.finetuning.nnunet import run_nnunet_fold
 
@@ -32,8 +32,8 @@ def main(
     if fold_file is not None:
         items = load_folds(fold_file, root=dataset_dir)
     else:
-        items = split_folds(msd_datalist(dataset_dir), num_folds, seed=split_seed)
-    task = read_description([f"{dataset_dir}/dataset.json"])
+        items = split_folds(read_task(dataset_dir)[1], num_folds, seed=split_seed)
+    task = read_description([dataset_dir])
     task["regions"] = regions or regions_of(task)
     record = run_nnunet_fold(items, fold, task, dataset_dir, work_dir, **options)
     print(f"{record['model']}, fold {fold}: {record['mean']}")

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from demo_cohort import make_demo_cohort
+from validate import data_sets
 
 from swinfuse_components.data import Task, msd_datalist, read_msd_task
 from swinfuse_components.evaluation.matrix import prediction_path
@@ -33,15 +34,16 @@ def cohort(output: str) -> None:
 def locate(data: str, ct: str = "", mr: str = "") -> None:
     """Print the SynthRAD folder, the CT task and the MRI task below a folder, one a line."""
     root = Path(data).resolve()
-    cases = sorted(path.parent for path in root.glob("**/ct.nii.gz") if (path.parent / "mr.nii.gz").is_file())
-    if not cases:
+    found = data_sets(root)
+    pretraining = [path for layout, path in found if layout == "synthrad"]
+    if not pretraining:
         sys.exit(f"error: {root}: found no folder with ct.nii.gz and mr.nii.gz, expected SynthRAD's layout")
-    tasks = [read_msd_task(path.parent) for path in sorted(root.glob("**/dataset.json"))]
+    tasks = [read_msd_task(path) for layout, path in found if layout == "msd"]
     pairs = [(a, b) for a in _wanted(tasks, "ct", ct) for b in _wanted(tasks, "mr", mr) if a.labels == b.labels]
     if not pairs:
-        found = ", ".join(f"{Path(task.dataset_dir).name} ({task.modality})" for task in tasks) or "none"
-        sys.exit(f"error: {root}: found the tasks {found}; expected one of CT and one of MRI with the same labels")
-    for path in (cases[0].parents[2], *(task.dataset_dir for task in pairs[0])):
+        named = ", ".join(f"{Path(task.dataset_dir).name} ({task.modality})" for task in tasks) or "none"
+        sys.exit(f"error: {root}: found the tasks {named}; expected one of CT and one of MRI with the same labels")
+    for path in (pretraining[0], *(task.dataset_dir for task in pairs[0])):
         print(path)
 
 

@@ -11,7 +11,7 @@ import sys
 
 import matplotlib
 import torch
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd, Spacingd
+from monai.transforms import Compose
 
 from swinfuse_components import transforms
 from swinfuse_components.transforms import RandConvolution, RandCurve, RandLabelCurves, RandRegionContrast
@@ -22,13 +22,9 @@ import matplotlib.pyplot as plt
 
 def main(image_path: str, label_path: str, output: str, draws: int = 4, seed: int = 2) -> None:
     """Write the picture: a row for each transform, a column for each draw."""
-    keys = ["image", "label"]
     read = Compose(
         [
-            LoadImaged(keys, image_only=True),
-            EnsureChannelFirstd(keys),
-            Orientationd(keys, "RAS", labels=None),
-            Spacingd(keys, (2, 2, 4), mode=["bilinear", "nearest"]),
+            *transforms.load_on_grid("image", (2, 2, 4), labels=["label"]),
             transforms.ModalityIntensityd("image", "ct", ct_window=(-125, 275)),
         ]
     )

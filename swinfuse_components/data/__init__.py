@@ -6,7 +6,7 @@ from .checks import DataListError, Finding, Kind, check_datalist, find_problems
 from .dicom_seg import SaveDicomSegmentationd
 from .folds import assign_folds, load_fold, load_folds, sampling_weights, save_folds
 from .folds import select_patients, split_folds, split_patients
-from .inputs import OutputNames, check_inputs, list_images, list_sequences
+from .inputs import OutputNames, check_inputs, list_images
 from .layouts import BRATS_CHANNELS, BRATS_LABELS, brats_datalist, synthrad_datalist
 from .mixture import describe_task, images_of_pairs, joint_datalist, layout_of, pairs_of, pretraining_items
 from .mixture import read_source, read_task

@@ -116,6 +116,10 @@ def _check_header(volume: Volume, channels: int, is_label: bool, rules: _Rules) 
         yield Kind.NO_ORIENTATION, "the header does not say its orientation (sform and qform code 0)"
     if spacing.min() < low or spacing.max() > high:
         yield Kind.UNUSUAL_SPACING, f"spacing {spacing.round(4).tolist()} mm, expected {low} to {high}"
+    apart = volume.distances
+    if apart.size and np.ptp(apart) > 0.1 * np.median(apart):
+        found = f"{apart.min():g} to {apart.max():g} mm"
+        yield Kind.UNUSUAL_SPACING, f"neighbouring slices are {found} apart: some are missing, or the spacing varies"
     region = (rules.roi_size,) * 3 if isinstance(rules.roi_size, int) else rules.roi_size
     if region is not None and not is_label and any(side < wanted for side, wanted in zip(shape, region)):
         yield Kind.SMALLER_THAN_REGION, f"shape {shape[:3]}, the region is {tuple(region)}"

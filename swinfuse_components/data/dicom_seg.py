@@ -17,7 +17,8 @@ from monai.transforms import MapTransform
 from monai.utils import optional_import
 
 from ..engines.files import atomic_write
-from .inputs import OutputNames, dicom_series
+from .dicom import dicom_series
+from .inputs import OutputNames
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells of every module that it copies
 

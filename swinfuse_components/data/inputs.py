@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .checks import DataListError, Kind, find_problems
+from .dicom import dicom_series
 from .layouts import brats_folders, find_sequence
 from .modalities import REGISTRY, get_modality, modality_of_word
 from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, volume_stem
@@ -25,52 +26,6 @@ _LABEL_NAME = re.compile(r"(.*[-_])?(seg|dseg|mask|masks|label|labels|segmentati
 _DICOM_MODALITIES = {"CT": "ct", "MR": "mr", "PT": "pet", "US": "us"}
 _MEANINGLESS = {Kind.MALFORMED_ITEM, Kind.MISSING_FILE, Kind.UNREADABLE, Kind.WRONG_DIMENSIONS}
 _MEANINGLESS |= {Kind.CHANNELS, Kind.CONSTANT, Kind.GRID}
-
-
-class Series(NamedTuple):
-    """A DICOM series: its UID, number, description, modality (``CT``, ``MR``, ``PT``, …) and files in order."""
-
-    uid: str
-    number: str
-    description: str
-    modality: str
-    files: list[str]
-
-
-def dicom_series(folder: Path) -> list[Series]:
-    """The series of images in a folder of DICOM files; empty if it holds none."""
-    if not _starts_as_dicom(folder):
-        return []
-    import itk  # only here: its import takes seconds
-
-    names = itk.GDCMSeriesFileNames.New()
-    names.GlobalWarningDisplayOff()  # a folder of contours or plans holds no series of images, and that is fine
-    names.SetUseSeriesDetails(True)
-    names.AddSeriesRestriction("0008|0021")  # as MONAI's reader has it
-    names.SetDirectory(str(folder))
-    found = []
-    for uid in names.GetSeriesUIDs():
-        files = list(names.GetFileNames(uid))
-        header = itk.GDCMImageIO.New()
-        header.SetFileName(files[0])
-        header.ReadImageInformation()
-        tags = header.GetMetaDataDictionary()
-        uid, number, text, kind = (
-            tags[tag].strip() if tags.HasKey(tag) else ""
-            for tag in ("0020|000e", "0020|0011", "0008|103e", "0008|0060")
-        )
-        found.append(Series(uid, number, text, kind, files))
-    return found
-
-
-def _starts_as_dicom(folder: Path) -> bool:
-    """Whether the first plain file of a folder is DICOM: ``DICM`` after a preamble of 128 bytes."""
-    first = next((f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")), None)
-    if first is None or is_volume(first):
-        return False
-    with first.open("rb") as stream:
-        stream.seek(128)
-        return stream.read(4) == b"DICM"
 
 
 def _chosen_series(folder: Path, series: str | None) -> Path:
@@ -96,15 +51,30 @@ def _chosen_series(folder: Path, series: str | None) -> Path:
     return target
 
 
-def find_images(root: Path, levels: int = 5) -> list[Path]:
+def find_images(root: Path, levels: int = 8) -> list[Path]:
     """Volumes and folders of DICOM slices below ``root``, sorted; label maps are passed over by their names."""
-    if _starts_as_dicom(root):
-        return [root] if dicom_series(root) else []
     found = [f for f in sorted(root.iterdir()) if is_volume(f) and not f.is_dir() and not _is_label(volume_stem(f))]
+    found += [root] if dicom_series(root) else []
     for folder in subfolders(root) if levels > 1 else []:
         if not _is_label(folder.name):
             found += find_images(folder, levels - 1)
     return found
+
+
+def _patients_of_series(found: Sequence[Path], patients: Sequence[str], root: Path) -> list[str]:
+    """``patients``, but series of one PatientID are one patient: the folder they share, or that bears the ID."""
+    names = list(patients)
+    same: dict[str, list[int]] = defaultdict(list)
+    for place, folder in enumerate(found):
+        if folder.is_dir() and (identity := dicom_series(folder)[0].patient):
+            same[identity].append(place)
+    for identity, places in same.items():
+        shared = Path(os.path.commonpath([found[place] for place in places]))
+        above = [p.name for p in (shared, *shared.parents) if p.is_relative_to(root) and p != root]
+        named = next((name for name in above if name == identity), above[0] if above and len(places) > 1 else "")
+        for place in places:
+            names[place] = named or names[places[0]]
+    return names
 
 
 def _is_label(name: str) -> bool:
@@ -131,21 +101,24 @@ def modality_of_file(path: Path, root: Path) -> str:
 def list_images(
     path: str | os.PathLike[str],
     *,
-    in_channels: int = 1,
+    channels: Sequence[str] = ("image",),
     series: str | None = None,
     patient_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Items ``{"image": file or DICOM folder, "patient": …}`` for a path as users have them.
+    """Items ``{"image": file, DICOM folder or a list of them, "patient": …}`` for a path as users have them.
 
     Args:
         path: one image file; a folder of one DICOM series; a folder with image files or DICOM folders at any depth
             (one folder a patient, BIDS); or a task folder with ``dataset.json``, of which ``imagesTs`` is taken.
-        in_channels: channels of the network; from 2 on, files ``<case>_0000``, ``<case>_0001``, … are one image.
+        channels: names of the network's channels, in order. From two on, the registered sequences of a patient are one
+            image: ``P1/P1_flair.nii.gz``, ``P1/P1_t1`` (a DICOM folder), … under the names of any BraTS; or
+            ``<case>_0000``, ``<case>_0001``, …
         series: which series to take from a DICOM folder with several: UID, number, description, or ``"largest"``.
         patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no image, or ``series`` does not choose one of several.
+        FileNotFoundError, ValueError: if there is no image, a patient lacks a sequence (all that is missing is named),
+            or ``series`` does not choose one of several.
 
     Example::
 
@@ -154,59 +127,35 @@ def list_images(
     root = existing_path(path, "image or")
     if root.is_dir() and (root / "dataset.json").is_file() and (root / "imagesTs").is_dir():
         root = root / "imagesTs"
+    items: list[dict[str, Any]] = []
+    missing = []
+    for folder in brats_folders(root, channels) if root.is_dir() and len(channels) > 1 else []:
+        sequences = {channel: find_sequence(folder, channel) for channel in channels}
+        missing += [f"{folder.name}_{channel} in {folder}" for channel, image in sequences.items() if image is None]
+        images = [_chosen_series(f, series) if f.is_dir() else f for f in sequences.values() if f is not None]
+        items.append({"image": [str(image) for image in images], "patient": patient_of(folder, patient_pattern)})
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} sequence(s) are missing: {', '.join(missing)}")
+    if items:
+        return items
     found = find_images(root) if root.is_dir() else [root]
     if not found:
         raise FileNotFoundError(
             f"'{root}' holds no image: expected {', '.join(VOLUME_SUFFIXES)} or folders of DICOM slices"
         )
     patients = patients_of_files([os.path.relpath(f, root.parent) for f in found], patient_pattern)
-    items: list[dict[str, Any]] = []
+    if patient_pattern is None:
+        patients = _patients_of_series(found, patients, root)
     for file, patient in zip(found, patients):
         image = _chosen_series(file, series) if file.is_dir() else file
         stem = volume_stem(file)
-        if in_channels > 1 and stem.endswith("_0000"):
+        if len(channels) > 1 and stem.endswith("_0000"):
             ending = file.name[len(stem) :]
-            images = [file.with_name(f"{stem[:-4]}{number:04d}{ending}") for number in range(in_channels)]
+            images = [file.with_name(f"{stem[:-4]}{number:04d}{ending}") for number in range(len(channels))]
             items.append({"image": [str(image) for image in images], "patient": patient})
-        elif in_channels == 1 or not re.search(r"_00\d\d$", stem):
+        elif len(channels) == 1 or not re.search(r"_00\d\d$", stem):
             items.append({"image": str(image), "patient": patient})
     return items
-
-
-def list_sequences(
-    path: str | os.PathLike[str],
-    sequences: Sequence[str],
-    *,
-    series: str | None = None,
-    patient_pattern: str | None = None,
-) -> list[dict[str, Any]]:
-    """Items for a network of several registered sequences: ``image`` names one file or DICOM folder for each of them.
-
-    Args:
-        path: a patient's folder with ``<folder's name>_<sequence>`` for every sequence, each an image file or a folder
-            of DICOM slices, under the names of any BraTS; a folder of such folders; or what :func:`list_images` takes,
-            files with all channels.
-        sequences: their names, in the order of the channels.
-        series: see :func:`list_images`.
-        patient_pattern: see :func:`list_images`.
-
-    Raises:
-        FileNotFoundError: if there is no image, or a patient lacks a sequence; all that is missing is named.
-
-    Example::
-
-        list_sequences("new/P1", ["flair", "t1"])  # [{"image": ["new/P1/P1_flair.nii.gz", "new/P1/P1_t1"], …}]
-    """
-    root = existing_path(path, "image or")
-    items, missing = [], []
-    for folder in brats_folders(root, sequences) if root.is_dir() else []:
-        found = {sequence: find_sequence(folder, sequence) for sequence in sequences}
-        missing += [f"{folder.name}_{sequence} in {folder}" for sequence, image in found.items() if image is None]
-        images = [_chosen_series(f, series) if f.is_dir() else f for f in found.values() if f is not None]
-        items.append({"image": [str(image) for image in images], "patient": patient_of(folder, patient_pattern)})
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} sequence(s) are missing: {', '.join(missing)}")
-    return items or list_images(path, in_channels=len(sequences), series=series, patient_pattern=patient_pattern)
 
 
 def check_inputs(

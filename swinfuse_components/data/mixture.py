@@ -39,7 +39,7 @@ def describe_task(path: str | os.PathLike, *, modality: ModalityLike = None) -> 
         FileNotFoundError, ValueError: if there is none, or an entry cannot be understood.
     """
     root = existing_path(path)
-    if root.suffix == ".json" or (root / "dataset.json").is_file() or not brats_folders(root):
+    if layout_of(root) != "brats":
         return read_msd_task(root, modality=modality)
     labels = {**BRATS_LABELS}
     if all(4 not in item["allowed_labels"] for item in brats_datalist(root)):  # BraTS 2023 and later

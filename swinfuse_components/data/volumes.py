@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from monai.transforms import LoadImage
+
+from .dicom import dicom_series, slice_distances
 
 MAX_VOXELS = 2**31
 """A header that announces more is not believed (2048 x 1024 x 1024; a whole-body CT has a tenth of it)."""
@@ -32,6 +35,7 @@ class Volume:
         affine: (4, 4), voxel indices to millimetres in RAS.
         oriented: whether the file itself says its orientation.
         load: reads the voxels.
+        distances: between the slices of a DICOM series, mm.
     """
 
     path: str
@@ -39,6 +43,7 @@ class Volume:
     affine: np.ndarray
     oriented: bool
     load: Callable[[], np.ndarray]
+    distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def read(self) -> np.ndarray:
         """The voxels, scaled as the header says.
@@ -68,11 +73,11 @@ def _open_nifti(path: str) -> Volume:
     if dtype.kind not in "iufb" or min(shape, default=0) < 1:
         raise ValueError(f"voxels of type {dtype}, shape {shape}; expected real numbers and sides of at least 1")
     announced = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if announced > os.path.getsize(path) * (_DEFLATE_LIMIT if path.endswith(".gz") else 1):
+    if announced > os.path.getsize(path) * (_DEFLATE_LIMIT if path.lower().endswith(".gz") else 1):
         raise ValueError(f"truncated: its header announces {announced} bytes, it cannot hold them")
 
     def read() -> np.ndarray:
-        if not path.endswith(".gz"):
+        if not path.lower().endswith(".gz"):
             return np.asanyarray(image.dataobj)
         with gzip.open(path) as stream:  # to its end, where the checksum stands; nibabel stops after the voxels
             content = stream.read(announced + _MAX_TRAILING)
@@ -85,7 +90,10 @@ def _open_nifti(path: str) -> Volume:
 
 def _open_other(path: str) -> Volume:
     image = LoadImage(image_only=True, dtype=None)(path)
-    return Volume(path, tuple(image.shape), np.asarray(image.affine, np.float64), True, lambda: np.asarray(image))
+    series = dicom_series(Path(path)) if os.path.isdir(path) else []
+    distances = slice_distances(series[0].files) if series else np.zeros(0)
+    affine = np.asarray(image.affine, np.float64)
+    return Volume(path, tuple(image.shape), affine, True, lambda: np.asarray(image), distances)
 
 
 def open_volume(path: str) -> Volume:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd, SpatialPadd
+from monai.transforms import Compose, SpatialPadd
 from torch.nn import functional
 
 from ..losses import DensityDivergenceLoss
 from ..networks import DomainInvarianceModule, SwinFUSEEncoder
-from ..transforms import ModalityIntensityd
+from ..transforms import ModalityIntensityd, load_on_grid
 
 MODALITIES = ("ct", "mr")
 
@@ -54,9 +54,7 @@ def paired_crops(
     keys = (*MODALITIES, "mask")
     prepare = Compose(
         [
-            LoadImaged(keys, image_only=True, ensure_channel_first=True),
-            Orientationd(keys, "RAS", labels=None),
-            Spacingd(keys, list(spacing), mode=("bilinear", "bilinear", "nearest")),
+            *load_on_grid(MODALITIES, spacing, labels=["mask"]),
             ModalityIntensityd(MODALITIES, modality=MODALITIES, ct_window=ct_window),
             SpatialPadd(keys, list(roi_size)),
         ]

@@ -21,7 +21,7 @@ from .features import tsne_records as tsne
 from .matrix import prediction_path
 from .models import NetworkSource, model_source, read_model
 from .tables import read_cases, row_name, write_csv
-from .targets import Target, case_name
+from .targets import Target, case_name, read_labels
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ def gallery(
     load, several = LoadImage(ensure_channel_first=True), len({trained_on for _, trained_on in shown}) > 1
     found = []
     for name in names:
-        image, truth = (load(column["cases"][name][key]) for key in ("image", "label"))
+        image = load(column["cases"][name]["image"])
+        truth = read_labels(column["cases"][name]["label"], image)
         predictions, dice = {}, {}
         for key, scored in shown.items():
             title = row_name(*key, view) if several else key[0]
@@ -109,7 +110,7 @@ def gallery(
             predictions[title] = _compared(labels, values)
             if name in scored and len(classes) == 1:
                 dice[title] = scored[name]
-        truth = _compared(np.asarray(truth[0]), {value: value for value in classes.values()} if mapping else {})
+        truth = _compared(truth, {value: value for value in classes.values()} if mapping else {})
         grey, limits = np.asarray(image[column["channel"] or 0]), CT_WINDOW if column["modality"] == "ct" else None
         found.append(CasePicture(name, grey, np.asarray(image.affine), truth, predictions, dice, limits))
     return found

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from monai.transforms import LoadImage
 
 from ..engines.files import atomic_write, csv_cell
 from .scores import EMPTY_RULE, score_case, score_masks
+from .targets import read_labels
 
 logger = logging.getLogger(__name__)
 
@@ -131,17 +131,13 @@ def score_label_maps(
     """Dice and 95 % Hausdorff distance (mm) of a label map in a file against the reference, for each region.
 
     Raises:
-        ValueError: if the two are not on one grid.
+        ValueError: if the two are not on one grid, or hold fractions.
     """
-    load = LoadImage(image_only=True, ensure_channel_first=True)
-    found, expected = load(prediction), load(reference)
-    if found.shape != expected.shape or not torch.allclose(found.affine, expected.affine, atol=1e-3):
-        raise ValueError(
-            f"{prediction} has shape {tuple(found.shape)}, {reference} {tuple(expected.shape)}, or other axes"
-        )
+    expected = LoadImage(ensure_channel_first=True)(reference)
+    found, truth = (read_labels(str(path), expected) for path in (prediction, reference))
     classes = {name: (values, values) for name, values in regions.items()}
     spacing = expected.affine[:3, :3].norm(dim=0).tolist()
-    scores = score_case(found[0].numpy(), expected[0].numpy(), spacing, classes)
+    scores = score_case(found, truth, spacing, classes)
     return {
         "dice": {name: score.dice for name, score in scores.items()},
         "hd95_mm": {name: score.hausdorff95 for name, score in scores.items()},

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import Compose, CropForegroundd, EnsureTyped, Lambdad, LoadImaged, Orientationd, Spacingd
+from monai.transforms import Compose, CropForegroundd, Lambdad
 
 from ..data import describe_task, get_modality
 from ..networks import SwinFUSE
-from ..transforms import VIEWS, MatchHistogramd, ModalityIntensityd
+from ..transforms import VIEWS, MatchHistogramd, ModalityIntensityd, load_on_grid
 
 logger = logging.getLogger(__name__)
 
@@ -159,10 +159,7 @@ def build_preprocessing(
     if shown not in VIEWS:
         raise ValueError(f"the model's description asks for input {shown!r}: expected one of {sorted(VIEWS)}")
     steps = [
-        *([LoadImaged(keys, image_only=True, ensure_channel_first=True)] if load else []),
-        EnsureTyped(keys, dtype=torch.float32, track_meta=True),
-        Orientationd(keys, axcodes="RAS", labels=None),
-        Spacingd(keys, pixdim=description["spacing"], mode="bilinear"),
+        *load_on_grid(keys, description["spacing"], load=load),
         ModalityIntensityd(
             keys,
             modality=description["modality"],

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, LoadImaged, Orientationd
+from monai.transforms import Compose
+
+from ..transforms import load_on_grid
 
 __all__ = ["fingerprint"]
 
@@ -52,12 +54,7 @@ def fingerprint(
         return {"spacing": known["spacing"], "ct_window": known.get("ct_window")}
     if not items:
         raise ValueError("no items to measure spacing and intensities on")
-    load = Compose(
-        [
-            LoadImaged(keys=["image", "label"], image_only=True, ensure_channel_first=True),
-            Orientationd(keys=["image", "label"], axcodes="RAS", labels=None),
-        ]
-    )
+    load = Compose(load_on_grid("image", None, labels=["label"]))
     generator = np.random.default_rng(seed)
     items = sorted(items, key=lambda item: str(item["image"]))
     chosen = [items[int(index)] for index in np.unique(np.linspace(0, len(items) - 1, max_cases).astype(int))]

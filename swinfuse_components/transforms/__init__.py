@@ -10,6 +10,7 @@ from .contrast import (
     scale_to_unit,
 )
 from .cutout import RandInnerCutout
+from .grid import load_on_grid
 from .intensity import ForegroundMaskd, ModalityIntensityd
 from .mind import MindSSC, MindSSCd
 from .regional_contrast import RandCurve, RandLabelCurves, RandRegionContrast
@@ -39,6 +40,7 @@ __all__ = [
     "blank",
     "body_quantiles",
     "inverted",
+    "load_on_grid",
     "scale_to_unit",
     "silhouette",
     "measure_for_test_time",

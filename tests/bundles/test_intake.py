@@ -97,36 +97,62 @@ def test_a_dicom_series_comes_back_as_dicom_seg(segment, tmp_path: Path) -> None
         segment("finetune_msd", tmp_path / "a.nii.gz", run, output, output_format="dicom_seg")
 
 
-@pytest.mark.parametrize("channels", [["CT"], ["T1", "T2"]], ids=str)
-def test_training_inference_and_evaluation_prepare_one_volume_alike(
+@pytest.mark.parametrize("channels", [["CT"], ["T1", "T2"], BRATS["channels"]], ids=str)
+def test_every_way_prepares_one_oblique_volume_alike(
     repository: Path, make_msd_task, tmp_path: Path, channels: list[str]
 ) -> None:
-    folder = make_msd_task(channels=channels, cases=2)
-    for file in folder.glob("*Tr/*"):
-        values = np.asarray(nib.load(file).dataobj)
-        nib.save(nib.Nifti1Image(values, AFFINES["oblique"]), file)
-    settings = {"spacing": [1.3, 1.1, 1.7], "ct_window": [-180, 240]}
-    kind = "ct" if channels == ["CT"] else "mr"
-    model = write_model(tmp_path / "run", channels=channels, modality=kind, **settings)
-    image = folder / "imagesTr" / "case_000.nii.gz"
-    label = folder / "labelsTr" / "case_000.nii.gz"
-
-    training = parsed(repository, "finetune_msd", dataset_dir=str(folder), num_folds=2, **settings)
-    steps = Compose(training.get_parsed_content("train::deterministic_transforms"))
-    inference = ConfigParser()
-    inference.read_config(str(repository / "bundles" / "finetune_msd" / "configs" / "inference.json"))
-    inference.update({"bundle_root": "none", "dataset_dir": str(image), "run_dir": str(model)})
+    """Training, inference and evaluation of the bundle that fine-tunes; inference and evaluation of ood_eval."""
+    settings = {"spacing": [1.3, 1.1, 1.7]}
+    if channels == BRATS["channels"]:
+        bundle, folder, described = "finetune_brats", write_brats(tmp_path / "brats"), BRATS
+    else:
+        bundle, folder = "finetune_msd", make_msd_task(channels=channels, cases=2)
+        settings["ct_window"] = [-180, 240]
+        described = {"channels": channels, "modality": "ct" if channels == ["CT"] else "mr"}
+    for file in folder.rglob("*.nii.gz"):
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(file).dataobj), AFFINES["oblique"]), file)
+    model = str(write_model(tmp_path / "run", **{**described, **settings}))
     target = read_target(folder)
-    case = target.load(target.items[0])
-    prepared = [
-        steps({"image": str(image), "label": str(label)})["image"],
-        inference.get_parsed_content("dataset")[0]["image"],
-        model_source(model).preprocessing({"image": case.image, "modality": case.modality})["image"],
-    ]
-    assert prepared[0].shape[0] == len(channels) and 0.01 < float(prepared[0].std())
-    for other in prepared[1:]:
-        assert torch.equal(torch.as_tensor(prepared[0]), torch.as_tensor(other))
-        assert torch.allclose(prepared[0].affine, other.affine)
+    case, item = target.load(target.items[0]), target.items[0]
+    images = folder / "imagesTr" if bundle == "finetune_msd" else folder
+
+    def parse(bundle: str, *files: str, **changes: object) -> ConfigParser:
+        parser = ConfigParser()
+        parser.read_config([str(repository / "bundles" / bundle / "configs" / name) for name in files])
+        paths = {"run_dir": model, "model_dir": model, "dataset_dir": str(images), "bundle_root": "none"}
+        parser.update({key: value for key, value in {**paths, **changes}.items() if key in parser})
+        return parser
+
+    training = parse(bundle, "train.json", dataset_dir=str(folder), num_folds=2, **settings)
+    evaluation = parse(bundle, "train.json", "evaluate.json", dataset_dir=str(folder))
+    inputs = {key: item[key] for key in ("image", "label")}
+    prepared = {
+        "training": Compose(training.get_parsed_content("train::deterministic_transforms"))(inputs)["image"],
+        "evaluating": evaluation.get_parsed_content("preprocessing")(inputs)["image"],
+        "inference": parse(bundle, "inference.json").get_parsed_content("dataset")[0]["image"],
+        "ood_eval": model_source(model).preprocessing({"image": case.image, "modality": case.modality})["image"],
+        "ood_eval inference": parse("ood_eval", "inference.json", modality=described["modality"]).get_parsed_content(
+            "dataset"
+        )[0]["image"],
+    }
+    first = prepared["training"]
+    assert first.shape[0] == len(channels) and 0.01 < float(first.std())
+    for way, other in prepared.items():
+        assert torch.equal(torch.as_tensor(first), torch.as_tensor(other)), way
+        assert torch.allclose(first.affine, other.affine), way
+
+
+def test_pretraining_and_its_inference_prepare_one_volume_alike(repository: Path, tmp_path: Path) -> None:
+    folder = write_synthrad(tmp_path / "synthrad", patients=2)
+    for file in folder.rglob("*.nii.gz"):
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(file).dataobj), AFFINES["oblique"]), file)
+    steps, prepared = 4, []
+    for name, key in (("train.json", "train::preprocessing"), ("inference.json", "preprocessing")):
+        parser = ConfigParser()
+        parser.read_config(str(repository / "bundles" / "pretrain" / "configs" / name))
+        item = {"image": str(next(folder.rglob("mr.nii.gz"))), "modality": "mr"}
+        prepared.append(Compose(parser.get_parsed_content(key).transforms[:steps])(item)["image"])
+    assert torch.equal(torch.as_tensor(prepared[0]), torch.as_tensor(prepared[1]))
 
 
 def source_of(kind: str, root: Path, nnunet: Path) -> dict[str, object]:

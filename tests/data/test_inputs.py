@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImage, SaveImaged
 
-from swinfuse_components.data import DataListError, OutputNames, check_inputs, list_images, list_sequences
+from swinfuse_components.data import DataListError, OutputNames, check_inputs, list_images
 
 from .conftest import AFFINE, ct_volume, mr_volume, write_volume
 from .test_checks import turned
@@ -73,14 +73,14 @@ def test_sequences_of_a_patient_are_found_in_their_order_and_form(tmp_path: Path
         (folder / f"{patient}_t1ce.nrrd").write_bytes(b"x")
         (folder / f"{patient}_flair.nii.gz").write_bytes(b"x")
     names = ["flair", "t1ce", "t1"]
-    items = list_sequences(tmp_path / "new", names)
+    items = list_images(tmp_path / "new", channels=names)
     assert [item["patient"] for item in items] == ["P1", "P2"]
     assert [Path(image).name for image in items[0]["image"]] == ["P1_flair.nii.gz", "P1_t1ce.nrrd", "P1_t1"]
-    assert list_sequences(tmp_path / "new" / "P2", names) == items[1:]
+    assert list_images(tmp_path / "new" / "P2", channels=names) == items[1:]
     with pytest.raises(FileNotFoundError, match="2 sequence.s. are missing: P1_t2 in .*P2_t2 in "):
-        list_sequences(tmp_path / "new", [*names, "t2"])
+        list_images(tmp_path / "new", channels=[*names, "t2"])
     (tmp_path / "four.nii.gz").write_bytes(b"x")
-    assert list_sequences(tmp_path / "four.nii.gz", names) == [
+    assert list_images(tmp_path / "four.nii.gz", channels=names) == [
         {"image": str(tmp_path / "four.nii.gz"), "patient": "four"}
     ]
 
@@ -107,7 +107,7 @@ def test_folders_of_patients_bids_and_channels_in_files(tmp_path: Path) -> None:
         write_volume(tmp_path / name, ct_volume())
     assert [item["patient"] for item in list_images(tmp_path / "bids")] == ["sub-01", "sub-01"]
     assert [item["patient"] for item in list_images(tmp_path / "cases")] == ["case_1", "case_2"]
-    (item,) = list_images(tmp_path / "raw", in_channels=2)
+    (item,) = list_images(tmp_path / "raw", channels=["T1", "T2"])
     assert [Path(image).name for image in item["image"]] == ["a_0000.nii.gz", "a_0001.nii.gz"] and item[
         "patient"
     ] == "a"

@@ -13,7 +13,7 @@ from swinfuse_components.data import (
     brats_datalist,
     find_problems,
     images_of_pairs,
-    list_sequences,
+    list_images,
     msd_datalist,
     read_msd_task,
     read_task,
@@ -192,7 +192,7 @@ def test_brats_of_every_year_is_read_in_one_channel_order(brats_folder, tmp_path
     assert read_task(tmp_path / "2023")[0].labels[3] == "enhancing tumour" == read_task(root)[0].labels[4]
     assert [item["patient"] for item in brats_datalist(tmp_path / "2019")] == ["BraTS2021_00000", "BraTS2021_00001"]
     assert brats_datalist(tmp_path / "2019" / "HGG" / "BraTS2021_00000") == brats_datalist(tmp_path / "2019")[:1]
-    assert [sequence_of(path) for path in list_sequences(tmp_path / "2023", BRATS_CHANNELS)[0]["image"]] == [
+    assert [sequence_of(path) for path in list_images(tmp_path / "2023", channels=BRATS_CHANNELS)[0]["image"]] == [
         *BRATS_CHANNELS
     ]
 

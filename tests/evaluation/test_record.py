@@ -148,7 +148,7 @@ def test_label_maps_in_files_are_scored_on_their_grid(tmp_path: Path) -> None:
         assert scores["dice"][region] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
         assert scores["hd95_mm"][region] == pytest.approx(3.0)
     nibabel.save(nibabel.Nifti1Image(truth, np.eye(4)), tmp_path / "elsewhere.nii.gz")
-    with pytest.raises(ValueError, match="axes"):
+    with pytest.raises(ValueError, match="grid"):
         score_label_maps(tmp_path / "elsewhere.nii.gz", tmp_path / "truth.nii.gz", REGIONS)
 
 
