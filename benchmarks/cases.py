@@ -48,20 +48,25 @@ def _volume(settings: Settings, channels: int = 1, size: tuple[int, ...] | None 
     return torch.rand(settings.batch_size, channels, *shape, generator=generator).to(settings.device)
 
 
+def _precision(settings: Settings, variant: str) -> torch.autocast:
+    """Set what the ending of a variant's name says, ``bf16`` or ``tf32``; without one all is float32."""
+    torch.set_float32_matmul_precision("high" if variant.endswith("tf32") else "highest")
+    torch.backends.cudnn.allow_tf32 = variant.endswith("tf32")
+    return torch.autocast(settings.device.split(":")[0], dtype=torch.bfloat16, enabled=variant.endswith("bf16"))
+
+
 def pretraining(settings: Settings, variant: str) -> Work:
     """One step, two views of one sub-volume: forward, losses, backward, optimizer.
 
     Variants: ``reference``; ``none``, ``paper``, ``swinfuse``, ``released`` (which DIM); ``checkpoint`` (``none``
-    with recomputation of the Swin blocks); ``bf16``, ``tf32``, ``compile`` (``none`` under these); ``reference_bf16``,
-    ``reference_tf32``.
+    with recomputation of the Swin blocks); ``bf16``, ``tf32``, ``compile_bf16`` (``none`` under these);
+    ``reference_bf16``, ``reference_tf32``.
     """
     images = torch.cat([_volume(settings)] * 2)
     views = (images[: settings.batch_size], images[settings.batch_size :].flip(2))
     rotations = torch.arange(2 * settings.batch_size, device=settings.device) % 4
     torch.manual_seed(0)
-    if variant.endswith("tf32"):
-        torch.set_float32_matmul_precision("high")
-    autocast = torch.autocast(settings.device.split(":")[0], dtype=torch.bfloat16, enabled=variant.endswith("bf16"))
+    autocast = _precision(settings, variant)
     if variant.startswith("reference"):
         net = reference.ReferencePretrainer(settings.feature_size, settings.window_size).to(settings.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=4e-4, weight_decay=1e-5)
@@ -84,7 +89,7 @@ def pretraining(settings: Settings, variant: str) -> Work:
     # Without a DIM there is nothing to hold apart: the density term is then only logged.
     loss = PretrainingLoss(density_weight=0.0 if dim == "none" else 1.0)
     fused = torch.optim.AdamW(ours.parameters(), lr=4e-4, weight_decay=1e-5, fused=True)
-    forward: Callable[..., Any] = torch.compile(ours) if variant == "compile" else ours
+    forward: Callable[..., Any] = torch.compile(ours) if variant.startswith("compile") else ours
     target = {"reconstruction": images, "rotation": rotations}
 
     def step() -> float:
@@ -100,20 +105,29 @@ def pretraining(settings: Settings, variant: str) -> Work:
 
 
 def finetuning(settings: Settings, variant: str) -> Work:
-    """One segmentation step on one sub-volume. Variants: ``reference``, ``none``, ``paper``, ``swinfuse``."""
+    """One segmentation step on one sub-volume.
+
+    Variants: ``reference``; ``none``, ``paper``, ``swinfuse`` (which DIM); ``checkpoint``, ``bf16``, ``tf32``,
+    ``compile_bf16``, ``reference_bf16``, ``reference_tf32`` as in :func:`pretraining`.
+    """
     image = _volume(settings)
     label = (image[:, 0] > 0.5).long()
     torch.manual_seed(0)
+    autocast = _precision(settings, variant)
     sizes = {"feature_size": settings.feature_size, "window_size": settings.window_size}
-    if variant == "reference":
+    is_reference = variant.startswith("reference")
+    if is_reference:
         net: torch.nn.Module = reference.reference_segmentation(1, 2, **sizes)
     else:
-        net = SwinFUSE(1, 2, settings.roi_size, dim=variant, **sizes)
+        dim = variant if variant in ("paper", "swinfuse") else "none"
+        net = SwinFUSE(1, 2, settings.roi_size, dim=dim, use_checkpoint=variant == "checkpoint", **sizes)
     net = net.to(settings.device)
-    optimizer = torch.optim.AdamW(net.parameters(), fused=variant != "reference")
+    optimizer = torch.optim.AdamW(net.parameters(), fused=not is_reference)
+    forward: Callable[..., Any] = torch.compile(net) if variant.startswith("compile") else net
 
     def step() -> float:
-        loss = torch.nn.functional.cross_entropy(net(image), label)
+        with autocast:
+            loss = torch.nn.functional.cross_entropy(forward(image), label)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -130,7 +144,7 @@ def inference(settings: Settings, variant: str, volume: str = "brats") -> Work:
     """Logits of a whole volume by sliding windows with half overlap.
 
     Variants: ``reference`` (MONAI's Swin UNETR on the whole volume), ``crop`` (ours without DIM, on the foreground,
-    put back into the whole), ``swinfuse`` (ours with DIM, on the foreground).
+    put back into the whole), ``swinfuse`` (ours with DIM, on the foreground); ``reference_bf16``, ``crop_bf16``.
     """
     channels, size, foreground = VOLUMES[volume]
     scale = settings.roi_size / 96
@@ -140,6 +154,8 @@ def inference(settings: Settings, variant: str, volume: str = "brats") -> Work:
     image[(..., *inner)] = _volume(settings, channels, foreground)[:1] + 0.1
     torch.manual_seed(0)
     sizes = {"feature_size": settings.feature_size, "window_size": settings.window_size}
+    autocast = _precision(settings, variant)
+    variant = variant.removesuffix("_bf16")
     if variant == "reference":
         net: torch.nn.Module = reference.reference_segmentation(channels, 3, **sizes)
     else:
@@ -150,14 +166,18 @@ def inference(settings: Settings, variant: str, volume: str = "brats") -> Work:
     )
 
     @torch.no_grad()
-    def run() -> Tensor:
+    def windows_or_crop() -> Tensor:
         if variant == "reference":
             return windows(image)
         box = BoundingRect()(image[0].amax(0, keepdim=True))[0]
         cut = tuple(slice(int(a), int(b)) for a, b in zip(box[::2], box[1::2]))
         logits = image.new_full((1, 3, *size), -20.0)
-        logits[(..., *cut)] = windows(image[(..., *cut)])
+        logits[(..., *cut)] = windows(image[(..., *cut)]).float()
         return logits
+
+    def run() -> Tensor:
+        with autocast:
+            return windows_or_crop()
 
     return run
 
@@ -234,6 +254,9 @@ CASES: Mapping[str, tuple[Callable[..., Work], tuple[str, ...], str]] = {
 }
 # What is measured besides on a GPU.
 GPU_VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "pretraining": ("reference_tf32", "tf32", "reference_bf16", "bf16", "compile"),
+    "pretraining": ("reference_tf32", "tf32", "reference_bf16", "bf16", "compile_bf16"),
+    "finetuning": ("reference_tf32", "tf32", "reference_bf16", "bf16", "compile_bf16"),
+    "inference_brats": ("reference_bf16", "crop_bf16"),
+    "inference_msd": ("reference_bf16", "crop_bf16"),
     "fed": ("4", "8"),
 }

@@ -48,6 +48,9 @@ def measure(
 ) -> dict:
     """Warm up once, then the seconds of each of ``repeats`` calls: of this process on a CPU, and by the clock."""
     cuda = settings.device.startswith("cuda")
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     work = CASES[case][0](settings, variant)
 
     def call() -> None:

@@ -16,9 +16,10 @@ from torch.nn import functional
 
 def scale_to_unit(image: Tensor, percentiles: tuple[float, float] = (0.5, 99.5)) -> Tensor:
     """Each channel of ``image``, (C, …), scaled by its percentiles to [0, 1] and clipped; a constant one becomes 0."""
-    flat = image.flatten(1).sort(dim=1).values
-    last = flat.shape[1] - 1
-    low, high = (flat[:, round(last * q / 100)].view(-1, *[1] * (image.ndim - 1)) for q in percentiles)
+    flat = image.flatten(1).numpy()
+    places = [round((flat.shape[1] - 1) * q / 100) for q in percentiles]
+    ends = torch.from_numpy(np.partition(flat, places)[:, places])  # a full sort takes ten times as long
+    low, high = (end.view(-1, *[1] * (image.ndim - 1)) for end in ends.unbind(1))
     return torch.where(high > low, (image - low) / (high - low), torch.zeros_like(image)).clamp(0, 1)
 
 
