@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 FRACTIONS = np.linspace(0, 1, 101)
 BODY_THRESHOLD = 0.05
+logger = logging.getLogger(__name__)
 
 
 def body_quantiles(image: Tensor, threshold: float = BODY_THRESHOLD) -> np.ndarray:
@@ -51,8 +53,10 @@ def measure_for_test_time(
         max_cases: at most this many cases are read, spread evenly over the list.
 
     Returns:
-        ``histogram``, the mean of :func:`body_quantiles` over the cases, and ``largest_component``, the label values
-        that are one connected component in every case: of these, and of no others, the largest component is kept.
+        ``histogram``, the mean of :func:`body_quantiles` over the cases, or None where more than a tenth of the body
+        is at the upper end of the window: what was clipped has lost its order, and matching to it does harm
+        (docs/carry_across.md). ``largest_component``, the label values that are one connected component in every
+        case: of these, and of no others, the largest component is kept.
     """
     quantiles: list[np.ndarray] = []
     shares: dict[int, float] = {}
@@ -61,8 +65,12 @@ def measure_for_test_time(
         quantiles.append(body_quantiles(item["image"]))
         for value, found in component_shares(item["label"]).items():
             shares[value] = min(found, shares.get(value, 1.0))
-    histogram = np.mean(quantiles, axis=0).round(4).tolist()
-    return {"histogram": histogram, "largest_component": sorted(v for v, least in shares.items() if least >= share)}
+    mean = np.mean(quantiles, axis=0).round(4)
+    clipped = bool((mean[:, FRACTIONS >= 0.9] >= 0.999).all(axis=1).any())
+    if clipped:
+        logger.info("over a tenth of the training images' body is clipped by the window: histograms are not matched")
+    largest = sorted(value for value, least in shares.items() if least >= share)
+    return {"histogram": None if clipped else mean.tolist(), "largest_component": largest}
 
 
 class MatchHistogram(Transform):

@@ -16,6 +16,14 @@ def test_quantiles_of_the_body_are_numpys():
     assert np.allclose(measure_for_test_time(items)["histogram"], mean, atol=1e-4)
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.05, True), (0.3, False)])
+def test_no_histogram_where_the_window_clips_much_of_the_body(share: float, kept: bool) -> None:
+    image = torch.linspace(0.1, 0.9, 1000)
+    image[torch.randperm(1000)[: int(share * 1000)]] = 1.0
+    item = {"image": image.view(1, 10, 10, 10), "label": torch.zeros(1, 10, 10, 10)}
+    assert (measure_for_test_time([item])["histogram"] is not None) is kept
+
+
 def test_structures_that_are_one_component_in_every_case_are_told():
     image, first, second = torch.rand(1, 10, 10, 10), torch.zeros(1, 10, 10, 10), torch.zeros(1, 10, 10, 10)
     first[:, 1:4, 1:4, 1:4] = 1
