@@ -27,20 +27,21 @@ PARTS = {
 
 
 def shares(work: Work, cuda: bool) -> dict[str, float]:
-    """Share of the time of one call that each kind of operation takes, and ``"busy"``, that in which the GPU works."""
+    """Share of the time of one call that each kind of operation takes; of a GPU, ``"busy"``: that in which it works."""
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
         start = time.perf_counter()
         work()
         if cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
+    if cuda:  # kernels do not bear the names of operations
+        return {"busy": sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / seconds}
     times: dict[str, float] = collections.Counter()
     for event in profiler.key_averages():
         name = next((part for part, starts in PARTS.items() if event.key.startswith(starts)), "other")
-        times[name] += event.self_device_time_total if cuda else event.self_cpu_time_total
+        times[name] += event.self_cpu_time_total
     total = sum(times.values())
-    found = {name: value / total for name, value in sorted(times.items(), key=lambda item: -item[1])}
-    return found | ({"busy": total / 1e6 / seconds} if cuda else {})
+    return {name: value / total for name, value in sorted(times.items(), key=lambda item: -item[1])}
 
 
 def measure(
