@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,7 @@ def start_run(
         OSError: ``run_dir`` cannot be made or written to.
     """
     short_errors()
+    _quiet_monai()
     if running_configuration() is not None:
         check_configuration()
     if distributed:
@@ -110,6 +112,13 @@ def lock_run_dir(run_dir: str | Path) -> None:
         raise OSError(error.errno, f"cannot write to the run's folder {directory}: {error.strerror}") from error
     _locks[directory] = lock
     atexit.register(lock.release)
+
+
+def _quiet_monai() -> None:
+    """Leave out what MONAI says for every file read or scored: of a decoder on a GPU, and of an argument of its own."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    for message in ("NvImgCodecPydicomReader", ".*always_return_as_numpy"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def short_errors() -> None:

@@ -25,7 +25,11 @@ def test_training_evaluation_and_inference_share_network_and_preprocessing(repos
     train, inference, evaluate = (read(repository, bundle, f"{n}.json") for n in ("train", "inference", "evaluate"))
     assert inference["network_def"] == train["network_def"]
     *transforms, matching = inference["preprocessing"]["transforms"]
-    assert transforms == train["train"]["deterministic_transforms"] and [matching] == evaluate["histogram_matching"]
+    named = {f"@train#{key}": train["train"][key] for key in ("intensity", "crop_foreground")}
+    trained = [
+        named.get(each, each) if isinstance(each, str) else each for each in train["train"]["deterministic_transforms"]
+    ]
+    assert transforms == trained and [matching] == evaluate["histogram_matching"]
     expected = "$[@load_label] + @train#deterministic_transforms + @histogram_matching"
     assert evaluate["preprocessing"]["transforms"] == expected
     assert "network_def" not in evaluate and "deterministic_transforms" not in str(evaluate.get("train"))
@@ -36,6 +40,41 @@ def test_training_evaluation_and_inference_share_network_and_preprocessing(repos
     for key in used:
         assert key in train["description"]
         assert inference[key] == evaluate[key] == f"$@task['{key}']"
+
+
+# Where BraTS is another task than one of the Decathlon: nested regions, each a channel of its own, four MRI channels of
+# known grid and scale, no side. Everything else is one text, so that a change to one bundle reaches the other.
+OF_THE_TASK = {
+    "train.json": """task modality in_channels out_channels regions fingerprint spacing ct_window mr_nonzero flip_axes
+        sigmoid description/modality description/channels description/labels description/codes description/ct_window
+        description/flip_axes loss listed train/intensity train/label_transforms train/random_transforms
+        train/preprocessing/transforms validate/preprocessing/transforms validate/postprocessing""",
+    "evaluate.json": """task modality out_channels ct_window largest_component activations restore_transforms
+        metric_transforms""",
+    "inference.json": """task default_task modality out_channels ct_window largest_component preprocessing items
+        activations restore_transforms""",
+}
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """Paths of what differs between two JSON values."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return [] if one == other else [path]
+    keys = [*one, *(key for key in other if key not in one)]
+    return [found for key in keys for found in differences(one.get(key), other.get(key), f"{path}/{key}".strip("/"))]
+
+
+@pytest.mark.parametrize("name", OF_THE_TASK)
+def test_the_twins_differ_by_their_task_alone(repository: Path, name: str) -> None:
+    found = differences(*(read(repository, bundle, name) for bundle in BUNDLES))
+    allowed = OF_THE_TASK[name].split()
+    assert not [path for path in found if not any(f"{path}/".startswith(f"{start}/") for start in allowed)]
+
+
+@pytest.mark.parametrize("name", ["pretrained", "random_contrast", "small", "swin_unetr", "swin_unetr_ct"])
+def test_the_twins_share_their_overlays(repository: Path, name: str) -> None:
+    one, other = (repository / "bundles" / bundle / "configs" / f"{name}.yaml" for bundle in BUNDLES)
+    assert one.read_text(encoding="utf-8") == other.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

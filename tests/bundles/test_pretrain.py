@@ -83,11 +83,7 @@ def test_a_histogram_does_not_find_the_other_view(repository: Path) -> None:
     for names in (["train.json"], ["train.json", "paper.yaml"]):
         parser = ConfigParser()
         parser.read_config(configuration(repository, *names))
-        (make,) = (
-            parser.get_parsed_content(f"train::preprocessing::transforms::{number}")
-            for number, transform in enumerate(parser["train"]["preprocessing"]["transforms"])
-            if transform["_target_"].endswith("RandTwoViewsd")
-        )
+        make = parser.get_parsed_content("train::two_views")
         make.set_random_state(0)
         views = [make({"image": image}) for image in images]
         histograms = [intensity_histograms(torch.stack([view[key] for view in views])) for key in ("view_i", "view_j")]
