@@ -67,9 +67,9 @@ def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
 
     session = onnxruntime.InferenceSession(str(source))
     # a MetaTensor would carry its affine into numpy's protocol; the plain array is what the runtime takes
-    return lambda image: torch.from_numpy(
-        session.run(["pred"], {"image": torch.as_tensor(image).cpu().numpy()})[0]
-    ).to(image.device)
+    return lambda image: torch.from_numpy(session.run(["pred"], {"image": torch.as_tensor(image).cpu().numpy()})[0]).to(
+        image.device
+    )
 
 
 def _known(path: str | Path) -> Path:

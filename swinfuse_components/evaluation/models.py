@@ -17,6 +17,7 @@ from ..checkpoints import read_weights, sha256
 from ..data import same_patients
 from ..finetuning import (
     AdaptingInferer,
+    PrecisionInferer,
     build_network,
     build_preprocessing,
     labels_of_regions,
@@ -44,6 +45,7 @@ class NetworkSource(Source):
         largest_component: label values of which only the largest connected component is kept; None: those of the
             description.
         adapt_rounds: steps of adaptation to each scan, see :class:`~swinfuse_components.finetuning.AdaptingInferer`.
+        precision: of the network, see :class:`~swinfuse_components.finetuning.PrecisionInferer`.
         device: where the network runs.
         network: in place of the description's.
         preprocessing: in place of the description's, see :func:`~swinfuse_components.finetuning.build_preprocessing`.
@@ -68,6 +70,7 @@ class NetworkSource(Source):
         match_histogram: bool | None = None,
         largest_component: Sequence[int] | None = None,
         adapt_rounds: int = 0,
+        precision: str = "float32",
         device: str | torch.device = "cpu",
         network: torch.nn.Module | None = None,
         preprocessing: Compose | None = None,
@@ -96,10 +99,13 @@ class NetworkSource(Source):
         self.preprocessing = preprocessing or build_preprocessing({**self.description, "modality": None}, load=False)
         self.inverter = Invertd("pred", self.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
         roi_size = description["roi_size"]
-        self.inferer = inferer or SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
+        windows = inferer or SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
+        self.inferer: Inferer = PrecisionInferer(windows, precision)
         if adapt_rounds:
             self.inferer = AdaptingInferer(self.inferer, roi_size, rounds=adapt_rounds)
-        self._settings = {"overlap": overlap, "native": native, "adapt_rounds": adapt_rounds}
+        self._settings: dict[str, Any] = {"overlap": overlap, "native": native, "adapt_rounds": adapt_rounds}
+        if precision != "float32":
+            self._settings["precision"] = precision
         self._loaded = False
 
     def load(self) -> None:

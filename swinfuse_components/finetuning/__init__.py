@@ -12,7 +12,7 @@ from .description import (
 )
 from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
-from .inference import FlipAveragingInferer, VolumeTable
+from .inference import FlipAveragingInferer, PrecisionInferer, VolumeTable
 from .laterality import mirror_axes
 from .metrics import dice_of_regions
 from .optimization import EncoderFreezer, layerwise_parameter_groups
@@ -23,6 +23,7 @@ __all__ = [
     "AdaptingInferer",
     "EncoderFreezer",
     "FlipAveragingInferer",
+    "PrecisionInferer",
     "VolumeTable",
     "build_network",
     "build_preprocessing",

@@ -65,6 +65,10 @@ def test_inference_follows_the_description_in_both_bundles(run_bundle: Run, scan
     assert np.array_equal(default == 1, largest_component(matched))
     assert not np.array_equal(matched, answer("plain", **OFF))
     assert np.array_equal(default, answer("ood", "ood_eval"))
+    quick = answer("quick", precision="bfloat16")
+    assert np.mean(quick == default) > 0.98 and np.array_equal(
+        quick, answer("ood_quick", "ood_eval", precision="bfloat16")
+    )
     adapted = answer("adapted", adapt_rounds=1)
     assert not np.array_equal(adapted, default) and np.array_equal(adapted, answer("ood_2", "ood_eval", adapt_rounds=1))
 

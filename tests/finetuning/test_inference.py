@@ -5,8 +5,10 @@ from monai.inferers import SimpleInferer
 
 from swinfuse_components.finetuning import (
     FlipAveragingInferer,
+    PrecisionInferer,
     dice_of_regions,
 )
+from swinfuse_components.finetuning.inference import arithmetic
 
 
 def test_flips_are_undone_before_they_are_averaged() -> None:
@@ -24,6 +26,25 @@ def test_without_axes_the_inferer_answers_alone() -> None:
     calls = []
     result = FlipAveragingInferer(SimpleInferer())(image, lambda x: calls.append(1) or x * 2)
     assert torch.equal(result, image * 2) and len(calls) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
+def test_the_network_computes_in_the_precision_and_answers_in_float32(precision: str) -> None:
+    torch.manual_seed(0)
+    network, image, seen = torch.nn.Conv3d(2, 3, 3, padding=1), torch.rand(1, 2, 8, 8, 8), []
+    network.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    with torch.no_grad():
+        logits = PrecisionInferer(SimpleInferer(), precision)(image, network)
+        exact = network.double()(image.double())
+    assert seen[0] == arithmetic(precision, "cpu") and logits.dtype == torch.float32
+    tolerance = 1e-6 if seen[0] == torch.float32 else 2**-7  # bfloat16 has 8 significant bits
+    torch.testing.assert_close(logits.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float16"])
+def test_a_precision_that_the_device_lacks_is_an_error(precision: str) -> None:
+    with pytest.raises(ValueError, match=f"precision is '{precision}': expected auto or"):
+        arithmetic(precision, "cpu")
 
 
 def test_each_region_has_its_dice_under_its_name() -> None:
