@@ -64,6 +64,7 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "self": {"mode": "self"},
     "ct_only": {"modalities": ["ct"]},
     "mr_only": {"modalities": ["mr"]},
+    "random_contrast": {"augment::prob": 0.7, "augment::weights": [0.3, 0.4, 0.3]},
 }
 
 
