@@ -25,7 +25,6 @@ MSD = "bundles/finetune_msd/configs/"
 CONTRAST = [MSD + "train.json", MSD + "random_contrast.yaml"]
 PLAIN = [MSD + "train.json", "experiments/carry_across/plain.yaml"]
 CT, MRI = "Task63_AbdomenCT", "Task64_AbdomenMR"
-ORGANS = ("liver", "right kidney", "left kidney", "spleen")
 ABDOMEN = {"train": CT, "test": [CT, MRI], "spacing": [3, 3, 3], "per_epoch": 5}
 SARCOMA = {
     "train": "Task51_SarcomaCT",
@@ -126,11 +125,11 @@ def _arm(name: str, data: Path, out: Path, network: dict, steps: int, pretrainin
             "models": [str(folder)],
             "datasets": [str(data / task) for task in arm["test"]],
             "output_dir": str(target),
-            "overlap": 0.5,
+            "overlap": 0.25,
             "sw_batch_size": 4,
             "keep_predictions": False,
             "baselines": [],
-            "class_mapping": dict(zip(ORGANS, ORGANS)) if arm["train"] in (CT, MRI) else {"tumour": "tumour"},
+            "class_mapping": "same",
             **rules,
             **({"limit": limit} if limit else {}),
         }

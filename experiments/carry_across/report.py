@@ -24,11 +24,11 @@ COLUMNS = ["arm", "steps", "at_test", "tested_on", "case", "structure", "dice"]
 ORGANS = ["liver", "right kidney", "left kidney", "spleen"]
 
 
-def add(folder: str, arm: str, steps: int = 0, at_test: str = "") -> None:
-    """Put the scores of an evaluation under the name of an arm, in place of what stood there."""
+def add(folder: str, arm: str = "", steps: int = 0, at_test: str = "") -> None:
+    """Put the scores of an evaluation under the name of an arm, or of each model, in place of what stood there."""
     cases = pd.read_csv(Path(folder) / "cases.csv").rename(columns={"target": "tested_on", "label": "structure"})
     trivial = cases["trained_on"].isna() | cases["trained_on"].isin(["", "-"])
-    cases["arm"] = cases["model"].where(trivial, arm)
+    cases["arm"] = cases["model"] if not arm else cases["model"].where(trivial, arm)
     cases["steps"] = (~trivial).astype(int) * steps
     cases["at_test"] = at_test
     cases.loc[trivial, "at_test"] = ""

@@ -38,8 +38,9 @@ class OutOfDistributionMatrix:
         sources: models, predictions and baselines: rows.
         targets: data sets: columns.
         output_dir: where ``cases.csv``, ``failures.csv`` and the predictions go.
-        class_mapping: ``{class of the source: class of the target}`` where the same structure exists in both. None
-            compares the union of all foreground with the union of all foreground, as the paper does.
+        class_mapping: ``{class of the source: class of the target}`` where the same structure exists in both;
+            ``"same"`` for all that have one name everywhere. None compares the union of all foreground with that of
+            the target, as the paper does.
         on_leak: what to do with a case whose patient a source was trained on: ``drop`` it for that source, or
             ``error``.
         keep_predictions: write the label maps of networks to ``output_dir/predictions``, for pictures.
@@ -50,7 +51,7 @@ class OutOfDistributionMatrix:
             could not be read) and reason.
 
     Raises:
-        ValueError: on an unknown ``on_leak``.
+        ValueError: on an unknown ``on_leak``, or if no class has the same name everywhere.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class OutOfDistributionMatrix:
         targets: Sequence[Target],
         output_dir: str | Path,
         *,
-        class_mapping: Mapping[str, str] | None = None,
+        class_mapping: Mapping[str, str] | str | None = None,
         on_leak: str = "drop",
         keep_predictions: bool = True,
         strict: bool = False,
@@ -67,10 +68,26 @@ class OutOfDistributionMatrix:
         if on_leak not in ("drop", "error"):
             raise ValueError(f"on_leak is {on_leak!r}: expected 'drop' or 'error'")
         self.sources, self.targets, self.output_dir = list(sources), list(targets), Path(output_dir)
+        if isinstance(class_mapping, str):
+            class_mapping = self._same_names(class_mapping)
         self.class_mapping = None if class_mapping is None else dict(class_mapping)
         self.on_leak, self.keep_predictions, self.strict = on_leak, keep_predictions, strict
         self.failures = pd.DataFrame(columns=["target", "case", "model", "reason"])
         self._fingerprints: dict[int, str] = {}
+
+    def _same_names(self, word: str) -> dict[str, str]:
+        everyone = [*(target.classes for target in self.targets), *(source.classes for source in self.sources)]
+        classes = [one for one in everyone if one is not None]
+        if word != "same":
+            raise ValueError(
+                f"class_mapping is {word!r}: expected {{'class of the model': 'class of the target'}} or same"
+            )
+        names = [name for name in classes[0] if all(name in other for other in classes)] if classes else []
+        if not names:
+            raise ValueError(
+                f"class_mapping is same, but no class has one name everywhere: {[list(c) for c in classes]}"
+            )
+        return {name: name for name in names}
 
     def problems(self) -> list[str]:
         """Everything that would go wrong, each in a sentence."""

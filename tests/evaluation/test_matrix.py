@@ -143,6 +143,17 @@ def test_mapped_classes(tmp_path: Path, items: list[dict], make_source: Make) ->
     assert {(r.label, r.dice) for r in matrix.run().itertuples()} == {("cube", 1.0)}
 
 
+def test_classes_of_one_name(tmp_path: Path, items: list[dict], make_source: Make) -> None:
+    target = Target("A", items, modality="mr", classes={"cube": 2, "box": 1})
+    sources = [make_source(), EverythingForeground()]  # the second has no classes of its own
+    matrix = OutOfDistributionMatrix(sources, [target], tmp_path / "out", class_mapping="same")
+    assert matrix.class_mapping == {"box": "box"} and set(matrix.run()["label"]) == {"box"}
+    other = Target("A", items, modality="mr", classes={"cube": 1})
+    for word, message in (("same", "no class has one name everywhere"), ("box", "class_mapping is 'box': expected")):
+        with pytest.raises(ValueError, match=message):
+            OutOfDistributionMatrix(sources, [other], tmp_path / "out", class_mapping=word)
+
+
 def test_channels_one_after_the_other(tmp_path: Path, make_source: Make) -> None:
     two = write_cases(tmp_path / "two", 2, channels=2)
     each = Target("A", two, modality="mr", channels=("T1", "T2"), channel="each")
