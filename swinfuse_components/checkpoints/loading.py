@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from monai.networks.nets.swin_unetr import PatchMerging, PatchMergingV2, SwinTransformer
@@ -32,6 +32,7 @@ _DERIVED = ("relative_position_index", "num_batches_tracked")
 _MERGING_NAMES = {LegacyPatchMerging: "legacy", PatchMerging: "merging", PatchMergingV2: "mergingv2"}
 
 logger = logging.getLogger(__name__)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 def load_pretrained(
@@ -103,10 +104,40 @@ def load_pretrained(
     return report
 
 
-def _targets(network: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors by their common names; writing into them changes the network."""
+def load_weights(network: NetworkT, path: str | os.PathLike[str]) -> NetworkT:
+    """Load what this very network was saved as, every tensor of it, and return the network.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: the file cannot be read safely, a tensor is missing, left over or of another shape, or holds
+            NaN or infinity. The network is unchanged.
+    """
+    plain = _unwrapped(network)
+    weights, ours = read_weights(path), plain.state_dict()
+    shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (weights, ours)]
+    gaps = [
+        f"{name}: file {shapes[0].get(name, 'has none')}, network {shapes[1].get(name, 'has none')}"
+        for name in ours | weights
+        if shapes[0].get(name) != shapes[1].get(name)
+    ]
+    if gaps:
+        raise CheckpointError(f"{path} does not fit the network in {len(gaps)} of its tensors: {_some(gaps)}")
+    if bad := [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise CheckpointError(f"{path}: {len(bad)} tensors hold NaN or infinity: {_some(bad)}")
+    plain.load_state_dict(weights)
+    logger.info("weights of %s", path)
+    return network
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
     while hasattr(network, "module") or hasattr(network, "_orig_mod"):
         network = cast(nn.Module, network.module if hasattr(network, "module") else network._orig_mod)
+    return network
+
+
+def _targets(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors by their common names; writing into them changes the network."""
+    network = _unwrapped(network)
     prefix = ENCODER if isinstance(network, SwinTransformer) else ""
     targets = {prefix + name: tensor for name, tensor in network.state_dict().items()}
     if ENCODER + "patch_embed.proj.weight" not in targets:

@@ -2,92 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from .check_record import CheckRecord
+from .findings import WARNINGS, DataListError, Finding, Kind
 from .layouts import sequence_of
 from .modalities import REGISTRY, implausible_values
 from .paths import UnsafePathError, resolve_inside
-from .volumes import Volume, VolumeError, grid_difference, open_volume
+from .volumes import LARGEST_VALUE, Volume, VolumeError, grid_difference, open_volume, too_large
 
 logger = logging.getLogger(__name__)
 
 _PLAUSIBLE_SPACING = (0.05, 15.0)  # mm
-
-
-class Kind(str, Enum):
-    """Every kind of finding."""
-
-    MALFORMED_ITEM = "malformed_item"
-    DUPLICATE_FILE = "duplicate_file"
-    PATIENT_IN_TWO_FOLDS = "patient_in_two_folds"
-    MISSING_FILE = "missing_file"
-    UNREADABLE = "unreadable"
-    WRONG_DIMENSIONS = "wrong_dimensions"
-    CHANNELS = "channels"
-    NO_ORIENTATION = "no_orientation"
-    UNUSUAL_SPACING = "unusual_spacing"
-    SMALLER_THAN_REGION = "smaller_than_region"
-    GRID = "grid"
-    NOT_FINITE = "not_finite"
-    CONSTANT = "constant"
-    NOT_HOUNSFIELD = "not_hounsfield"
-    UNUSUAL_RANGE = "unusual_range"
-    LABEL_VALUES = "label_values"
-    LABEL_EMPTY = "label_empty"
-    MASK_EMPTY = "mask_empty"
-
-
-WARNINGS = {Kind.DUPLICATE_FILE, Kind.NO_ORIENTATION, Kind.UNUSUAL_SPACING, Kind.SMALLER_THAN_REGION}
-WARNINGS |= {Kind.UNUSUAL_RANGE, Kind.LABEL_EMPTY}
-"""Kinds that do not stop a training; all others do."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        kind: what it is.
-        file: the file it is about; empty if it is about the list.
-        message: what was found and what was expected.
-        item: position in the data list; -1 if it is about the list.
-        fatal: whether it is an error, or a warning.
-    """
-
-    kind: Kind
-    file: str
-    message: str
-    item: int = -1
-    fatal: bool = True
-
-    def __str__(self) -> str:
-        where = self.file or (f"item {self.item}" if self.item >= 0 else "data list")
-        return f"{'fatal' if self.fatal else 'warning'}: {where}: {self.message} [{self.kind.value}]"
-
-
-class DataListError(ValueError):
-    """A data list with fatal findings; ``findings`` holds them all, warnings too."""
-
-    def __init__(self, findings: Sequence[Finding], advice: str = "") -> None:
-        self.findings, self.advice = list(findings), advice
-        fatal = sum(finding.fatal for finding in findings)
-        lines = "\n".join(f"  {finding}" for finding in findings)
-        counts = f"{fatal} fatal finding(s) and {len(findings) - fatal} warning(s)"
-        super().__init__(f"the data list has {counts}{advice and '; ' + advice}\n{lines}")
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.findings, self.advice)
+_NOT_READ = {Kind.WRONG_DIMENSIONS, Kind.CHANNELS, Kind.TOO_LARGE}
 
 
 @dataclass(frozen=True)
@@ -98,6 +35,7 @@ class _Rules:
     channels: Sequence[str] = ()
     labels: Collection[int] | None = None
     roi_size: Sequence[int] | int | None = None
+    spacing: Sequence[float] | None = None
     root: str | os.PathLike | None = None
     required: Sequence[str] = ()
     contents: bool = True
@@ -120,6 +58,8 @@ def _check_header(volume: Volume, channels: int, is_label: bool, rules: _Rules) 
     if apart.size and np.ptp(apart) > 0.1 * np.median(apart):
         found = f"{apart.min():g} to {apart.max():g} mm"
         yield Kind.UNUSUAL_SPACING, f"neighbouring slices are {found} apart: some are missing, or the spacing varies"
+    if rules.spacing is not None and (problem := too_large(shape[:3], volume.affine, rules.spacing)):
+        yield Kind.TOO_LARGE, problem
     region = (rules.roi_size,) * 3 if isinstance(rules.roi_size, int) else rules.roi_size
     if region is not None and not is_label and any(side < wanted for side, wanted in zip(shape, region)):
         yield Kind.SMALLER_THAN_REGION, f"shape {shape[:3]}, the region is {tuple(region)}"
@@ -132,6 +72,8 @@ def check_image(values: np.ndarray, modality: str | None) -> Iterator[tuple[Kind
         yield Kind.CONSTANT, "every voxel is NaN or infinite"
     elif not finite.all():
         yield Kind.NOT_FINITE, f"{int((~finite).sum())} voxel(s) are NaN or infinite"
+    elif max(-float(values.min()), float(values.max())) > LARGEST_VALUE:
+        yield Kind.BEYOND_FLOAT, f"values from {values.min():g} to {values.max():g} are beyond 32-bit floating point"
     elif values.min() == values.max():
         yield Kind.CONSTANT, f"every voxel is {float(values.min()):g}"
     elif modality in REGISTRY and (problem := implausible_values(values, REGISTRY[modality])):
@@ -194,7 +136,7 @@ def _check_item(item: object, rules: _Rules) -> Iterator[Finding]:
             # one file holds all the channels, or each channel has its own file
             channels = (rules.in_channels or 1) if key == "image" and len(images) == 1 else 1
             problems = list(_check_header(volume, channels, key in ("label", "mask"), rules))
-            if rules.contents and not {kind for kind, _ in problems} & {Kind.WRONG_DIMENSIONS, Kind.CHANNELS}:
+            if rules.contents and not {kind for kind, _ in problems} & _NOT_READ:
                 values = volume.read()
                 if key == "mask":
                     problems += _check_label(values, None, Kind.MASK_EMPTY)
@@ -215,11 +157,21 @@ def _check_item(item: object, rules: _Rules) -> Iterator[Finding]:
             yield Finding(Kind.GRID, path, f"{difference} as in '{reference.path}'")
 
 
-def _check_list(items: Sequence) -> Iterator[Finding]:
+def _content(path: str) -> Any:
+    """What tells an image from others whatever its name: size and samples of the file."""
+    if not os.path.isfile(path):
+        return path
+    with open(path, "rb") as file:
+        size = os.path.getsize(path)
+        parts = [(file.seek(size * part // 16), file.read(4096))[1] for part in range(16)]
+    return size, hashlib.sha256(b"".join(parts)).digest()
+
+
+def _check_list(items: Sequence, contents: bool) -> Iterator[Finding]:
     if not items:
         yield Finding(Kind.MALFORMED_ITEM, "", "no items")
     folds: dict[str, set] = defaultdict(set)
-    first_use: dict[str, int] = {}
+    first_use: dict[Any, tuple[int, str]] = {}
     for number, item in enumerate(items):
         if not isinstance(item, Mapping):
             continue
@@ -228,9 +180,14 @@ def _check_list(items: Sequence) -> Iterator[Finding]:
         for key in ("image", *REGISTRY):
             paths = item.get(key, [])
             for path in paths if isinstance(paths, (list, tuple)) else [paths]:
-                earlier = first_use.setdefault(str(path), number)
-                if earlier != number:
-                    yield Finding(Kind.DUPLICATE_FILE, str(path), f"also in item {earlier}", number)
+                path = str(path)
+                earlier, file = first_use.setdefault(_content(path) if contents else path, (number, path))
+                if earlier == number:
+                    continue
+                kind = Kind.DUPLICATE_FILE
+                if items[earlier].get("fold") != item.get("fold"):
+                    kind = Kind.IMAGE_IN_TWO_FOLDS
+                yield Finding(kind, path, f"the same image as '{file}' in item {earlier}", number)
     for patient, found in sorted(folds.items()):
         if len(found) > 1:
             yield Finding(Kind.PATIENT_IN_TWO_FOLDS, "", f"patient '{patient}' is in the folds {sorted(found)}")
@@ -246,7 +203,7 @@ def find_problems(
 ) -> list[Finding]:
     """Everything that is wrong with a data list; see :func:`check_datalist` for the arguments."""
     check = _Rules(**rules)
-    findings = list(_check_list(items))
+    findings = list(_check_list(items, check.contents))
     done = CheckRecord(record, rules)
 
     def problems(item: object) -> list[Finding]:
@@ -280,6 +237,7 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
             - ``labels``: the declared label values, e.g. ``task.labels``; any by default. An item's own
               ``allowed_labels`` go first.
             - ``roi_size``: the region of interest in voxels; volumes below it are reported.
+            - ``spacing``: of the training, in mm; volumes that do not fit into memory at it are reported.
             - ``root``: folder that no path may leave.
             - ``required``: keys that every item must have.
             - ``contents``: whether to read the voxels, and not the headers alone.
@@ -309,3 +267,15 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
     else:
         logger.info("data list checked: %d items, %d findings", len(items), len(found))
     return [dict(item) for number, item in enumerate(items) if number not in dropped]
+
+
+def check_resampling(items: Sequence[Mapping], spacing: Sequence[float]) -> list[dict]:
+    """The items, if each of them fits into memory at a spacing in mm, by their headers.
+
+    Raises:
+        DataListError: names those that do not.
+    """
+    found = [f for f in find_problems(items, spacing=spacing, contents=False) if f.kind is Kind.TOO_LARGE]
+    if found:
+        raise DataListError(found)
+    return [dict(item) for item in items]

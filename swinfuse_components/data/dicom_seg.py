@@ -96,8 +96,8 @@ def read_slices(series: str | os.PathLike) -> list[Any]:
     return [headers[place] for place in np.argsort(places)]
 
 
-def check_sources(items: Sequence[Mapping[str, Any]]) -> None:
-    """Check before the first window that a DICOM SEG can be written for every item.
+def check_source(item: Mapping[str, Any]) -> None:
+    """Check before the first window that a DICOM SEG can be written for an item.
 
     Raises:
         ModuleNotFoundError: if highdicom is not installed.
@@ -105,10 +105,9 @@ def check_sources(items: Sequence[Mapping[str, Any]]) -> None:
     """
     if not optional_import("highdicom")[1]:
         raise ModuleNotFoundError("output_format 'dicom_seg' needs highdicom: pip install 'swinfuse-components[dicom]'")
-    for item in items:
-        slices = read_slices(_first(item["image"]))
-        blank = np.zeros((1, slices[0].Rows, slices[0].Columns), np.uint8)
-        _segmentation(slices[:1], blank, {1: "trial"}, {}, "trial", str(_first(item["image"])))
+    slices = read_slices(_first(item["image"]))
+    blank = np.zeros((1, slices[0].Rows, slices[0].Columns), np.uint8)
+    _segmentation(slices[:1], blank, {1: "trial"}, {}, "trial", str(_first(item["image"])))
 
 
 def _first(image: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
@@ -184,10 +185,20 @@ def select_patients(
     """Items of the patients in ``include`` (all by default) and not in ``exclude``; e.g. those a model never saw.
 
     Names are compared as :func:`~swinfuse_components.data.patient_of` writes them.
+
+    Raises:
+        ValueError: a name is nobody's, or no item is left.
     """
     wanted = None if include is None else same_patients(include)
     unwanted = same_patients(exclude or ())
     named = [(patient_of(_patient(item)), dict(item)) for item in items]
+    known = {name for name, _ in named}
+    if nobody := sorted(((wanted or set()) | unwanted) - known):
+        close = difflib.get_close_matches(nobody[0], known, 3)
+        raise ValueError(
+            f"no patient is called {', '.join(map(repr, nobody[:10]))}: the {len(known)} patients are called like "
+            f"{', '.join(map(repr, close or sorted(known)[:3]))}"
+        )
     kept = [item for name, item in named if (wanted is None or name in wanted) and name not in unwanted]
     if not kept:
         raise ValueError(f"no item is left of {len(items)} after the selection by patient")

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .checks import DataListError, Kind, find_problems
+from .checks import find_problems
 from .dicom import dicom_series
+from .findings import DataListError, Finding, Kind
 from .layouts import brats_folders, find_sequence
 from .modalities import REGISTRY, get_modality, modality_of_word
 from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, volume_stem
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 _LABEL_NAME = re.compile(r"(.*[-_])?(seg|dseg|mask|masks|label|labels|segmentation|labelstr|labelsts|derivatives)")
 _DICOM_MODALITIES = {"CT": "ct", "MR": "mr", "PT": "pet", "US": "us"}
 _MEANINGLESS = {Kind.MALFORMED_ITEM, Kind.MISSING_FILE, Kind.UNREADABLE, Kind.WRONG_DIMENSIONS}
-_MEANINGLESS |= {Kind.CHANNELS, Kind.CONSTANT, Kind.GRID}
+_MEANINGLESS |= {Kind.CHANNELS, Kind.CONSTANT, Kind.GRID, Kind.TOO_LARGE, Kind.BEYOND_FLOAT}
 
 
 def _chosen_series(folder: Path, series: str | None) -> Path:
@@ -117,8 +118,7 @@ def list_images(
         patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no image, a patient lacks a sequence (all that is missing is named),
-            or ``series`` does not choose one of several.
+        FileNotFoundError, ValueError: if there is no image, or ``series`` does not choose one of several.
 
     Example::
 
@@ -128,14 +128,11 @@ def list_images(
     if root.is_dir() and (root / "dataset.json").is_file() and (root / "imagesTs").is_dir():
         root = root / "imagesTs"
     items: list[dict[str, Any]] = []
-    missing = []
     for folder in brats_folders(root, channels) if root.is_dir() and len(channels) > 1 else []:
-        sequences = {channel: find_sequence(folder, channel) for channel in channels}
-        missing += [f"{folder.name}_{channel} in {folder}" for channel, image in sequences.items() if image is None]
-        images = [_chosen_series(f, series) if f.is_dir() else f for f in sequences.values() if f is not None]
+        # what is missing keeps the name that it should have, which the check then reports
+        sequences = [find_sequence(folder, name) or folder / f"{folder.name}_{name}.nii.gz" for name in channels]
+        images = [_chosen_series(f, series) if f.is_dir() else f for f in sequences]
         items.append({"image": [str(image) for image in images], "patient": patient_of(folder, patient_pattern)})
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} sequence(s) are missing: {', '.join(missing)}")
     if items:
         return items
     found = find_images(root) if root.is_dir() else [root]
@@ -166,12 +163,15 @@ def check_inputs(
     channels: Sequence[str] = (),
     strict: bool = False,
     contents: bool = True,
+    spacing: Sequence[float] | None = None,
     output_format: str = "volume",
 ) -> list[dict[str, Any]]:
-    """Check images before the first window is computed; the last word before inference.
+    """Check images before the first window is computed, and return those that can be segmented.
 
     What makes an answer meaningless is an error: no such file, unreadable, not 3D, another number or order of channels,
-    constant, channels on different grids, not one finite voxel. Everything else is a warning with the file's name.
+    constant, channels on different grids, not one finite voxel, no series that a DICOM SEG can refer to. Such an image
+    is named in the log and left out (:func:`refuse_left_out` makes it the end of the run). Everything else is a
+    warning with the file's name.
 
     Args:
         items: images, e.g. from :func:`list_images`.
@@ -179,28 +179,51 @@ def check_inputs(
         in_channels: see :func:`~swinfuse_components.data.check_datalist`.
         channels: likewise.
         contents: likewise.
-        strict: make every warning an error.
+        spacing: likewise.
+        strict: make every warning an error, and stop at an error.
         output_format: of the label maps: ``"volume"``, or ``"dicom_seg"`` where all images are DICOM series.
 
     Raises:
-        DataListError: with all the findings.
-        ValueError: on another output format, or one that cannot be written for an image.
+        DataListError: with all the findings, if no image is left, or ``strict`` asks for it.
+        ValueError: on another output format.
     """
     if output_format not in ("volume", "dicom_seg"):
         raise ValueError(f"output_format is {output_format!r}: expected 'volume' or 'dicom_seg'")
-    if output_format == "dicom_seg":
-        from .dicom_seg import check_sources  # which needs this module
-
-        check_sources(items)
     kind = None if modality is None else get_modality(modality).name
     listed = [{"modality": kind, **item} if kind else dict(item) for item in items]
     warnings = set() if strict else set(Kind) - _MEANINGLESS
-    found = find_problems(listed, in_channels=in_channels, channels=channels, contents=contents, warnings=warnings)
-    if any(finding.fatal for finding in found):
+    rules: dict[str, Any] = {"in_channels": in_channels, "channels": channels, "contents": contents, "spacing": spacing}
+    found = find_problems(listed, warnings=warnings, **rules)
+    broken = {finding.item for finding in found if finding.fatal}
+    for number, item in enumerate(items):
+        if output_format == "dicom_seg" and number not in broken:
+            from .dicom_seg import check_source  # which needs this module
+
+            try:
+                check_source(item)
+            except (ValueError, OSError) as error:
+                found.append(Finding(Kind.UNREADABLE, str(item["image"]), str(error), number))
+                broken.add(number)
+    if broken and (strict or -1 in broken or len(broken) == len(items)):
         raise DataListError(found, "warnings are errors with '--strict True'" if strict else "")
     for finding in found:
-        logger.warning("%s", finding)
-    return [dict(item) for item in items]
+        logger.log(logging.ERROR if finding.fatal else logging.WARNING, "%s", finding)
+    return [dict(item) for number, item in enumerate(items) if number not in broken]
+
+
+def refuse_left_out(listed: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]]) -> None:
+    """End a run that left images out with an error, after the others are done.
+
+    Raises:
+        ValueError: names the images of ``listed`` that are not in ``done``.
+    """
+    finished = [item["image"] for item in done]
+    left = [str(item["image"]) for item in listed if item["image"] not in finished]
+    if left:
+        raise ValueError(
+            f"{len(left)} of {len(listed)} images could not be used, the log says why; the others are done: "
+            f"{', '.join(left[:10])}{', …' if len(left) > 10 else ''}"
+        )
 
 
 class OutputNames:

@@ -160,6 +160,7 @@ def pretraining_items(
     exclude_patients: Sequence[str] = (),
     policy: str = "strict",
     contents: bool = True,
+    spacing: Sequence[float] | None = None,
 ) -> list[dict]:
     """Checked images of one or more data sets for pre-training, each data set in any layout.
 
@@ -172,6 +173,7 @@ def pretraining_items(
         exclude_patients: patients to leave out, e.g. those that a later test needs.
         policy: see :func:`~swinfuse_components.data.check_datalist`.
         contents: likewise.
+        spacing: likewise.
 
     Returns:
         Items as of :func:`read_source`, with ``source``, and ``weight`` where it was given.
@@ -198,7 +200,8 @@ def pretraining_items(
         if "weight" in settings:
             source["weight"] = settings.pop("weight")
         items += [{**item, **source} for item in read_source(**{**defaults, **settings})]
-    return select_patients(check_datalist(items, policy=policy, contents=contents), exclude=exclude_patients)
+    kept = select_patients(items, exclude=exclude_patients)
+    return check_datalist(kept, policy=policy, contents=contents, spacing=spacing)
 
 
 def images_of_pairs(items: Sequence[Mapping], modalities: Sequence[str] | None = None) -> list[dict]:

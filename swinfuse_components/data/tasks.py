@@ -97,6 +97,8 @@ def _read_labels(content: Mapping, path: Path) -> tuple[dict[int, str], dict[str
             if values[0] in labels:
                 raise ValueError(f"'{path}': label value {values[0]} is declared twice")
             labels[values[0]] = name
+    if twice := sorted({name for name in labels.values() if list(labels.values()).count(name) > 1}):
+        raise ValueError(f"'{path}': several labels are called {', '.join(twice)}: each needs a name of its own")
     for value in {value for values in regions.values() for value in values} - set(labels):
         labels[value] = f"label {value}"
     if sorted(labels) != list(range(len(labels))) or len(labels) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from .dicom import dicom_series, slice_distances
 
 MAX_VOXELS = 2**31
 """A header that announces more is not believed (2048 x 1024 x 1024; a whole-body CT has a tenth of it)."""
+
+LARGEST_VALUE = 1e36
+"""Differences of larger values than this do not fit into 32-bit floating point."""
 
 _DEFLATE_LIMIT = 1040  # deflate packs at most 1032 bytes into one
 _MAX_TRAILING = 2**24  # bytes after the voxels; header extensions and padding are far smaller
@@ -116,6 +119,20 @@ def open_volume(path: str) -> Volume:
     if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
         raise VolumeError(f"affine {volume.affine.tolist()} is not finite or not invertible")
     return volume
+
+
+def too_large(shape: Sequence[int], affine: np.ndarray, spacing: Sequence[float]) -> str | None:
+    """Why a volume of this grid cannot be resampled to a spacing in mm (-1: as it is) on this machine, or None."""
+    own = np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)
+    steps = [wanted if wanted > 0 else side for wanted, side in zip(spacing, own)]
+    voxels = float(np.prod(np.asarray(shape, np.float64)) * np.prod(own) / np.prod(steps))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**40
+    if voxels <= MAX_VOXELS and 8 * voxels <= memory:  # image and result, 4 bytes a voxel each
+        return None
+    return (
+        f"{tuple(shape)} voxels of {own.round(3).tolist()} mm become {voxels:.2g} at a spacing of {list(spacing)} mm, "
+        f"{4 * voxels / 1e9:.0f} GB: more than can be held. Is its spacing right, and the setting?"
+    )
 
 
 def grid_difference(first: Volume, second: Volume, tolerance: float = 0.1) -> str | None:

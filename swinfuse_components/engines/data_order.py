@@ -239,6 +239,7 @@ class ResumableDataLoader(DataLoader):
             rank=0 if world_size == 1 else None,
             world_size=world_size,
         )
+        _allow_open_files(int(kwargs.get("num_workers", 0)))
         kwargs.setdefault("generator", torch.Generator().manual_seed(_mix(seed, 3, 0)))
         super().__init__(SeededDataset(dataset), batch_sampler=self.order, **kwargs)
 
@@ -246,8 +247,15 @@ class ResumableDataLoader(DataLoader):
         """As PyTorch's, with workers that outlive signals and errors that name the file."""
         with _signals_blocked():  # workers inherit this
             batches = super().__iter__()
+
         # workers that do not react to SIGTERM have to be told of the end of the process before PyTorch sends it
-        stop = getattr(batches, "_shutdown_workers", lambda: None)
+        def stop() -> None:
+            try:
+                getattr(batches, "_shutdown_workers", lambda: None)()
+            finally:
+                for worker in getattr(batches, "_workers", ()):
+                    worker.kill()  # nothing, unless it did not hear
+
         atexit.register(stop)
         try:
             yield from batches
@@ -274,6 +282,20 @@ def explain_worker(error: RuntimeError) -> RuntimeError:
         f"{dead[0]}. A worker that is killed often means that the memory is full: try fewer workers (num_workers) or "
         "a smaller cache"
     )
+
+
+def _allow_open_files(workers: int) -> None:
+    """Workers hand over every tensor as an open file, and hang where the system allows too few."""
+    if not workers or not hasattr(signal, "SIGHUP"):  # Windows
+        return
+    import resource
+
+    needed = 64 + 32 * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < needed:
+        raise ValueError(f"num_workers {workers} needs {needed} open files, this user may have {hard} (ulimit -n)")
+    if 0 <= soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 @contextlib.contextmanager

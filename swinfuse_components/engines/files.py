@@ -30,14 +30,20 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         OSError: the disk is full, the folder is read-only or the like. The message names the file and the reason;
             the file that was there before is untouched.
     """
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    with atomic_path(path) as temporary, open(temporary, mode, **text) as file:  # type: ignore[call-overload]
+        yield file
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """As :func:`atomic_write`, for writers that take a path: the name of a file that becomes ``path`` in the end."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, mode, **text) as file:  # type: ignore[call-overload]
-            yield file
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _flush_directory(path.parent)
@@ -60,6 +66,14 @@ def atomic_save(content: Any, path: str | Path) -> None:
     torch.save(content, buffer)
     with atomic_write(path, "wb") as file:
         file.write(buffer.getbuffer())
+
+
+def keep_aside(path: Path) -> Path:
+    """Rename a file of an earlier run to ``<name>.previous``, ``<name>.previous.2`` and so on; returns that name."""
+    aside, number = path.with_name(f"{path.name}.previous"), 2
+    while aside.exists():
+        aside, number = path.with_name(f"{path.name}.previous.{number}"), number + 1
+    return path.replace(aside)
 
 
 def csv_cell(cell: Any) -> Any:

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from .data_order import explain_worker
-from .files import atomic_write
+from .files import atomic_write, keep_aside
 from .trainer import TERMS_KEY, term_values
 
 SummaryWriter, _ = optional_import("torch.utils.tensorboard", name="SummaryWriter")
@@ -294,14 +294,17 @@ def _lines(path: Path) -> list[str]:
 
 
 def _drop_rows_after(path: Path, iteration: int) -> None:
-    """Cut a table back to ``iteration``, whole or not at all; lines that are damaged or cut short go too."""
+    """Cut a table back to ``iteration``, whole or not at all.
+
+    That of an earlier run, or one with damaged rows but for the last, which a kill cuts short, is kept aside.
+    """
     header, *rows = _lines(path) or [""]
-    if header and iteration and not header.startswith("iteration,"):
-        aside = path.replace(path.with_name(path.name + ".damaged"))
-        logging.getLogger(__name__).warning(f"{path} is no table of this run: kept as {aside}, begun anew")
-        return
     pairs = [(row, row.partition(",")[0]) for row in rows if row.count(",") == header.count(",")]
-    kept = [row for row, number in pairs if number.isdecimal() and int(number) <= iteration]
+    sound = [(row, int(number)) for row, number in pairs if number.isdecimal() and header.startswith("iteration,")]
+    if rows and (not iteration or len(sound) < len(rows) - 1):
+        aside = keep_aside(path)
+        logging.getLogger(__name__).warning(f"{path} is of an earlier run or has damaged rows: kept as {aside}")
+    kept = [row for row, number in sound if number <= iteration]
     if not kept:
         path.unlink(missing_ok=True)
         return

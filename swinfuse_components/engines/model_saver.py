@@ -8,7 +8,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from .files import atomic_save
+from .files import atomic_save, keep_aside
 
 
 class ModelSaver:
@@ -48,12 +48,7 @@ class ModelSaver:
         if engine.state.best_metric_epoch != engine.state.epoch:
             return
         if self._first_of_run and self.path.exists() and idist.get_rank() == 0:
-            aside = self.path.with_name(self.path.name + ".previous")
-            number = 2
-            while aside.exists():
-                aside = self.path.with_name(f"{self.path.name}.previous.{number}")
-                number += 1
-            self.path.replace(aside)
+            keep_aside(self.path)
         self._save(engine)
 
     def _save(self, engine: Engine) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from filelock import FileLock, Timeout
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 
 from .configuration import callers, check_configuration, running_configuration
@@ -73,6 +73,8 @@ def start_run(
         check_configuration()
     if distributed:
         _join_processes()
+    _refuse_missing_device()
+    _refuse_writing_into_data("output_dir" if run_dir is None else "run_dir")
     set_determinism(seed + idist.get_rank())
     workflow = next(callers(ConfigWorkflow), None)
     if run_dir is None or (workflow is not None and workflow.run_id == "checking"):
@@ -142,7 +144,7 @@ def explanation(error: BaseException) -> str | None:
         frames = traceback.extract_tb(current.__traceback__)
         if isinstance(current, _EXPLAINED) and frames and Path(frames[-1].filename).resolve().is_relative_to(_LIBRARY):
             return str(current)
-        if isinstance(current, OSError) and current.errno in _REFUSED:
+        if isinstance(current, OSError) and (current.errno in _REFUSED or current.errno and current.filename):
             return f"{current.strerror}: {current.filename or 'a file of this run'}"
         if isinstance(current, ValueError) and component:  # PyTorch's or MONAI's constructor refuses a setting
             return f"{component.group(1)} refuses its settings: {current}"
@@ -194,6 +196,31 @@ def _join_processes() -> None:
     logging.getLogger().setLevel(logging.INFO if idist.get_rank() == 0 else logging.WARNING)
 
 
+def _refuse_missing_device() -> None:
+    parser = next(callers(ConfigParser), None)
+    if parser is None or "device" not in parser:
+        return
+    device = parser.get_parsed_content("device")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device is {device}, which is not to be had here: {str(error).splitlines()[0]}") from error
+
+
+def _refuse_writing_into_data(key: str) -> None:
+    """Data sets are never written to: what lies in their folders is read as data the next time."""
+    parser = next(callers(ConfigParser), None)
+    if parser is None or key not in parser:
+        return
+    target = Path(parser.get_parsed_content(key)).resolve()
+    for name in {"dataset_dir", "datasets"} & set(parser.get()):
+        found = parser.get_parsed_content(name)
+        for entry in found if isinstance(found, list) else [found]:
+            folder = entry.get("path", entry.get("dataset_dir")) if isinstance(entry, dict) else entry
+            if folder and target.is_relative_to(Path(folder).resolve()):
+                raise ValueError(f"{key} {target} lies in the data set {folder}: choose a folder outside of it")
+
+
 def _refuse_other_settings(directory: Path) -> None:
     path, ours = directory / "configuration.json", running_configuration()
     if ours is None or not path.is_file():
@@ -221,4 +248,6 @@ def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:
         for number, (one, other) in enumerate(zip(old, new)):
             yield from _changes(one, other, f"{place}::{number}")
     elif old != new:
-        yield f"{place} was {str(old)[:80]}, is {str(new)[:80]}"
+        texts = str(old), str(new)
+        same = max(0, len(os.path.commonprefix(texts)) - 40)  # of long expressions, where they differ
+        yield f"{place} was {texts[0][same:][:80]}, is {texts[1][same:][:80]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import logging
@@ -150,6 +151,19 @@ class OutOfDistributionMatrix:
         except Timeout as error:
             raise RuntimeError(f"another evaluation is writing into {self.output_dir}") from error
 
+    def refuse_failures(self) -> None:
+        """End an evaluation with failures as an error, after the tables are written.
+
+        Raises:
+            ValueError: names the first of them and ``failures.csv``.
+        """
+        if len(self.failures):
+            first = self.failures.iloc[0]
+            raise ValueError(
+                f"{len(self.failures)} score(s) are missing, see {self.output_dir / 'failures.csv'}; the others are "
+                f"in the tables. The first: {first['target']}, case {first['case']}: {first['reason']}"
+            )
+
     def _run(self, path: Path) -> pd.DataFrame:
         wanted = {
             _key(planned, item): self._fingerprint(planned[0], target, item)
@@ -262,9 +276,10 @@ class OutOfDistributionMatrix:
 
     @staticmethod
     def _save(labels: np.ndarray, case: Case, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         affine = getattr(case.image, "affine", np.eye(4))
-        nib.save(nib.Nifti1Image(labels, np.asarray(affine, dtype=np.float64)), path)
+        volume = nib.Nifti1Image(labels, np.asarray(affine, dtype=np.float64))
+        with atomic_write(path, "wb") as file:
+            file.write(gzip.compress(volume.to_bytes(), 1))
 
     def _write_index(self) -> None:
         """Write ``cases.json``: where the volumes of every column lie, for whoever draws them later."""

@@ -13,8 +13,9 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.transforms import Compose, Invertd, KeepLargestConnectedComponent
 
-from ..checkpoints import read_weights, sha256
+from ..checkpoints import load_weights, sha256
 from ..data import same_patients
+from ..data.volumes import too_large
 from ..finetuning import (
     AdaptingInferer,
     PrecisionInferer,
@@ -117,11 +118,7 @@ class NetworkSource(Source):
         if self._loaded:
             return
         if self.checkpoint is not None:
-            try:
-                self.network.load_state_dict(read_weights(self.checkpoint))
-            except RuntimeError as error:
-                reason = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-                raise ValueError(f"{self.checkpoint} does not fit the network: {reason}") from error
+            load_weights(self.network, self.checkpoint)
         self.network.to(self.device).eval()
         self._loaded = True
 
@@ -148,6 +145,9 @@ class NetworkSource(Source):
     def predict(self, case: Case, view: str = "image") -> np.ndarray:
         """Labels (D, H, W) on the grid of the case: preprocess, infer, bring the probabilities back, decide."""
         modality = self.description["modality"] if self.native else case.modality
+        affine = getattr(case.image, "affine", np.eye(4))
+        if problem := too_large(case.image.shape[1:], np.asarray(affine), self.description["spacing"]):
+            raise ValueError(problem)
         item: dict[str, Any] = dict(self.preprocessing({"image": case.image, "modality": modality}))
         shown = torch.as_tensor(VIEWS[view](item["image"]))[None].to(self.device)
         logits = self.inferer(shown, self.network)[0].float().cpu()

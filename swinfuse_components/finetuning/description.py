@@ -118,6 +118,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED_KEYS if key not in content]
     if missing:
         raise ValueError(f"{path}: missing {missing}, found {sorted(content)}")
+    names = list(content["labels"].values()) if isinstance(content["labels"], dict) else []
+    if len(set(map(str, names))) != len(names) or not names:
+        raise ValueError(f"{path}: 'labels' must map values to different names, found {content['labels']}")
     return content
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..checkpoints import read_weights
+from ..checkpoints import load_weights
 from ..data import same_patients
 from .description import GENERIC_DESCRIPTION, patients_of, read_description
 
@@ -66,7 +66,7 @@ def load_ensemble(
     networks = []
     for path in checkpoints:
         member = copy.deepcopy(network)
-        member.load_state_dict(read_weights(path), strict=True)
+        load_weights(member, path)
         networks.append(member.to(device).eval())
     return networks
 

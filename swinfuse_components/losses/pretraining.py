@@ -87,6 +87,8 @@ class PretrainingLoss(nn.Module):
             raise ValueError(f"cutout_weighting must not be negative, got {cutout_weighting}")
         weights = (inpainting_weight, rotation_weight, contrastive_weight, density_weight)
         self.weights = dict(zip(_INPUTS, map(float, weights), strict=True))
+        if not any(self.weights.values()):
+            raise ValueError("all weights are 0: there is nothing to minimise")
         self.cutout_weighting = float(cutout_weighting)
         options = dict(density or {})
         self.num_samples = int(options.pop("num_samples", 512))

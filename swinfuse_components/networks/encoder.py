@@ -17,12 +17,17 @@ from .merging import resolve_downsample
 from .variants import build_domain_invariance
 
 
-def check_roi_size(roi_size: Sequence[int] | int, patch_size: int = 2) -> tuple[int, ...]:
+def check_roi_size(
+    roi_size: Sequence[int] | int, patch_size: int = 2, window_size: Sequence[int] | int = 1
+) -> tuple[int, ...]:
     """The region of interest as three numbers; raises ValueError unless each divides by ``patch_size ** 5``."""
     size = ensure_tuple_rep(roi_size, 3)
     step = patch_size**5
     if any(s <= 0 or s % step for s in size):
         raise ValueError(f"roi_size: found {size}, expected positive multiples of {step} on every axis")
+    if any(not 1 <= w <= s // patch_size for w, s in zip(ensure_tuple_rep(window_size, 3), size)):
+        tokens = [s // patch_size for s in size]
+        raise ValueError(f"window_size: found {window_size}, expected 1 to the {tokens} tokens of the region {size}")
     return size
 
 
@@ -77,6 +82,7 @@ class SwinFUSEEncoder(SwinTransformer):
         attention: str = "auto",
         **kwargs: Any,
     ) -> None:
+        size = check_roi_size(roi_size, patch_size, window_size)
         super().__init__(
             in_chans=in_chans,
             embed_dim=embed_dim,
@@ -89,7 +95,7 @@ class SwinFUSEEncoder(SwinTransformer):
         )
         use_efficient_stages(self, attention)
         self.in_channels = in_chans
-        self.roi_size = check_roi_size(roi_size, patch_size)
+        self.roi_size = size
         embedding_size = tuple(s // patch_size for s in self.roi_size)
         self.domain_invariance = build_domain_invariance(dim, embed_dim, embedding_size, dim_options)
 

@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import SwinUNETR
 from torch import Tensor, nn
 
-from .encoder import SwinFUSEEncoder, check_norm
+from .encoder import SwinFUSEEncoder, check_norm, check_roi_size
 from .merging import resolve_downsample
 
 
@@ -85,6 +85,7 @@ class SwinFUSE(SwinUNETR):
     ) -> None:
         if spatial_dims != 3:
             raise ValueError(f"spatial_dims: found {spatial_dims}, expected 3")
+        check_roi_size(roi_size, shared.get("patch_size", 2), shared.get("window_size", 7))
         shared["downsample"] = resolve_downsample(downsample)
         super().__init__(
             in_channels,

@@ -9,6 +9,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fire
+import pytest
 import torch
 from monai.bundle import run as run_bundle
 
@@ -17,7 +19,7 @@ from .conftest import TINY, write_brats, write_msd_task, write_synthrad
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats")
 # settings that only the fine-tuning bundles have, or that pre-training calls otherwise
 _PRETRAIN = {key: value for key, value in TINY.items() if key not in ("warmup_epochs", "views", "overlap")}
-_OPTIONS: dict[str, dict[str, Any]] = {
+SMALL: dict[str, dict[str, Any]] = {
     "pretrain": {
         **_PRETRAIN,
         "roi_size": [32, 32, 64],
@@ -55,38 +57,57 @@ class SmallBundle:
             self.dataset = write_msd_task(root, "Task90_Toy", ("MRI",), ("box",), cases=4)
         else:
             self.dataset = write_brats(root / "brats", cases=4)
-        self.options = {**_OPTIONS[name], "num_workers": 1, "dataset_dir": str(self.dataset)}
+        self.options = {**SMALL[name], "num_workers": 1, "dataset_dir": str(self.dataset)}
 
     def train(self, run_dir: Path, **changes: Any) -> None:
         """Train in this process."""
-        run_bundle(
-            run_id="training",
-            config_file=str(self.config),
-            logging_file=False,
-            run_dir=str(run_dir),
-            **{**self.options, **changes},
-        )
+        options = {**self.options, **changes}
+        run_bundle(run_id="training", config_file=str(self.config), logging_file=False, run_dir=str(run_dir), **options)
 
     def start(
         self, run_dir: Path, in_child: Callable[[], Any] | None = None, log: Path | None = None, **changes: Any
     ) -> Run:
-        """Train in a process of its own, forked: what is imported already need not be imported again."""
+        """Train in a process of its own."""
         log = log or run_dir.with_name(run_dir.name + ".log")
+        return forked(lambda: self.train(run_dir, **changes), log, in_child)
 
-        def child() -> None:
-            torch.set_num_threads(1)  # sums in one order, and no threads that a fork would have lost
-            sys.stdout = sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # pytest has its own
-            if in_child is not None:
-                in_child()
-            try:
-                self.train(run_dir, **changes)
-            except Exception:  # shown by the hook that the configuration sets, as by Python itself
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-                raise SystemExit(1) from None
 
-        process = multiprocessing.get_context("fork").Process(target=child)
-        process.start()
-        return Run(process, log)
+def forked(work: Callable[[], Any], log: Path, in_child: Callable[[], Any] | None = None) -> Run:
+    """Do something in a process of its own, forked: what is imported already need not be imported again."""
+
+    def child() -> None:
+        torch.set_num_threads(1)  # sums in one order, and no threads that a fork would have lost
+        sys.stdout = sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # pytest has its own
+        if in_child is not None:
+            in_child()
+        try:
+            work()
+        except Exception:  # shown by the hook that the configuration sets, as by Python itself
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            raise SystemExit(1) from None
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return Run(process, log)
+
+
+def command(log: Path, run_id: str, *files: Path, in_child: Callable[[], Any] | None = None, **options: Any) -> Run:
+    """``python -m monai.bundle run RUN_ID --config_file FILES --key value``, the words read as from a command line."""
+    words = ["run", run_id, "--config_file", str([str(file) for file in files])]
+    for key, value in options.items():
+        words += [f"--{key}", value if isinstance(value, str) else str(value)]
+    return forked(lambda: fire.Fire({"run": run_bundle}, words), log, in_child)
+
+
+def message_of(run: Run) -> str:
+    """The one message that a run ended with."""
+    code, log = run.exit_code(), run.log.read_text(encoding="utf-8")
+    if code == 42:
+        pytest.skip("this system lets no process make mounts of its own")
+    assert code == 1, log
+    assert "Traceback" not in log, log
+    assert log.count("\nerror: ") + log.startswith("error: ") == 1, log
+    return log[log.index("error: ") :]
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -13,6 +13,9 @@ import pytest
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from .conftest import write_brats, write_msd_task, write_synthrad
+from .small_runs import SMALL, command
+
 REPOSITORY = Path(__file__).parents[2]
 CHECK = "$engines.check_configuration()"
 START = "$engines.start_run("  # which makes the check, and what else is done before anything is read
@@ -77,3 +80,85 @@ def test_expressions_are_python_of_every_version(version: str) -> None:
     given = json.dumps(expressions)
     run = subprocess.run([python, "-c", code], input=given, text=True, capture_output=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def _kinds() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Bundle, run id and files of every documented command whose files are the bundles' own, trainings first."""
+    found = set()
+    for page, words in COMMANDS:
+        run_id = "run" if words[0].startswith("--") else words[0]
+        files = DefaultParseValue(words[words.index("--config_file") + 1])
+        paths = [Path(file) for file in _where(page, files if isinstance(files, list) else [files])]
+        if all("bundles" in path.parts for path in paths):
+            bundle = paths[0].parts[paths[0].parts.index("bundles") + 1]
+            found.add((bundle, run_id, tuple(str(p).partition(f"{bundle}/configs/")[2] for p in paths)))
+    return iter(sorted(found, key=lambda each: (each[1] != "training", each)))
+
+
+class Workplace:
+    """Small data sets, and what the trainings leave for the other commands."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.task = write_msd_task(root, "Task90_Toy", ("MRI",), ("box",), cases=4)
+        self.data = {
+            "pretrain": write_synthrad(root / "synthrad", patients=4),
+            "finetune_msd": self.task,
+            "finetune_brats": write_brats(root / "brats", cases=4),
+            "ood_eval": self.task,
+        }
+        test = write_msd_task(root, "Task91_Test", ("MRI",), ("box",), cases=4, seed=1)
+        for path in test.glob("*Tr/*"):
+            path.rename(path.with_name(f"new_{path.name}"))
+        text = (test / "dataset.json").read_text(encoding="utf-8").replace("case_", "new_case_")
+        (test / "dataset.json").write_text(text, encoding="utf-8")
+        self.unseen = test
+
+    def options(self, bundle: str, run_id: str, files: tuple[str, ...]) -> dict[str, Any]:
+        """Settings that make a command small, and the places of its data, models and output."""
+        run = self.root / "runs" / bundle / "fold0"
+        options = {"dataset_dir": self.data[bundle], "run_dir": run, "device": "$torch.device('cpu')", "fold": 0}
+        options |= {"num_workers": 0, "num_folds": 2, "overlap": 0.0}
+        if run_id in ("training", "checking") or "train.json" in files:
+            options |= {**SMALL[bundle], "num_workers": 0}
+        if run_id == "training" and len(files) > 1:
+            options["run_dir"] = self.root / "runs" / "-".join(Path(file).stem for file in files)
+        if "joint.yaml" in files:
+            options |= {"datasets": [str(self.task), str(self.unseen)]}
+            del options["dataset_dir"]
+        if "random_contrast.yaml" in files:
+            options |= {"contrast_warmup": [0, 1]}
+        if run_id == "inference":
+            images = self.data[bundle] if bundle in ("pretrain", "finetune_brats") else self.task / "imagesTr"
+            options |= {"dataset_dir": images, "output_dir": self.root / "out" / bundle}
+        if "pictures.json" in files:
+            del options["fold"]
+        if "ensemble.yaml" in files:
+            options |= {"folds": [0, 0], "run_dir": run.parent}
+        if "all_cases.yaml" in files:
+            options |= {"dataset_dir": self.unseen}
+        if bundle == "ood_eval":
+            model = self.root / "runs" / "finetune_msd" / "fold0"
+            options |= {"model_dir": model, "output_dir": self.root / "out" / "ood", "on_leak": "drop"}
+            options |= {"datasets": [str(self.unseen)], "evaluation": self.root / "out" / "ood"}
+            options |= {"models": {"SwinFUSE": str(model)}, "pairs_dir": self.data["pretrain"]}
+        if (bundle, run_id) == ("pretrain", "inference"):
+            options |= {key: SMALL[bundle][key] for key in ("roi_size", "feature_size", "window_size", "spacing")}
+        return options
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("documented"))
+
+
+@pytest.mark.parametrize(("bundle", "run_id", "files"), list(_kinds()), ids=lambda each: str(each))
+def test_every_documented_command_runs(
+    bundle: str, run_id: str, files: tuple[str, ...], workplace: Workplace, tmp_path: Path
+) -> None:
+    """On small data and few steps; commands after trainings use what these left."""
+    paths = [REPOSITORY / "bundles" / bundle / "configs" / name for name in files]
+    known = set(re.findall(r"@(\w+)", json.dumps([ConfigParser.load_config_file(path) for path in paths])))
+    options = {k: v for k, v in workplace.options(bundle, run_id, files).items() if k in known}
+    run = command(tmp_path / "log", run_id, *paths, **options)
+    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")[-3000:]

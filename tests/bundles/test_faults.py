@@ -19,7 +19,7 @@ import torch
 
 from swinfuse_components.engines.run_folder import checkpoints_of
 
-from .small_runs import BUNDLES, Run, SmallBundle
+from .small_runs import BUNDLES, SmallBundle, message_of
 
 NEW_MOUNTS = 0x00020000  # CLONE_NEWNS: mounts of a process of its own
 READ_ONLY = 1  # MS_RDONLY
@@ -37,17 +37,6 @@ def mount(folder: Path, flags: int, options: str) -> None:
 def become_nobody() -> None:
     os.setgid(65534)
     os.setuid(65534)
-
-
-def message_of(run: Run) -> str:
-    """The one message that a run ended with."""
-    code, log = run.exit_code(), run.log.read_text(encoding="utf-8")
-    if code == 42:
-        pytest.skip("this system lets no process make mounts of its own")
-    assert code == 1, log
-    assert "Traceback" not in log
-    assert log.count("error: ") == 1, log
-    return log[log.index("error: ") :]
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
 
+from ..models import BRATS, write_model
 from .conftest import DECATHLON
 
 BUNDLES = ("finetune_msd", "finetune_brats")
@@ -33,7 +34,7 @@ def test_training_evaluation_and_inference_share_network_and_preprocessing(repos
     expected = "$[@load_label] + @train#deterministic_transforms + @histogram_matching"
     assert evaluate["preprocessing"]["transforms"] == expected
     assert "network_def" not in evaluate and "deterministic_transforms" not in str(evaluate.get("train"))
-    for key in ("inferer", "activations", "checkpoint_loader", "evaluator", "match_histogram"):
+    for key in ("inferer", "activations", "network", "evaluator", "match_histogram"):
         assert evaluate[key] == inference[key], key
     # every value those parts refer to is written to model.json by training and read back from it
     used = {word for word in ("roi_size", "feature_size", "window_size", "dim", "dim_options", "spacing", "mr_nonzero")}
@@ -107,6 +108,10 @@ def test_monai_finds_its_properties(
     monkeypatch.chdir(tmp_path)
     dataset_dir = make_msd_task() if bundle == "finetune_msd" else brats_dir
     path = repository / "bundles" / bundle / "configs" / name
+    if kind == "infer":
+        write_model(tmp_path / "run", **(BRATS if bundle == "finetune_brats" else {"modality": "mr"}))
+        for key in ("spacing", "roi_size", "feature_size", "window_size"):
+            tiny.pop(key, None)
     workflow = ConfigWorkflow(
         config_file=str(path),
         workflow_type=kind,

@@ -93,7 +93,7 @@ def test_a_dicom_series_comes_back_as_dicom_seg(segment, tmp_path: Path) -> None
     assert result.get_segment_description(1).segmented_property_type.meaning == "Spleen"
     assert len(list(result.get_source_image_uids())) == 6
     nib.save(nib.Nifti1Image(np.random.default_rng(0).random((8, 8, 8)), np.eye(4)), tmp_path / "a.nii.gz")
-    with pytest.raises(RuntimeError, match="."):
+    with pytest.raises(RuntimeError):
         segment("finetune_msd", tmp_path / "a.nii.gz", run, output, output_format="dicom_seg")
 
 

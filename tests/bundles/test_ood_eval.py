@@ -109,9 +109,8 @@ def test_mistakes_are_said_before_anything_is_computed(repository: Path, workpla
 def test_inference_has_the_properties_that_the_zoo_reads(repository: Path, workplace: Path) -> None:
     config = str(repository / "bundles/ood_eval/configs/inference.json")
     metadata = str(repository / "bundles/ood_eval/configs/metadata.json")
-    workflow = ConfigWorkflow(
-        config, meta_file=metadata, workflow_type="inference", dataset_dir=str(workplace / "Task02_BoxMR/imagesTr")
-    )
+    places = {"model_dir": str(workplace / "swinfuse"), "dataset_dir": str(workplace / "Task02_BoxMR/imagesTr")}
+    workflow = ConfigWorkflow(config, meta_file=metadata, workflow_type="inference", **places)
     workflow.initialize()
     assert workflow.check_properties() == []
 

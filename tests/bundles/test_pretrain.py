@@ -276,13 +276,15 @@ def test_training_and_inference_share_network_and_deterministic_preprocessing(re
 
 
 @pytest.mark.parametrize(("name", "kind"), [("train.json", "train"), ("inference.json", "infer")])
-def test_properties_are_complete(repository: Path, synthrad: Path, tmp_path: Path, name: str, kind: str) -> None:
+def test_properties_are_complete(
+    repository: Path, synthrad: Path, trained: Path, tmp_path: Path, name: str, kind: str
+) -> None:
     workflow = ConfigWorkflow(
         config_file=configuration(repository, name)[0],
         workflow_type=kind,
         logging_file=False,
         dataset_dir=str(synthrad),
-        run_dir=str(tmp_path),
+        run_dir=str(trained if kind == "infer" else tmp_path),
         **{
             key: value
             for key, value in SMALL.items()

@@ -69,8 +69,9 @@ def synthrad_folder(tmp_path: Path) -> Callable[..., Path]:
         for region in ("brain", "pelvis"):
             for number in range(patients):
                 folder = root / "Task1" / region / f"1{region[0].upper()}A{number:03d}"
-                write_volume(folder / "ct.nii.gz", ct_volume(number))
-                write_volume(folder / "mr.nii.gz", mr_volume(number))
+                seed = number + 10 * (region == "pelvis")
+                write_volume(folder / "ct.nii.gz", ct_volume(seed))
+                write_volume(folder / "mr.nii.gz", mr_volume(seed))
                 write_volume(folder / "mask.nii.gz", np.ones(SHAPE, np.uint8))
             (root / "Task1" / region / "overview").mkdir()
         return root
@@ -87,7 +88,7 @@ def brats_folder(tmp_path: Path) -> Callable[..., Path]:
         for number in range(patients):
             name = f"BraTS2021_{number:05d}"
             for seed, sequence in enumerate(("flair", "t1", "t1ce", "t2")):
-                write_volume(root / name / f"{name}_{sequence}.nii.gz", mr_volume(seed))
+                write_volume(root / name / f"{name}_{sequence}.nii.gz", mr_volume(seed + 10 * number))
             write_volume(root / name / f"{name}_seg.nii.gz", label_volume(number) * 2)
         return root
 

@@ -195,6 +195,10 @@ def item_faults(items: list[dict]) -> dict:
         "an absolute path elsewhere": ([{**first, "label": "/etc/passwd"}], "malformed_item"),
         "unknown modality": ([{**first, "modality": "xray"}], "malformed_item"),
         "an image twice": ([first, {**second, "image": first["image"]}], "duplicate_file"),
+        "an image in two folds": (
+            [{**first, "fold": 0}, {**second, "image": first["image"], "fold": 1}],
+            "image_in_two_folds",
+        ),
         "a patient in two folds": (
             [{**first, "fold": 0, "patient": "p"}, {**second, "fold": 1, "patient": "p"}],
             "patient_in_two_folds",

@@ -2,8 +2,7 @@
 
 import re
 
-from swinfuse_components.data import Kind
-from swinfuse_components.data.checks import WARNINGS
+from swinfuse_components.data.findings import WARNINGS, Kind
 
 
 def test_every_kind_of_finding_is_documented(repository):

@@ -137,7 +137,9 @@ def test_errors_of_the_splits(tmp_path):
     with pytest.raises(ValueError, match="at least two"):
         split_patients(items[:1])
     with pytest.raises(ValueError, match="no item is left"):
-        select_patients(items, include=["p9"])
+        select_patients(items, exclude=["p0", "p1", "p2"])
+    with pytest.raises(ValueError, match="no patient is called 'p9': the 3 patients are called like 'p0'"):
+        select_patients(items, exclude=["p9"])
     with pytest.raises(UnsafePathError):
         save_folds(split_folds(items, 3), tmp_path / "f.json", tmp_path)
 

@@ -77,8 +77,8 @@ def test_sequences_of_a_patient_are_found_in_their_order_and_form(tmp_path: Path
     assert [item["patient"] for item in items] == ["P1", "P2"]
     assert [Path(image).name for image in items[0]["image"]] == ["P1_flair.nii.gz", "P1_t1ce.nrrd", "P1_t1"]
     assert list_images(tmp_path / "new" / "P2", channels=names) == items[1:]
-    with pytest.raises(FileNotFoundError, match="2 sequence.s. are missing: P1_t2 in .*P2_t2 in "):
-        list_images(tmp_path / "new", channels=[*names, "t2"])
+    missing = list_images(tmp_path / "new", channels=[*names, "t2"])
+    assert [item["image"][3] for item in missing] == [str(tmp_path / f"new/{p}/{p}_t2.nii.gz") for p in ("P1", "P2")]
     (tmp_path / "four.nii.gz").write_bytes(b"x")
     assert list_images(tmp_path / "four.nii.gz", channels=names) == [
         {"image": str(tmp_path / "four.nii.gz"), "patient": "four"}
@@ -132,8 +132,10 @@ def test_what_makes_an_answer_meaningless_is_an_error_and_the_rest_a_warning(tmp
     assert len(check("good", "nan", "rescaled")) == 3
     assert "nan.nii.gz: 1 voxel" in caplog.text and "rescaled.nii.gz" in caplog.text and "good" not in caplog.text
     for name in ("flat", "empty", "four"):
+        assert [item["image"] for item in check("good", name)] == [str(files["good"])]
+        assert f"fatal: {files[name]}" in caplog.text
         with pytest.raises(DataListError, match=f"{name}.nii.gz"):
-            check("good", name)
+            check(name)
     for name in ("nan", "rescaled"):
         with pytest.raises(DataListError, match=f"{name}.nii.gz"):
             check(name, strict=True)

@@ -57,7 +57,7 @@ def test_models_are_loaded_once_and_cases_checked_and_read_once(
     load = Target.load
     monkeypatch.setattr(Target, "load", lambda self, item: (reads.append(item["label"]), load(self, item))[1])
     opened: list[str] = []
-    import swinfuse_components.evaluation.models as module
+    import swinfuse_components.checkpoints.loading as module
 
     read = module.read_weights
     monkeypatch.setattr(module, "read_weights", lambda path: (opened.append(str(path)), read(path))[1])
@@ -205,8 +205,8 @@ def test_all_that_is_wrong_is_said_before_anything_is_computed(tmp_path: Path, m
         matrix.run()
     message = str(error.value)
     for part in (
-        'misfit.pt does not fit the network: Unexpected key(s) in state_dict: "bias"',
-        "size mismatch for level",
+        "misfit.pt does not fit the network in 2 of its tensors: level: file (3,), network ()",
+        "bias: file (1,), network has none",
         "absent.pt",
         "takes 1 channel(s), target Two shows 2 of ['T1', 'T2']",
         "target Two has no class 'cube'",

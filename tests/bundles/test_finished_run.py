@@ -1,0 +1,147 @@
+"""A finished run and what is done to it through the command line: no command takes anything from it without a word."""
+
+import errno
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swinfuse_components.engines.run_folder import checkpoints_of
+
+from .conftest import write_msd_task
+from .small_runs import Run, SmallBundle, command, message_of
+
+
+class Finished:
+    """Fold 0 of a small fine-tuning of two epochs, and commands on a copy of its folder."""
+
+    def __init__(self, bundle: SmallBundle, original: Path, copy: Path) -> None:
+        self.bundle, self.folder = bundle, Path(shutil.copytree(original, copy))
+        self.before = self.files()
+
+    def files(self) -> dict[str, bytes]:
+        """What belongs to the run: all but its lock and the events of TensorBoard."""
+        found = [path for path in self.folder.rglob("*") if path.is_file() and path.name != ".lock"]
+        kept = [path for path in found if "tensorboard" not in path.parts]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in kept}
+
+    def run(self, run_id: str = "training", in_child: Callable[[], Any] | None = None, **changes: Any) -> Run:
+        options = {
+            **self.bundle.options,
+            "num_workers": 0,
+            "max_epochs": 2,
+            "run_dir": self.folder,
+            "fold": 0,
+            **changes,
+        }
+        return command(self.folder.with_suffix(".log"), run_id, self.bundle.config, in_child=in_child, **options)
+
+
+@pytest.fixture(scope="module")
+def original(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallBundle, Path]:
+    root = tmp_path_factory.mktemp("finished")
+    bundle = SmallBundle("finetune_msd", repository, root / "data")
+    options = {**bundle.options, "num_workers": 0, "max_epochs": 2, "run_dir": root / "run", "fold": 0}
+    run = command(root / "log", "training", bundle.config, **options)
+    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    return bundle, root / "run"
+
+
+@pytest.fixture
+def finished(original: tuple[SmallBundle, Path], tmp_path: Path) -> Finished:
+    return Finished(*original, tmp_path / "run")
+
+
+def test_neither_a_refused_training_nor_a_check_writes_into_it(finished: Finished) -> None:
+    assert {"model.json", "configuration.json", "model.pt", "losses.csv"} <= set(finished.before)
+    assert "--resume True" in message_of(finished.run(fold=1))
+    checked = finished.run("checking", fold=1)
+    assert checked.exit_code() == 0, checked.log.read_text(encoding="utf-8")
+    assert finished.files() == finished.before
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "learning rate": ({"learning_rate": 0.5}, "learning_rate was 0.0001, is 0.5"),
+    "seed": ({"seed": 7}, "seed was 0, is 7"),
+    "spacing": ({"spacing": [2.0, 2.0, 2.0]}, "spacing was"),
+    "fold": ({"fold": 1}, "fold was 0, is 1"),
+    "batch": ({"batch_size": 2}, "2 iterations an epoch (data list of 2 items), this configuration has 1"),
+    "network": ({"feature_size": 24}, "feature_size was 12, is 24"),
+    "epochs": ({"max_epochs": 3}, "--extend True"),
+}
+
+
+@pytest.mark.parametrize("name", [*CHANGES, "data set"])
+def test_it_is_not_resumed_with_other_settings(name: str, finished: Finished, tmp_path: Path) -> None:
+    if name == "data set":
+        other = write_msd_task(tmp_path, "Task91_Other", ("MRI",), ("box",), cases=4, seed=5)
+        changes, expected = {"dataset_dir": other}, "Resume with the same data"
+    else:
+        changes, expected = CHANGES[name]
+    assert expected in message_of(finished.run(resume=True, **changes))
+    assert finished.files() == finished.before
+
+
+def test_it_is_extended_with_other_workers_cache_and_place_of_the_data(finished: Finished, tmp_path: Path) -> None:
+    moved = shutil.copytree(finished.bundle.dataset, tmp_path / "moved")
+    (checksum := checkpoints_of(finished.folder)[-1].with_suffix(".pt.sha256")).write_text("ABC", encoding="utf-8")
+    changes = {"num_workers": 1, "cache_num": 1, "dataset_dir": moved}
+    run = finished.run(resume=True, extend=True, max_epochs=3, **changes)
+    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    rows = (finished.folder / "losses.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 7 and "\n".join(rows).startswith(finished.before["losses.csv"].decode().replace("\r", "")[:-1])
+    assert checksum.read_text(encoding="utf-8") == "ABC"  # of an earlier version; nobody reads it
+
+
+def unreadable() -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    torch.load = load
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(finished: Finished) -> None:
+    message = message_of(finished.run(resume=True, in_child=unreadable))
+    assert "cannot read" in message and "Input/output error" in message
+    assert finished.files() == finished.before
+
+
+def test_a_run_without_its_checkpoints_is_not_begun_anew(finished: Finished) -> None:
+    for path in checkpoints_of(finished.folder):
+        path.unlink()
+    before = finished.files()
+    assert "none of its checkpoints" in message_of(finished.run(resume=True))
+    assert finished.files() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("sign", [".lock", "losses.csv"], ids=["loading", "training"])
+def test_a_signal_ends_it_with_code_75(sign: str, number: int, finished: Finished, tmp_path: Path) -> None:
+    finished.folder = tmp_path / "new"
+    run = finished.run(max_epochs=50)
+    end = time.monotonic() + 300
+    while not (finished.folder / sign).exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(run.process.pid or 0, number)
+    assert run.exit_code() == 75, run.log.read_text(encoding="utf-8")
+    assert "Traceback" not in run.log.read_text(encoding="utf-8")
+    assert bool(checkpoints_of(finished.folder)) or sign == ".lock"
+
+
+def test_a_second_interrupt_ends_it_at_once_without_a_traceback(finished: Finished, tmp_path: Path) -> None:
+    finished.folder = tmp_path / "new"
+    run = finished.run(max_epochs=50)
+    end = time.monotonic() + 300
+    while not (finished.folder / "losses.csv").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    for _ in range(2):
+        os.kill(run.process.pid or 0, signal.SIGINT)
+        time.sleep(0.02)
+    assert run.exit_code() in (-signal.SIGINT, 75)  # 75: the step was over before the second came
+    assert "Traceback" not in run.log.read_text(encoding="utf-8")

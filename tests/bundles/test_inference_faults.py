@@ -1,0 +1,122 @@
+"""Segmenting and scoring where a disk is full, a file is broken, or weights are not what they should be."""
+
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from ..models import BRATS, write_model
+from .conftest import write_brats, write_msd_task
+from .small_runs import command, message_of
+
+BUNDLES = ("finetune_msd", "finetune_brats", "ood_eval")
+
+
+def limit_files(size: int) -> Callable[[], None]:
+    """No file may become larger, the log of the run among them."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+class Inference:
+    """Three images and a model with random weights for the inference of a bundle."""
+
+    def __init__(self, bundle: str, repository: Path, root: Path) -> None:
+        self.root, self.config = root, repository / "bundles" / bundle / "configs" / "inference.json"
+        if bundle == "finetune_brats":
+            self.images = write_brats(root / "images", cases=3)
+            self.model = write_model(root / "model", **BRATS)
+        else:
+            self.images = write_msd_task(root, "Task", ("MRI",), ("box",), cases=3) / "imagesTr"
+            self.model = write_model(root / "model", modality="mr")
+        self.key = "model_dir" if bundle == "ood_eval" else "run_dir"
+
+    def run(self, output: Path, in_child: Callable[[], Any] | None = None, **options: Any) -> Any:
+        paths = {"dataset_dir": self.images, self.key: self.model, "output_dir": output}
+        log = output.with_suffix(".log")
+        options = {"overlap": 0.0, "device": "$torch.device('cpu')", **paths, **options}
+        return command(log, "inference", self.config, in_child=in_child, **options)
+
+
+@pytest.fixture(params=BUNDLES)
+def inference(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Inference:
+    return Inference(request.param, repository, tmp_path)
+
+
+@pytest.mark.parametrize("ext", [".nii", ".mha"])  # 43 200 bytes and more
+def test_a_label_map_that_does_not_fit_is_named_and_none_is_cut_short(
+    inference: Inference, tmp_path: Path, ext: str
+) -> None:
+    output = tmp_path / "out"
+    message = message_of(inference.run(output, limit_files(40000), output_ext=ext))
+    assert f"cannot write {output}/" in message and f"_seg{ext}: " in message
+    assert not output.exists() or not list(output.iterdir())
+
+
+def test_a_broken_image_of_three_is_reported_and_the_others_are_done(inference: Inference, tmp_path: Path) -> None:
+    broken = sorted(inference.images.rglob("*.nii.gz"))[0]
+    broken.write_bytes(broken.read_bytes()[:-2000])
+    run = inference.run(tmp_path / "out")
+    message = message_of(run)
+    assert "1 of 3 images could not be used" in message and broken.name in message
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
+    assert f"fatal: {broken}" in run.log.read_text(encoding="utf-8")
+    assert "1 fatal finding" in message_of(inference.run(tmp_path / "strict", strict=True))
+    assert not (tmp_path / "strict").exists()
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def of_another_size(path: Path) -> None:
+    write_model(path.parent / "other", feature_size=24)
+    shutil.copy(path.parent / "other" / "model.pt", path)
+
+
+def with_nan(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    next(iter(content["model"].values())).view(-1)[0] = float("nan")
+    torch.save(content, path)
+
+
+WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (Path.unlink, "no such checkpoint file"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "truncated or damaged"),
+    "a flipped bit": (flip_a_bit, "the checksum of its part"),
+    "of another size": (of_another_size, "does not fit the network"),
+    "NaN": (with_nan, "hold NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("fault", WEIGHTS)
+def test_weights_are_refused_before_an_image_is_read(repository: Path, tmp_path: Path, fault: str) -> None:
+    """One image is broken too, which nobody must have noticed."""
+    spoil, expected = WEIGHTS[fault]
+    inference = Inference("finetune_msd", repository, tmp_path)
+    spoil(inference.model / "model.pt")
+    next(inference.images.iterdir()).write_bytes(b"")
+    run = inference.run(tmp_path / "out")
+    assert expected in message_of(run) and "0 bytes" not in run.log.read_text(encoding="utf-8")
+    assert not (tmp_path / "out").exists()
+
+
+def test_scores_and_predictions_of_the_matrix_are_whole_too(repository: Path, tmp_path: Path) -> None:
+    task = write_msd_task(tmp_path, "Task", ("MRI",), ("box",), cases=2)
+    model, output = write_model(tmp_path / "model", modality="mr"), tmp_path / "out"
+    options = {"dataset_dir": task, "model_dir": model, "output_dir": output, "overlap": 0.0}
+    config = repository / "bundles/ood_eval/configs/evaluate.json"
+    full = command(tmp_path / "full.log", "evaluating", config, in_child=limit_files(3500), **options)
+    assert "cannot write" in message_of(full)
+    assert not list(output.rglob("*.nii.gz"))
+    again = command(tmp_path / "again.log", "evaluating", config, **options)
+    assert again.exit_code() == 0, again.log.read_text(encoding="utf-8")
+    assert [np.asarray(nib.load(path).dataobj).shape for path in output.rglob("*.nii.gz")] == [(40, 36, 30)] * 2
