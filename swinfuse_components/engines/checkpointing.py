@@ -14,6 +14,7 @@ from monai.handlers import EarlyStopHandler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .configuration import federated
 from .data_order import ResumableDataLoader
 from .files import atomic_save
 from .random_state import get_random_state, set_random_state
@@ -35,6 +36,10 @@ class RunCheckpoint:
     process only; the last ``keep`` stay. Ignite's ``Checkpoint`` knows neither the random states nor an epoch that is
     still to be closed. Order and augmentation of the data need no state with
     :class:`~swinfuse_components.engines.ResumableDataLoader`.
+
+    A trainer that is run again goes on from where it stands, with the weights it was given in between, as MONAI's
+    federated client does in each round. A client that is started anew resumes when its trainer is built: rates, order
+    of the data and epochs go on, and the weights are those that the server sends.
 
     Put it **first** among the trainer's handlers: it restores before the others look at the state, and when the run
     starts it takes the last place for saving.
@@ -90,6 +95,9 @@ class RunCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
+        if self.resume and federated():
+            self._data = _describe(self.data_loader)
+            self._resume(engine)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_STARTED, self._iteration_started)
 
@@ -142,9 +150,19 @@ class RunCheckpoint:
         return state
 
     def _start(self, engine: Engine) -> None:
-        refuse_used_folder(self.run_dir, self.resume)
-        self._data = _describe(self.data_loader)
-        epoch_closed = self._resume(engine) if self.resume else True
+        epoch_closed = True
+        if engine.state.iteration:  # run again
+            self._start_data_at(engine.state.iteration)
+        else:
+            refuse_used_folder(self.run_dir, self.resume)
+            self._data = _describe(self.data_loader)
+            epoch_closed = self._resume(engine) if self.resume else True
+        planned = getattr(self.objects.get("lr_scheduler"), "t_total", None)
+        if planned and engine.state.max_epochs * (engine.state.epoch_length or 0) > planned:
+            self.logger.warning(
+                f"the learning rate is planned for {planned} iterations, and this run goes beyond: set 'rounds' to the "
+                "number of times that the trainer is run"
+            )
         if not engine.has_event_handler(self._epoch_completed, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
@@ -216,10 +234,14 @@ class RunCheckpoint:
             _set_best(self.evaluator, state["evaluator"])
         if getattr(engine, "scaler", None) is not None and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
-        for parameter, gradient in zip(_parameters(engine.optimizer), state.get("gradients", ())):
-            parameter.grad = None if gradient is None else gradient.to(parameter)
+        if "gradients" in state and not federated():  # there they are of other weights
+            for parameter, gradient in zip(_parameters(engine.optimizer), state["gradients"]):
+                parameter.grad = None if gradient is None else gradient.to(parameter)
+        self._start_data_at(plan["iteration"])
+
+    def _start_data_at(self, iteration: int) -> None:
         if isinstance(self.data_loader, ResumableDataLoader):
-            self.data_loader.order.start_iteration = plan["iteration"]
+            self.data_loader.order.start_iteration = iteration
         elif self.data_loader is not None:
             self.logger.warning("the data loader is not resumable: order and augmentation of the data start anew")
 
@@ -245,6 +267,8 @@ class RunCheckpoint:
                 f"(such as {next(iter(gone), 'none')}), {len(new)} new (such as {next(iter(new), 'none')}). Resume "
                 "with the same data, or start a new run from the weights"
             )
+        if federated():  # each round adds its epochs to those done
+            return
         if plan["max_epochs"] != state.max_epochs and not self.extend:
             raise ValueError(
                 f"{source} was made under a plan of {plan['max_epochs']} epochs, this configuration has "

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ _POSITIVE = (1, float("inf"), "1 or more")
 _NOT_NEGATIVE = (0, float("inf"), "0 or more")
 RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(
-        "max_epochs epoch_length batch_size crops views accumulation_steps sw_batch_size".split(), _POSITIVE
+        "max_epochs rounds epoch_length batch_size crops views accumulation_steps sw_batch_size".split(), _POSITIVE
     ),
     **dict.fromkeys("roi_size feature_size window_size num_folds log_interval".split(), _POSITIVE),
     **dict.fromkeys(
@@ -33,6 +34,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
 """Settings and the numbers that make sense for them, by name: lowest, highest, in words."""
 
 _PER_AXIS = ("roi_size", "spacing", "window_size")  # one number for all axes, or one for each
+_GIVEN_BY_MONAI = {"run_name"}  # by the federated client, for experiment tracking
 _NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "yes": "True", "no": "False"}
 
 
@@ -45,12 +47,13 @@ def bundle_root(default: str | Path = ".") -> str:
 
     Args:
         default: taken when no MONAI bundle workflow is at work, for instance when an application reads the file with
-            a bare ``ConfigParser``; such applications set ``bundle_root`` themselves.
+            a bare ``ConfigParser``, and this library is not the copy that a package carries, which knows its place.
     """
     for workflow in callers(ConfigWorkflow):
         folder = Path(workflow.config_root_path).resolve()
         return str(folder.parent if folder.name == "configs" else folder)
-    return str(Path(default).resolve())
+    package = Path(__file__).resolve().parents[2]
+    return str(package if (package / "configs" / "metadata.json").is_file() else Path(default).resolve())
 
 
 def running_configuration() -> dict[str, Any] | None:
@@ -88,7 +91,7 @@ def check_configuration() -> None:
         contents = [ConfigParser.load_config_file(path) for path in sorted(files)]
         known = {re.split("::|#", str(name).lstrip("+"))[0] for each in contents for name in each}
         known |= set(re.findall(r"@(\w+)", json.dumps(content, default=str)))
-        for key in sorted(set(content) - known):
+        for key in sorted(set(content) - known - _GIVEN_BY_MONAI):
             close = difflib.get_close_matches(key, known, 1)
             findings.append(f"{key} is a key that nothing uses" + (f": did you mean {close[0]}?" if close else ""))
         for key, value in content.items():
@@ -103,13 +106,16 @@ def _is_not_python(value: Any) -> bool:
 
 
 def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]:
-    """What is wrong with a setting, judged by the values that the files give it; expressions are not judged."""
-    if isinstance(value, str) and value.startswith(("$", "@", "%")):
+    """What is wrong with a setting, judged by the values that the files give it; expressions are not judged.
+
+    Nor are objects, which a program may put in place of a part (``workflow.inferer = ...``).
+    """
+    kind = _kind(value)
+    if kind == "value" or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         return
     literal = [each for each in defaults if not (isinstance(each, str) and each.startswith(("$", "@", "%")))]
     kinds = {_kind(each) for each in literal}
     open_ended = "nothing" in kinds or not kinds
-    kind = _kind(value)
     allowed = kinds | ({"whole number"} if "number" in kinds else set())
     # MONAI takes structures in place of names (norm_name) and of one another; a number for each axis for one number
     allowed |= {"list", "dictionary"} if kinds & {"text", "list", "dictionary"} else set()
@@ -139,6 +145,12 @@ def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}::{key}" if prefix else str(key))
     else:
         yield prefix, content
+
+
+def federated() -> bool:
+    """Whether MONAI's federated client is among the callers."""
+    client = sys.modules.get("monai.fl.client")  # loaded by whoever uses it
+    return client is not None and next(callers(client.ClientAlgo), None) is not None
 
 
 def callers(kind: type[T]) -> Iterator[T]:

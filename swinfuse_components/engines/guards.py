@@ -20,7 +20,7 @@ from monai.handlers import EarlyStopHandler
 from monai.utils.enums import CommonKeys as Keys
 
 from .checkpointing import RunCheckpoint
-from .configuration import running_configuration
+from .configuration import federated, running_configuration
 from .files import atomic_write
 from .trainer import term_values
 
@@ -85,7 +85,8 @@ class RunGuard:
       75, so that a scheduler can queue it again with ``--resume True``. In a validation the state before it is saved,
       and resuming repeats it (a distributed run finishes it first). A second signal ends the run at once.
     - ``configuration.json`` and ``records`` are written when everything has been accepted and the first step is about
-      to begin. A run that is refused writes nothing.
+      to begin. A run that is refused writes nothing. A federated client's evaluation reads them before the first round, so
+      there they are written when the trainer is built.
 
     It has to be the first of a trainer's handlers.
 
@@ -117,6 +118,8 @@ class RunGuard:
                 thing.set_trainer(engine)
                 thing.attach(self.checkpoint.evaluator or engine)
         self.checkpoint.attach(engine)
+        if federated() and idist.get_rank() == 0:
+            self.write_records()
         engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)
         for event in (Events.COMPLETED, Events.TERMINATE):

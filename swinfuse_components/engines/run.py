@@ -28,10 +28,11 @@ from .guards import stop_signals
 from .run_folder import refuse_used_folder
 
 MAY_CHANGE = frozenset(
-    "resume extend max_epochs dataset_dir fold_file run_dir checkpoint_dir output_dir bundle_root device distributed "
-    "network batch_size num_workers cache_rate cache_num train::dataset validate val_interval checkpoint_interval "
-    "log_interval use_checkpoint sw_batch_size data_policy check_contents init_checkpoint pretrained_checkpoint "
-    "swin_unetr_checkpoint imports initialize run training checking finalize".split()
+    "resume extend max_epochs train::trainer::max_epochs rounds run_name dataset_dir fold_file run_dir checkpoint_dir "
+    "output_dir bundle_root device distributed network batch_size num_workers cache_rate cache_num train::dataset "
+    "validate val_interval checkpoint_interval log_interval use_checkpoint sw_batch_size data_policy check_contents "
+    "init_checkpoint pretrained_checkpoint swin_unetr_checkpoint imports initialize run training checking "
+    "finalize".split()
 )
 """What a resumed run may set otherwise. The data list, the joined batch and the number of epochs have checks of their
 own where the state is restored."""

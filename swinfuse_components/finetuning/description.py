@@ -8,7 +8,6 @@ Training knows modality, channels and classes from the data set and its settings
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +20,8 @@ from ..data import describe_task, get_modality
 from ..networks import SwinFUSE
 from ..transforms import VIEWS, MatchHistogramd, ModalityIntensityd, load_on_grid
 
-logger = logging.getLogger(__name__)
-
 REQUIRED_KEYS = ("name", "modality", "channels", "labels", "spacing", "roi_size", "feature_size")
-#: What a model is taken for where no file says otherwise: one CT channel in, one structure out, the default network.
+#: What stands for a key that a description of an earlier version lacks.
 GENERIC_DESCRIPTION: dict[str, Any] = {
     "name": "unnamed task",
     "modality": "ct",
@@ -51,43 +48,34 @@ GENERIC_DESCRIPTION: dict[str, Any] = {
 
 
 def read_description(
-    paths: Sequence[str | os.PathLike[str]],
-    default: Mapping[str, Any] | None = None,
-    *,
-    modality: str | Mapping[str, Any] | None = None,
+    paths: Sequence[str | os.PathLike[str]], *, modality: str | Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Read the first of ``paths`` that exists; keys that it does not hold are taken from the defaults.
+    """Read the first of ``paths`` that exists; keys that it does not hold are taken from :data:`GENERIC_DESCRIPTION`.
 
     Args:
         paths: candidates in order of preference, each a ``model.json`` as a training writes it or a
             labelled data set, see :func:`~swinfuse_components.data.describe_task`.
-        default: replaces keys of :data:`GENERIC_DESCRIPTION`.
         modality: of the images, where the data set does not tell it or they are of another than the model's.
 
     Returns:
         a dictionary with all keys of :data:`GENERIC_DESCRIPTION`, among them ``modality``, ``channels`` (one name for
         each input channel) and ``labels`` (``{"0": "background", "1": name, …}``). ``spacing`` and ``ct_window`` are
-        ``None`` for a data set, which does not tell them. Without any file this is the default, and the log says so.
+        ``None`` for a data set, which does not tell them.
 
     Raises:
+        FileNotFoundError: if there is none of them.
         ValueError: if a file is not JSON or lacks one of the keys that have to be known.
     """
-    base = {**GENERIC_DESCRIPTION, **(default or {})}
     for path in map(Path, paths):
         if path.name == "model.json":
             found = _read_json(path) if path.is_file() else None
         else:
             found = _facts(path, modality)
         if found is not None:
-            return {**base, **found, **({"modality": get_modality(modality).name} if modality else {})}
-    logger.warning(
-        "no description of the model at %s: taking %d channel(s) %s and the classes %s",
-        " or ".join(str(path) for path in paths),
-        len(base["channels"]),
-        base["channels"],
-        base["labels"],
+            return {**GENERIC_DESCRIPTION, **found, **({"modality": get_modality(modality).name} if modality else {})}
+    raise FileNotFoundError(
+        f"found neither a labelled data set nor the model.json of a model at {' or '.join(map(str, paths))}"
     )
-    return base
 
 
 def _facts(path: Path, modality: str | Mapping[str, Any] | None) -> dict[str, Any] | None:

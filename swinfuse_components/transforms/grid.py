@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from monai.transforms import EnsureTyped, LoadImaged, Orientationd, Spacingd
+from monai.transforms import EnsureChannelFirstd, EnsureTyped, LoadImaged, Orientationd, Spacingd
 
 
 def load_on_grid(
@@ -23,7 +23,8 @@ def load_on_grid(
     keys = [*images, *labels]
     modes = ["bilinear"] * len(images) + ["nearest"] * len(labels)
     return [
-        *([LoadImaged(keys, image_only=True, ensure_channel_first=True)] if load else []),
+        # two transforms, since MONAI Deploy leaves the first one out
+        *([LoadImaged(keys, image_only=True), EnsureChannelFirstd(keys)] if load else []),
         EnsureTyped(keys, dtype=torch.float32, track_meta=True),
         Orientationd(keys, axcodes="RAS", labels=None),
         *([Spacingd(keys, pixdim=spacing, mode=modes)] if spacing else []),

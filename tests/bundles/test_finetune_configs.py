@@ -52,7 +52,7 @@ OF_THE_TASK = {
         train/preprocessing/transforms validate/preprocessing/transforms validate/postprocessing""",
     "evaluate.json": """task modality out_channels ct_window largest_component activations restore_transforms
         metric_transforms""",
-    "inference.json": """task default_task modality out_channels ct_window largest_component preprocessing items
+    "inference.json": """task modality out_channels ct_window largest_component preprocessing items
         activations restore_transforms""",
 }
 

@@ -45,7 +45,7 @@ def test_each_decathlon_task_takes_a_training_step(
     network = (
         workflow.network_def if hasattr(workflow, "network_def") else workflow.parser.get_parsed_content("network_def")
     )
-    state = torch.load(tmp_path / "run" / "model_last.pt", weights_only=True)["model"]
+    state = torch.load(tmp_path / "run" / "model_final.pt", weights_only=True)["model"]
     assert state["out.conv.conv.weight"].shape[0] == len(labels) + 1
     assert state["swinViT.patch_embed.proj.weight"].shape[1] == len(channels)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
@@ -245,7 +245,7 @@ def test_overlays_train_as_they_say(
         **{**tiny, "val_interval": 0},
     )
     described = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))
-    state = torch.load(tmp_path / "run" / "model_last.pt", weights_only=True)["model"]
+    state = torch.load(tmp_path / "run" / "model_final.pt", weights_only=True)["model"]
     image = workflow.parser.get_parsed_content("train::dataset")[0][0]["image"]
     if overlay == "frozen_random_encoder":
         torch.manual_seed(0)
@@ -277,7 +277,7 @@ def test_random_contrast_resumes_exactly_and_saves_the_average(
 
     def train(**more: Any) -> dict[str, torch.Tensor]:
         run_bundle(bundle, files, "training", dataset_dir=str(folder), run_dir=str(run_dir), **options, **more)
-        return torch.load(run_dir / "model_last.pt", weights_only=True)["model"]
+        return torch.load(run_dir / "model_final.pt", weights_only=True)["model"]
 
     first = train()
     described = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))

@@ -35,7 +35,7 @@ def start_from(
         folder, run_dir = make_msd_task(cases=2), tmp_path / "run"
         files = ["train.json", *overlays]
         workflow = run_bundle("finetune_msd", files, "training", dataset_dir=str(folder), run_dir=str(run_dir), **given)
-        return workflow, torch.load(run_dir / "model_last.pt", weights_only=True)["model"]
+        return workflow, torch.load(run_dir / "model_final.pt", weights_only=True)["model"]
 
     return train
 

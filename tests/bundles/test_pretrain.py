@@ -270,8 +270,8 @@ def test_training_and_inference_share_network_and_deterministic_preprocessing(re
         other = ("keys", "mode", "modality", "allow_missing_keys")
         return {key: value for key, value in transform.items() if key not in other}
 
-    theirs = [settings(t) for t in inference["preprocessing"]["transforms"][:4]]
-    ours = [settings(t) for t in training["train"]["preprocessing"]["transforms"][:4]]
+    theirs = [settings(t) for t in inference["preprocessing"]["transforms"][:5]]
+    ours = [settings(t) for t in training["train"]["preprocessing"]["transforms"][:5]]
     assert ours == theirs
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load
+from monai.inferers import SlidingWindowInferer
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 CHANNELS = {"finetune_brats": 4}
@@ -56,6 +57,16 @@ def test_create_workflow_takes_overrides(installed_package: Callable[[str], Path
     )
     assert workflow.parser.get_parsed_content("output_dir") == str(tmp_path / "elsewhere")
     assert Path(workflow.bundle_root) == installed_package(bundle)
+
+
+def test_a_part_may_be_replaced_by_an_object(installed_package: Callable[[str], Path]) -> None:
+    config = str(installed_package("finetune_msd") / "configs" / "inference.json")
+    workflow = ConfigWorkflow(config_file=config, workflow_type="inference", logging_file=False)
+    workflow.initialize()
+    inferer = SlidingWindowInferer((64, 64, 64), overlap=0.0)
+    workflow.inferer = inferer
+    workflow.initialize()
+    assert workflow.inferer is inferer
 
 
 @pytest.mark.slow

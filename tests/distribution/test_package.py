@@ -156,14 +156,47 @@ def test_settings_beside_the_weights_never_become_code(package, repository: Path
     assert all(built[key] == plain[key] for key in ("dim_options", "spacing", "ct_window", "norm_name"))
 
 
+def without_python_path() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def run_without_library(folder: Path, *arguments: str) -> None:
     """`python -m monai.bundle run …` in the package's own folder, with the installed library hidden."""
     code = NOT_INSTALLED + "import runpy; runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, "run", *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, "run", *arguments]
+    done = subprocess.run(command, cwd=folder, env=without_python_path(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+# an image in memory, read with a bare parser as MONAI Deploy's MonaiBundleInferenceOperator does: no file is loaded or
+# saved, and nobody says where the bundle lies
+AS_DEPLOY = (
+    NOT_INSTALLED
+    + """
+import nibabel, numpy, torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose
+bundle, answer, *files = sys.argv[1:]
+sys.path.insert(0, bundle)
+parser = ConfigParser()
+parser.read_config([bundle + "/configs/inference.json"])
+parser.parse()
+def in_memory(name):
+    steps = parser.get_parsed_content(name).transforms
+    return Compose([step for step in steps if not type(step).__name__.startswith(("LoadImage", "SaveImage"))])
+network = parser.get_parsed_content("network")
+network.load_state_dict(torch.load(bundle + "/models/model.pt", weights_only=True))
+volumes = [nibabel.load(file) for file in files]
+arrays = [volume.get_fdata(dtype=numpy.float32) for volume in volumes]
+array, channel = (arrays[0], "no_channel") if len(arrays) == 1 else (numpy.stack(arrays), 0)
+image = MetaTensor(array, affine=volumes[0].affine, meta={"original_channel_dim": channel})
+item = in_memory("preprocessing")({"image": image})
+with torch.no_grad():
+    item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network.eval())[0]
+numpy.save(answer, in_memory("postprocessing")(item)["pred"].numpy())
+"""
+)
 
 
 def write_volume(path: Path, seed: int, shape: tuple[int, int, int] = (64, 64, 64)) -> None:
@@ -177,15 +210,21 @@ def test_zip_infers_without_the_library(package: Callable[[str], Path], bundle: 
     with zipfile.ZipFile(package(bundle)) as archive:
         archive.extractall(tmp_path)
     data = tmp_path / "data"
-    if bundle == "finetune_brats":
-        for number, channel in enumerate(("flair", "t1", "t1ce", "t2")):
-            write_volume(data / "case_1" / f"case_1_{channel}.nii.gz", number)
-    else:
-        write_volume(data / "case_1.nii.gz", 0)
+    channels = ("flair", "t1ce", "t1", "t2") if bundle == "finetune_brats" else ("image",)
+    files = [data / "case_1" / f"case_1_{channel}.nii.gz" for channel in channels]
+    for number, file in enumerate(files):
+        write_volume(file, number)
     answer = ["inference", "--config_file", "configs/inference.json", "--dataset_dir", str(data)]
     run_without_library(tmp_path / bundle, *answer, "--output_dir", str(tmp_path / "answer"))
     (prediction,) = (tmp_path / "answer").rglob("*seg*.nii.gz")
-    assert nib.load(prediction).shape == (64, 64, 64)
+    labels = nib.load(prediction).get_fdata()
+    assert labels.shape == (64, 64, 64) and len(np.unique(labels)) > 1
+
+    # from another working directory, with a parser that knows no bundle
+    code = [sys.executable, "-c", AS_DEPLOY, str(tmp_path / bundle), str(tmp_path / "answer.npy"), *map(str, files)]
+    done = subprocess.run(code, cwd=data, env=without_python_path(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert np.array_equal(np.load(tmp_path / "answer.npy")[0], labels)
 
 
 def test_zip_pre_trains_without_the_library(package: Callable[[str], Path], tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def test_dataset_json_gives_channels_classes_and_modality_but_no_spacing(tmp_pat
     assert described["spacing"] is None and described["feature_size"] == 48
 
 
-def test_without_a_file_the_log_says_what_is_assumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert read_description([tmp_path / "model.json"]) == GENERIC_DESCRIPTION
-    assert "no description of the model" in caplog.text and "model.json" in caplog.text
+def test_without_a_file_nothing_is_assumed(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/model.json"):
+        read_description([tmp_path / "model.json", tmp_path / "no data"])
 
 
 @pytest.mark.parametrize(
