@@ -14,5 +14,5 @@ from .mixture import read_source, read_task
 from .modalities import Modality, get_modality, register_modality
 from .paths import UnsafePathError, resolve_inside
 from .patients import patient_of, patients_record, same_patients
-from .saving import SaveVolumed
+from .saving import AtomicSaveImaged
 from .tasks import Task, msd_datalist, read_msd_task

@@ -1,7 +1,7 @@
 """Training runs with MONAI's engines: start, named loss terms, exact resume, guards, logs."""
 
 from .checkpointing import RunCheckpoint
-from .configuration import bundle_root, check_configuration
+from .configuration import bundle_root, check_configuration, federated
 from .data_order import ItemError, ResumableBatchSampler, ResumableDataLoader, SeededDataset, current_iteration
 from .files import atomic_save, atomic_write
 from .guards import EXIT_INTERRUPTED, NonFiniteLossError, RunGuard
@@ -42,6 +42,7 @@ __all__ = [
     "check_configuration",
     "current_iteration",
     "explanation",
+    "federated",
     "lock_run_dir",
     "loss_term_metrics",
     "lower_is_better",

@@ -148,7 +148,7 @@ def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def federated() -> bool:
-    """Whether MONAI's federated client is among the callers."""
+    """Whether MONAI's federated client is among the callers: weights come from a server, and epochs in rounds."""
     client = sys.modules.get("monai.fl.client")  # loaded by whoever uses it
     return client is not None and next(callers(client.ClientAlgo), None) is not None
 

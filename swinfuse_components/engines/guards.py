@@ -85,7 +85,7 @@ class RunGuard:
       75, so that a scheduler can queue it again with ``--resume True``. In a validation the state before it is saved,
       and resuming repeats it (a distributed run finishes it first). A second signal ends the run at once.
     - ``configuration.json`` and ``records`` are written when everything has been accepted and the first step is about
-      to begin. A run that is refused writes nothing. A federated client's evaluation reads them before the first round, so
+      to begin. A run that is refused writes nothing. A federated client's evaluation reads them before the first round:
       there they are written when the trainer is built.
 
     It has to be the first of a trainer's handlers.

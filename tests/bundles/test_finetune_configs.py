@@ -34,8 +34,12 @@ def test_training_evaluation_and_inference_share_network_and_preprocessing(repos
     expected = "$[@load_label] + @train#deterministic_transforms + @histogram_matching"
     assert evaluate["preprocessing"]["transforms"] == expected
     assert "network_def" not in evaluate and "deterministic_transforms" not in str(evaluate.get("train"))
-    for key in ("inferer", "activations", "network", "evaluator", "match_histogram"):
+    for key in ("inferer", "activations", "evaluator", "match_histogram"):
         assert evaluate[key] == inference[key], key
+    # to a federated client the server brings the weights
+    loaded = "checkpoints.load_weights(@network_def, @checkpoint_file)"
+    assert inference["network"] == f"${loaded}.to(@device)"
+    assert evaluate["network"] == f"$(@network_def if engines.federated() else {loaded}).to(@device)"
     # every value those parts refer to is written to model.json by training and read back from it
     used = {word for word in ("roi_size", "feature_size", "window_size", "dim", "dim_options", "spacing", "mr_nonzero")}
     for key in used:

@@ -176,15 +176,17 @@ AS_DEPLOY = (
 import nibabel, numpy, torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose
 bundle, answer, *files = sys.argv[1:]
 sys.path.insert(0, bundle)
 parser = ConfigParser()
 parser.read_config([bundle + "/configs/inference.json"])
 parser.parse()
 def in_memory(name):
-    steps = parser.get_parsed_content(name).transforms
-    return Compose([step for step in steps if not type(step).__name__.startswith(("LoadImage", "SaveImage"))])
+    compose = parser.get_parsed_content(name)
+    names = [type(step).__name__ for step in compose.transforms]
+    kept = [not ("LoadImage" in name or "SaveImage" in name) for name in names]
+    compose.transforms = tuple(step for step, keep in zip(compose.transforms, kept) if keep)
+    return compose
 network = parser.get_parsed_content("network")
 network.load_state_dict(torch.load(bundle + "/models/model.pt", weights_only=True))
 volumes = [nibabel.load(file) for file in files]

@@ -1,0 +1,141 @@
+"""The training bundles as MONAI's federated client takes them, with default arguments: two sites, three rounds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems, ModelType
+from monai.fl.utils.exchange_object import ExchangeObject
+
+from swinfuse_components.distribution import build_package
+
+from .conftest import write_brats, write_msd_task, write_synthrad
+from .small_runs import BUNDLES, SMALL
+
+ROUNDS = 3
+RATE = 1e-3
+
+
+def make_site(name: str, repository: Path, root: Path, number: int) -> Path:
+    """A bundle with the settings of the federation, and data of its own."""
+    if name == "pretrain":  # a site of CT alone and one of MRI alone
+        data, own = write_synthrad(root / "data", patients=3), {"modalities": ["ct" if number else "mr"]}
+    elif name == "finetune_msd":
+        data = write_msd_task(root / "data", "Task90_Toy", ("MRI",), ("box",), cases=4, seed=number)
+        own = {"in_channels": 1, "out_channels": 2, "spacing": [1.0, 1.0, 1.0]}  # which the server cannot measure
+    else:
+        data, own = write_brats(root / "data", cases=4, seed=number), {}
+    early = {} if name == "pretrain" else {"early_stop_patience": 5}
+    plan = {"rounds": ROUNDS, "learning_rate": RATE, "dataset_dir": str(data), "num_workers": 0, **early}
+    settings = {key: value for key, value in SMALL[name].items() if key not in ("max_epochs", "device")}
+    package = build_package(repository / "bundles" / name, root, settings={**settings, **plan, **own}, vendor=False)
+    return package.parent / name
+
+
+def rates(bundle: Path) -> list[float]:
+    with open(bundle / "models" / "losses.csv", encoding="utf-8") as stream:
+        return [float(row["lr"]) for row in csv.DictReader(stream)]
+
+
+def planned(steps: int, warmup: int, first: float) -> list[float]:
+    """A linear rise, then half a cosine down to 0 at the end of the last round."""
+    rise = [first + (1 - first) * step / warmup for step in range(warmup)]
+    fall = [0.5 * (1 + math.cos(math.pi * step / (steps - warmup))) for step in range(steps - warmup)]
+    return [RATE * factor for factor in rise + fall]
+
+
+def network_of(bundle: Path) -> torch.nn.Module:
+    """As the server builds it: no workflow, no data."""
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "train.json"))
+    return parser.get_parsed_content("network_def")
+
+
+@pytest.fixture
+def sites(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> list[Path]:
+    return [make_site(request.param, repository, tmp_path / f"site_{number}", number) for number in range(2)]
+
+
+@pytest.fixture
+def clients(sites: list[Path]) -> Iterator[list[MonaiAlgo]]:
+    clients = [MonaiAlgo(bundle_root=str(site)) for site in sites]
+    for number, client in enumerate(clients):
+        client.initialize({ExtraItems.CLIENT_NAME: f"site_{number}"})
+    yield clients
+    for client in clients:
+        client.finalize()
+
+
+@pytest.mark.parametrize("sites", BUNDLES, indirect=True)
+def test_three_rounds_of_two_sites(sites: list[Path], clients: list[MonaiAlgo]) -> None:
+    torch.manual_seed(1)
+    server = {name: value.clone() for name, value in network_of(sites[0]).state_dict().items()}
+    evaluated = []
+    for number in range(ROUNDS):
+        differences = []
+        for client in clients:
+            client.train(ExchangeObject(weights={name: value.clone() for name, value in server.items()}))
+            sent = client.get_weights()
+            assert sent.weights.keys() == server.keys() and sent.statistics["num_executed_iterations"] > 0
+            differences.append(sent.weights)
+            # what the client sends is its network less what the server had sent: the round began from those weights
+            for name, value in client.trainer.network.state_dict().items():
+                torch.testing.assert_close(value, server[name] + sent.weights[name])
+        moved = [sum(float(each[name].abs().sum()) for name in each) for each in differences]
+        assert min(moved) > 0 or number == ROUNDS - 1
+        for name, value in server.items():
+            server[name] = value + ((differences[0][name] + differences[1][name]) / 2).to(value.dtype)
+        for client in clients:
+            metrics = client.evaluate(ExchangeObject(weights=server)).metrics
+            assert all(torch.equal(v, server[n]) for n, v in client.evaluator.network.state_dict().items())
+            evaluated.append({name: float(value) for name, value in metrics.items()})
+    for client, site in zip(clients, sites, strict=True):
+        assert client.trainer.state.epoch == ROUNDS
+        length = client.trainer.state.epoch_length
+        warmup, first = (2, 1 / 2) if site.name == "pretrain" else (length, 0.1)
+        assert rates(site) == pytest.approx(planned(ROUNDS * length, warmup, first), rel=1e-6, abs=1e-12)
+        final = client.get_weights({ExtraItems.MODEL_TYPE: ModelType.FINAL_MODEL}).weights
+        assert all(torch.equal(v, final[n]) for n, v in client.trainer.network.state_dict().items())
+    metric = "val_loss" if sites[0].name == "pretrain" else "val_mean_dice"
+    assert all(math.isfinite(each[metric]) for each in evaluated), "scored against labels"
+    if metric == "val_mean_dice":
+        record = json.loads((sites[0] / "models" / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+        assert record["cases"] and record["mean"]["dice"]["mean"] == pytest.approx(evaluated[-2][metric])
+
+
+def test_a_site_that_is_started_anew_goes_on_with_the_weights_of_the_server(repository: Path, tmp_path: Path) -> None:
+    sites = [make_site("pretrain", repository, tmp_path / name, 0) for name in ("whole", "interrupted")]
+
+    def start(site: Path, **arguments: Any) -> MonaiAlgo:
+        client = MonaiAlgo(bundle_root=str(site), config_evaluate_filename=None, **arguments)
+        client.initialize()
+        return client
+
+    def train(client: MonaiAlgo, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        client.train(ExchangeObject(weights={name: value.clone() for name, value in weights.items()}))
+        client.finalize()
+        return {name: value.clone() for name, value in client.trainer.network.state_dict().items()}
+
+    torch.manual_seed(1)
+    first, second = (network_of(sites[0]).state_dict() for _ in range(2))
+    whole = start(sites[0])
+    train(whole, first)
+    expected = train(whole, second)
+
+    train(start(sites[1]), first)
+    with pytest.raises(Exception, match="resume"):
+        start(sites[1])
+    client = start(sites[1], train_kwargs={"resume": True})
+    found = train(client, second)
+    assert client.get_weights().statistics["num_executed_iterations"] == client.trainer.state.epoch_length
+    assert rates(sites[0]) == rates(sites[1])
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
