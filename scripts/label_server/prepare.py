@@ -4,7 +4,8 @@
 
 Every training session keeps its full state in a folder of its own, since the server trains again and again in one
 place, and a second training must not be taken for the continuation of the first. With a pre-training checkpoint,
-sessions start from it: the copy loses models/model.pt, which the server would otherwise load over it.
+sessions start from it: the copy loses models/model.pt, which the server would otherwise load over it. The server brings
+its own list of images, and each image to segment: both are checked as the bundle checks its own.
 """
 
 import json
@@ -18,6 +19,16 @@ def main(folder: str, checkpoint: str = "") -> None:
     if "checkpoint_dir" in config:
         config["imports"] = [*config.get("imports", []), "$import time"]
         config["checkpoint_dir"] = "$@run_dir + '/session_' + time.strftime('%Y%m%d_%H%M%S')"
+        rules = "in_channels=@in_channels, channels=@task['channels']"
+        config["initialize"] += [
+            "$data.check_datalist([dict(item, modality=@task['modality']) for item in @train#dataset#data],"
+            f" policy=@data_policy, {rules}, labels=[int(value) for value in @task['labels']])"
+        ]
+        inference = Path(folder) / "configs" / "inference.json"
+        content = json.loads(inference.read_text(encoding="utf-8"))
+        check = f"data.check_inputs([{{'image': item['image']}}], modality=@task['modality'], {rules})"
+        content["preprocessing"]["transforms"].insert(0, f"$lambda item: {check} and item")
+        inference.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     # weights are kept after a validation: a session of few epochs must have one
     config["val_interval"] = 1
     # worker processes forked from a server with threads can hang

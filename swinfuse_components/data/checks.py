@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .check_record import CheckRecord
 from .findings import WARNINGS, DataListError, Finding, Kind
-from .layouts import sequence_of
+from .layouts import channel_of
 from .modalities import REGISTRY, implausible_values
 from .paths import UnsafePathError, resolve_inside
 from .volumes import LARGEST_VALUE, Volume, VolumeError, grid_difference, open_volume, too_large
@@ -126,7 +126,7 @@ def _check_item(item: object, rules: _Rules) -> Iterator[Finding]:
     if rules.in_channels is not None and len(images) > 1 and len(images) != rules.in_channels:
         yield Finding(Kind.CHANNELS, images[0], f"{len(images)} image files, expected {rules.in_channels}")
     for path, name in zip(images, rules.channels if len(images) > 1 else ()):
-        stored, meant = sequence_of(path), sequence_of(name)
+        stored, meant = channel_of(path), channel_of(name)
         if stored and meant and stored != meant:
             yield Finding(Kind.CHANNELS, path, f"its name says {stored}, expected {name} at this place")
     reference: Volume | None = None
@@ -233,7 +233,7 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
         options: of :func:`find_problems`:
 
             - ``in_channels``: channels that an ``image`` must have; 1 by default.
-            - ``channels``: their names, compared with the names of the files where these say a sequence of MRI.
+            - ``channels``: their names, compared with those of the files where these say a sequence or a modality.
             - ``labels``: the declared label values, e.g. ``task.labels``; any by default. An item's own
               ``allowed_labels`` go first.
             - ``roi_size``: the region of interest in voxels; volumes below it are reported.

@@ -13,10 +13,10 @@ from typing import Any
 
 from monai.data import partition_dataset
 
-from .layouts import BRATS_CHANNELS, sequence_of
+from .layouts import BRATS_CHANNELS, channel_of
 from .modalities import REGISTRY
 from .paths import existing_path, read_json, resolve_inside
-from .patients import patient_of, same_patients
+from .patients import patient_of, patients_of_files, same_patients
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,14 @@ def split_folds(
 ) -> list[dict]:
     """Copy of ``items``, each with its ``fold``; items of one patient share it.
 
-    ``assignment`` gives folds by patient, e.g. those of :func:`assign_folds` over several data sets.
+    ``assignment`` gives folds by patient, e.g. those of :func:`assign_folds` over several data sets. Items that all
+    have a ``fold`` keep it.
 
     Raises:
         ValueError: if there are too few patients, or one is not in ``assignment``.
     """
+    if assignment is None and items and all("fold" in item for item in items):
+        return [dict(item) for item in items]
     if assignment is None:
         assignment = assign_folds(map(_patient, items), num_folds, seed)
     unknown = sorted({_patient(item) for item in items} - set(assignment))
@@ -118,16 +121,17 @@ def load_folds(
         item: dict[str, Any] = {k: absolute(v) if k in _path_keys() else v for k, v in entry.items()}
         if isinstance(item.get("image"), list):
             item["image"] = in_channel_order(item["image"], channels)
-        first = next(item[key] for key in ("image", *REGISTRY, "label", "mask") if key in item)
-        item.setdefault("patient", patient_of(first[0] if isinstance(first, list) else first, patient_pattern))
         items.append(item)
-    return items
+    listed = [next(item[key] for key in ("image", *REGISTRY, "label", "mask") if key in item) for item in items]
+    firsts = [os.path.relpath(first[0] if isinstance(first, list) else first, base) for first in listed]
+    patients = patients_of_files(firsts, patient_pattern, channels=False)
+    return [{"patient": patient, **item} for item, patient in zip(items, patients)]
 
 
 def in_channel_order(paths: list[str], channels: Sequence[str]) -> list[str]:
     """``paths`` in the order of ``channels`` if their names say exactly these sequences of MRI, else as they are."""
-    wanted = [sequence_of(channel) for channel in channels]
-    stored = [sequence_of(path) for path in paths]
+    wanted = [channel_of(channel) for channel in channels]
+    stored = [channel_of(path) for path in paths]
     if stored == wanted or None in stored or sorted(map(str, stored)) != sorted(map(str, wanted)):
         return paths
     logger.info("the channels %s are put into the order %s", [os.path.basename(path) for path in paths], list(channels))

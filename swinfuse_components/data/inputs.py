@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from .dicom import dicom_series
 from .findings import DataListError, Finding, Kind
 from .layouts import brats_folders, find_sequence
 from .modalities import REGISTRY, get_modality, modality_of_word
-from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, volume_stem
+from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, unique_names, volume_stem
 from .patients import patient_of, patients_of_files
 
 logger = logging.getLogger(__name__)
 
-_LABEL_NAME = re.compile(r"(.*[-_])?(seg|dseg|mask|masks|label|labels|segmentation|labelstr|labelsts|derivatives)")
+_LABEL_WORD = "(d?seg|masks?|labels?|labelmaps?|segmentations?|annotations?|contours?|gt|ground[-_ ]?truth|rtstruct)"
+_LABEL_NAME = re.compile(rf"(.*[-_. ])?{_LABEL_WORD}|labelst[rs]|derivatives|{_LABEL_WORD}[-_. ].*")
 _DICOM_MODALITIES = {"CT": "ct", "MR": "mr", "PT": "pet", "US": "us"}
 _MEANINGLESS = {Kind.MALFORMED_ITEM, Kind.MISSING_FILE, Kind.UNREADABLE, Kind.WRONG_DIMENSIONS}
 _MEANINGLESS |= {Kind.CHANNELS, Kind.CONSTANT, Kind.GRID, Kind.TOO_LARGE, Kind.BEYOND_FLOAT}
@@ -229,9 +230,6 @@ def refuse_left_out(listed: Sequence[Mapping[str, Any]], done: Sequence[Mapping[
 class OutputNames:
     """Names of output files, unique whatever the inputs are called: ``output_name_formatter`` of ``SaveImaged``.
 
-    A name is the image's file name without suffix (a DICOM folder's whole name); where two are equal, that of the
-    folder goes before, or the suffix behind.
-
     :meth:`remember` takes the list of images before, so that ``SaveImaged`` finds their names here.
     """
 
@@ -239,20 +237,10 @@ class OutputNames:
         self.names: dict[str, str] = {}
 
     def remember(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Give every item's image a name; returns copies of the items."""
-        paths = [str(i["image"][0] if isinstance(i["image"], (list, tuple)) else i["image"]) for i in items]
-        candidates = (
-            volume_stem,
-            lambda path: f"{os.path.basename(os.path.dirname(path))}_{volume_stem(path)}",
-            lambda path: os.path.basename(path).replace(".", "_"),
-            lambda path: re.sub(r"[^\w-]+", "_", path).strip("_"),
+        """Give every item's image a name, see :func:`unique_names`; returns copies of the items."""
+        self.names = unique_names(
+            str(i["image"][0] if isinstance(i["image"], (list, tuple)) else i["image"]) for i in items
         )
-        left = set(paths)
-        for name in candidates:
-            counts = Counter(name(path) for path in sorted(left))
-            taken = set(self.names.values())
-            self.names |= {path: name(path) for path in left if counts[name(path)] == 1 and name(path) not in taken}
-            left -= set(self.names)
         return [dict(item) for item in items]
 
     def __call__(self, meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:

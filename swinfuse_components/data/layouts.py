@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .modalities import REGISTRY
+from .modalities import REGISTRY, modality_of_word
 from .paths import existing_dir, find_volume, subfolders, volume_stem
 from .patients import patient_of
 
@@ -25,10 +25,12 @@ _SEQUENCES = {
 }
 
 
-def sequence_of(path: str | os.PathLike) -> str | None:
-    """The MRI sequence that a file name ends in, as in :data:`BRATS_CHANNELS`; None if it does not say."""
-    word = re.split(r"[-_]", volume_stem(path))[-1].lower()
-    return next((name for name, words in _SEQUENCES.items() if word in words), None)
+def channel_of(path: str | os.PathLike) -> str | None:
+    """What the end of a file or channel name says: a sequence of MRI (``flair``, ``adc``), or another modality."""
+    word = re.split(r"[-_. ]", volume_stem(path))[-1].lower()
+    kind = modality_of_word(word)
+    named = next((name for name, words in _SEQUENCES.items() if word in words), word if kind == "mr" else kind)
+    return None if named in ("mr", "mri") else named
 
 
 def find_sequence(folder: Path, name: str) -> Path | None:

@@ -52,12 +52,18 @@ def read_task(
 ) -> tuple[Task, list[dict]]:
     """Facts and data list of a labelled data set, see :func:`describe_task`.
 
-    ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`.
+    ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`. Where a list has a section
+    ``validation``, its items have ``fold`` 0, and those of ``training`` 1.
     """
     task = describe_task(path, modality=modality)
     if layout_of(path) == "brats":
         return task, brats_datalist(path, patient_pattern=patient_pattern)
-    return task, msd_datalist(path, modality=modality, patient_pattern=patient_pattern)
+    content = read_dataset_json(path)[2]
+    sections = ["training", *(["validation"] if content.get("validation") else [])]
+    parts = [msd_datalist(path, part, modality=modality, patient_pattern=patient_pattern) for part in sections]
+    if len(parts) > 1:  # the data set's own split: its validation is fold 0
+        parts = [[{**item, "fold": fold} for item in part] for part, fold in zip(parts, (1, 0))]
+    return task, [item for part in parts for item in part]
 
 
 def joint_datalist(datasets: Sequence[str | os.PathLike], *, patient_pattern: str | None = None) -> list[dict]:

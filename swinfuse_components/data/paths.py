@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import normalize
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".nhdr", ".mhd")
 
@@ -45,7 +49,7 @@ def resolve_inside(root: str | os.PathLike, entry: object) -> str:
 
     The check is on the written path: ``..`` and absolute paths elsewhere are refused. Symbolic links are followed,
     since only the owner of the folder can have put them there; a data list, which may come from a stranger, cannot.
-    Backslashes are read as Windows writes them, unless a file has one in its name.
+    Backslashes are read as Windows writes them, unless a file has one in its name; accents in either form of Unicode.
 
     Raises:
         UnsafePathError: if the entry leaves ``root``, is empty, is not text, or holds a NUL character.
@@ -58,8 +62,9 @@ def resolve_inside(root: str | os.PathLike, entry: object) -> str:
     if not text or "\0" in text:
         raise UnsafePathError(f"empty or malformed path {text!r} in the data list of '{root}'")
     base = os.path.abspath(os.fspath(root))
-    if "\\" in text and not os.path.exists(os.path.join(base, text)):
-        text = text.replace("\\", "/")
+    slashed = text.replace("\\", "/")
+    spellings = [normalize(form, name) for name in (text, slashed) for form in ("NFC", "NFD")]  # of accents
+    text = next((name for name in (text, *spellings) if os.path.exists(os.path.join(base, name))), slashed)
     path = os.path.normpath(os.path.join(base, text))
     if path == base or os.path.commonpath([base, path]) != base:
         raise UnsafePathError(f"path '{os.fspath(entry)}' leaves its data set's folder '{base}': refused")
@@ -73,8 +78,9 @@ def is_volume(path: Path) -> bool:
 
 def find_volume(folder: Path, stem: str) -> Path | None:
     """The file ``stem`` + one of :data:`VOLUME_SUFFIXES` in ``folder``, or None. Compressed NIfTI goes first."""
-    candidates = (folder / (stem + suffix) for suffix in VOLUME_SUFFIXES)
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    wanted = [(stem + suffix).lower() for suffix in VOLUME_SUFFIXES]
+    found = {name.lower(): folder / name for name in os.listdir(folder)} if folder.is_dir() else {}
+    return next((found[name] for name in wanted if name in found and found[name].is_file()), None)
 
 
 def volume_stem(path: str | os.PathLike) -> str:
@@ -82,6 +88,27 @@ def volume_stem(path: str | os.PathLike) -> str:
     name = os.path.basename(os.fspath(path))
     suffix = next((suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: -len(suffix)] if suffix else name
+
+
+def unique_names(paths: Iterable[str]) -> dict[str, str]:
+    """A name for each file: its file name without suffix, or a DICOM folder's whole name.
+
+    Where two are equal, that of the folder goes before, or the suffix behind.
+    """
+    candidates = (
+        volume_stem,
+        lambda path: f"{os.path.basename(os.path.dirname(path))}_{volume_stem(path)}",
+        lambda path: os.path.basename(path).replace(".", "_"),
+        lambda path: re.sub(r"[^\w-]+", "_", path).strip("_"),
+    )
+    names: dict[str, str] = {}
+    left = set(paths)
+    for name in candidates:
+        counts = Counter(name(path) for path in sorted(left))
+        taken = set(names.values())
+        names |= {path: name(path) for path in left if counts[name(path)] == 1 and name(path) not in taken}
+        left -= set(names)
+    return names
 
 
 def subfolders(folder: Path) -> list[Path]:

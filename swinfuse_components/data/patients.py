@@ -43,13 +43,15 @@ def patient_of(path: str | os.PathLike, pattern: str | None = None) -> str:
         return match.group(1) if match.groups() else match.group(0)
     if match := re.match(r"(sub-[A-Za-z0-9]+)(_|$)", stem) or re.match(r"(BraTS-[A-Za-z]+-\d{5})-\d{3}", stem):
         return match.group(1)
-    base, _, last = re.sub(r"_0000$", "", stem).replace("-", "_").rpartition("_")
+    base, _, last = re.sub(r"[-. ]", "_", re.sub(r"_0000$", "", stem)).rpartition("_")
     is_suffix = modality_of_word(last) or last.lower() in _OF_NO_PATIENT
     return stem[: len(base)] if base and is_suffix else re.sub(r"_0000$", "", stem)
 
 
-def patients_of_files(paths: Sequence[str | os.PathLike], pattern: str | None = None) -> list[str]:
-    """Patient of each file of a folder without a data list.
+def patients_of_files(
+    paths: Sequence[str | os.PathLike], pattern: str | None = None, *, channels: bool = True
+) -> list[str]:
+    """Patient of each file of a folder, or of each case of a data list (``channels=False``).
 
     As :func:`patient_of`; a folder's name stands for the patient where the file's does not: ``case_7/imaging.nii.gz``
     and any name that comes in several folders, unless these are folders of modalities (``ct/p1.nii.gz``,
@@ -58,11 +60,11 @@ def patients_of_files(paths: Sequence[str | os.PathLike], pattern: str | None = 
     if pattern is not None:
         return [patient_of(path, pattern) for path in paths]
     files = [Path(path) for path in paths]
-    channels: dict[str, set[int]] = defaultdict(set)
+    numbers: dict[str, set[int]] = defaultdict(set)
     folders: dict[str, set[Path]] = defaultdict(set)
     for file in files:
         base, number = _channel_number(file)
-        channels[base].add(number)
+        numbers[base].add(number)
         if not _is_generic(file.parent.name):
             folders[patient_of(file)].add(file.parent)
     repeated = {name for name, parents in folders.items() if len(parents) > 1}
@@ -71,7 +73,8 @@ def patients_of_files(paths: Sequence[str | os.PathLike], pattern: str | None = 
     for file in files:
         name = patient_of(file)
         base, number = _channel_number(file)
-        if number >= 0 and channels[base] == set(range(len(channels[base]))) and len(channels[base]) <= _MAX_CHANNELS:
+        stack = numbers[base]
+        if channels and number >= 0 and stack == set(range(len(stack))) and len(stack) <= _MAX_CHANNELS:
             name = patient_of(base)
         parents = [parent.name for parent in file.parents if parent.name and not _is_generic(parent.name)]
         if parents and (_is_generic(name) or name in repeated and len(homes) >= len(repeated)):

@@ -11,8 +11,8 @@ from typing import Any
 
 from .dicom_seg import coded
 from .modalities import get_modality, modality_of_channels
-from .paths import existing_path, read_json, resolve_inside
-from .patients import patient_of
+from .paths import existing_path, read_json, resolve_inside, volume_stem
+from .patients import patients_of_files
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,8 @@ def msd_datalist(
 
     Returns:
         One dictionary an image: ``image`` (a list where each channel has its own file), ``label``, ``modality``,
-        ``patient``. Missing files are found by :func:`~swinfuse_components.data.check_datalist`.
+        ``patient``, and ``fold`` where the list says it. Missing files are found by
+        :func:`~swinfuse_components.data.check_datalist`.
 
     Raises:
         FileNotFoundError, ValueError: if a file, section or entry is missing, malformed, or leaves the folder.
@@ -186,17 +187,26 @@ def msd_datalist(
         )
     if section == "training" and content.get("numTraining") not in (None, len(entries)):
         logger.warning("'%s' says numTraining %s; its list of %d is taken", path, content["numTraining"], len(entries))
-    items = []
+    listed: list[dict[str, Any]] = []
     for number, entry in enumerate(entries):
         fields = {"image": entry} if isinstance(entry, str) else entry
         if not isinstance(fields, dict) or "image" not in fields or (labelled and "label" not in fields):
             raise ValueError(f"'{path}': {section}[{number}] needs 'image' and 'label', found {entry!r}")
         images = fields["image"] if isinstance(fields["image"], list) else [fields["image"]]
-        files = [resolve_inside(root, image) for image in images]
+        files = [_stored(resolve_inside(root, image)) for image in images]
         item: dict[str, Any] = {"image": files if isinstance(fields["image"], list) else files[0]}
         if labelled:
             item["label"] = resolve_inside(root, fields["label"])
         if kind or fields.get("modality"):
             item["modality"] = kind or get_modality(fields["modality"]).name
-        items.append({**item, "patient": str(fields.get("patient") or patient_of(files[0], patient_pattern))})
-    return items
+        listed.append(item | {key: fields[key] for key in ("patient", "fold") if key in fields})
+    firsts = [item["image"][0] if isinstance(item["image"], list) else item["image"] for item in listed]
+    patients = patients_of_files([os.path.relpath(file, root) for file in firsts], patient_pattern, channels=False)
+    return [{**item, "patient": str(item.get("patient") or name)} for item, name in zip(listed, patients)]
+
+
+def _stored(path: str) -> str:
+    """``path``, or ``<case>_0000.ext`` in its place: nnU-Net's first version lists its files without the channel."""
+    stem = os.path.join(os.path.dirname(path), volume_stem(path))
+    numbered = f"{stem}_0000{path[len(stem) :]}"
+    return numbered if not os.path.exists(path) and os.path.exists(numbered) else path

@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
 }
 """Settings and the numbers that make sense for them, by name: lowest, highest, in words."""
 
+_PATHS = ("run_dir", "output_dir", "model_dir", "checkpoint_dir", "checkpoint", "checkpoint_file", "model_path")
 _PER_AXIS = ("roi_size", "spacing", "window_size")  # one number for all axes, or one for each
 _GIVEN_BY_MONAI = {"run_name"}  # by the federated client, for experiment tracking
 _NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "yes": "True", "no": "False"}
@@ -71,6 +72,7 @@ def check_configuration() -> None:
 
     - A value such as ``true``: on a command line it is a string, and every string that is not empty counts as true.
     - A key that no configuration file of the bundle has and nothing refers to: a misspelt override changes nothing.
+    - A ``#`` in a path that is not only read: MONAI writes ``::`` in its place.
     - A value of another kind than the files give (text for a number), or out of :data:`RANGES`.
 
     Raises:
@@ -85,6 +87,11 @@ def check_configuration() -> None:
         for key, value in _leaves(content)
         if _is_not_python(value)
     ]
+    typed = dict(zip((argument.lstrip("-") for argument in sys.argv), sys.argv[1:]))
+    for key in _PATHS:
+        path = str(typed.get(key, content.get(key, ""))).replace("::", "#")
+        if "#" in path and not path.startswith(("$", "@", "%")):
+            findings.append(f"{key} is '{path}': MONAI takes '#' for a separator, name a folder without it")
     workflow = next(callers(ConfigWorkflow), None)
     if workflow is not None:
         files = [path for path in workflow.config_root_path.iterdir() if path.suffix in (".json", ".yaml", ".yml")]

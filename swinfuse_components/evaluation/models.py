@@ -15,6 +15,7 @@ from monai.transforms import Compose, Invertd, KeepLargestConnectedComponent
 
 from ..checkpoints import load_weights, sha256
 from ..data import same_patients
+from ..data.paths import existing_path, find_volume
 from ..data.volumes import too_large
 from ..finetuning import (
     AdaptingInferer,
@@ -198,7 +199,8 @@ class PredictionFiles(Source):
 
     def _file(self, target: str, case: str) -> Path:
         inner = self.folder / target
-        return (inner if inner.is_dir() else self.folder) / f"{case}.nii.gz"
+        folder = inner if inner.is_dir() else self.folder
+        return find_volume(folder, case) or folder / f"{case}.nii.gz"
 
     def problems(self, target: Target) -> list[str]:
         """Whether there is at least one of the target's cases, and one column only."""
@@ -232,7 +234,7 @@ def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
         FileNotFoundError: if one of the two is missing.
         ValueError: if the description is not JSON or lacks a key.
     """
-    path = Path(folder).expanduser()
+    path = existing_path(folder, "model", kind="")
     checkpoint = path / "model.pt" if path.is_dir() else path
     description = checkpoint.parent / "model.json"
     for file, what in ((checkpoint, "checkpoint"), (description, "description of the model")):

@@ -15,8 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 
 from ..data import get_modality, load_fold, load_folds, read_task, same_patients, split_folds
-from ..data.checks import check_image
-from ..data.paths import volume_stem
+from ..data.checks import Kind, check_image
+from ..data.paths import unique_names, volume_stem
 from ..data.volumes import Volume, grid_difference
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ class Case(NamedTuple):
 
 
 def case_name(item: Mapping[str, Any]) -> str:
-    """Name of a case: its label's file name without extensions; nnU-Net names its predictions so."""
-    return volume_stem(str(item["label"]))
+    """Name of a case, unique in its target: its label's file name without extensions, as nnU-Net has it."""
+    return str(item.get("case") or volume_stem(str(item["label"])))
 
 
 def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | None = None) -> np.ndarray:
@@ -136,10 +136,12 @@ class Target:
             missing = [key for key in ("image", "label") if not item.get(key)]
             if missing:
                 raise ValueError(f"target {name}: {missing} missing in the item {item}")
-        names = [case_name(item) for item in self.items]
-        twice = sorted({n for n in names if names.count(n) > 1})
+        labels = [str(item["label"]) for item in self.items]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"target {name}: several cases are called {twice}: expected one label file name per case")
+            raise ValueError(f"target {name}: several cases have one label {twice}: expected a file for each")
+        names = unique_names(labels)
+        self.items = [{**item, "case": names[str(item["label"])]} for item in self.items]
         self.views = self._channel_views(channel)
 
     def _channel_views(self, channel: str | int | None) -> dict[str, int | None]:
@@ -184,9 +186,12 @@ class Target:
             except Exception as error:  # whatever a reader raises for a broken file
                 broken[case_name(item)] = f"{files}: {type(error).__name__}: {error}"
                 continue
-            found = [text for channel in case.image.numpy() for _, text in check_image(channel, self.modality)]
-            found += [] if case.truth.any() else ["the truth holds background alone"]
-            for text in dict.fromkeys(found):
+            found = [finding for channel in case.image.numpy() for finding in check_image(channel, self.modality)]
+            if constant := [text for kind, text in found if kind is Kind.CONSTANT]:
+                broken[case_name(item)] = f"{files}: {constant[0]}"
+                continue
+            texts = [text for _, text in found] + ([] if case.truth.any() else ["the truth holds background alone"])
+            for text in dict.fromkeys(texts):
                 logger.warning("%s: %s", files, text)
         return broken
 

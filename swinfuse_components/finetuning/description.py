@@ -7,7 +7,6 @@ Training knows modality, channels and classes from the data set and its settings
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from monai.transforms import Compose, CropForegroundd, Lambdad
 
 from ..data import describe_task, get_modality
+from ..data.paths import read_json
 from ..networks import SwinFUSE
 from ..transforms import VIEWS, MatchHistogramd, ModalityIntensityd, load_on_grid
 
@@ -68,7 +68,7 @@ def read_description(
     """
     for path in map(Path, paths):
         if path.name == "model.json":
-            found = _read_json(path) if path.is_file() else None
+            found = _read_model(path) if path.is_file() else None
         else:
             found = _facts(path, modality)
         if found is not None:
@@ -96,13 +96,8 @@ def _facts(path: Path, modality: str | Mapping[str, Any] | None) -> dict[str, An
     }
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object with 'modality', 'labels', …")
+def _read_model(path: Path) -> dict[str, Any]:
+    content = read_json(path)
     missing = [key for key in REQUIRED_KEYS if key not in content]
     if missing:
         raise ValueError(f"{path}: missing {missing}, found {sorted(content)}")

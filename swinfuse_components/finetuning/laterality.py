@@ -16,9 +16,10 @@ logger = logging.getLogger(__name__)
 # by themselves, and the two letters by which the names of a pair differ
 _AXES = (
     (
-        ("left", "right"),
-        "l r lt rt lh rh li re sin dex dext sinister dexter sx dx links rechts gauche droit droite izq der"
-        " linke linker rechte rechter izquierda izquierdo derecha derecho sinistra sinistro destra destro"
+        ("left", "right", "左", "右"),
+        "l r lt rt lh rh li re sin dex dext sinister dexter sx dx lft rgt links rechts gauche droit droite izq der"
+        " linke linker linkes linken rechte rechter rechtes rechten izquierda izquierdo derecha derecho"
+        " sinistra sinistro destra destro esquerdo esquerda direito direita"
         " lv rv la ra lad lcx rca lca lpa rpa lul lll rul rml rll",
         "lr",
     ),

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import Compose
+from monai.transforms import Compose, Invertd
 
 from swinfuse_components.data import describe_task
+from swinfuse_components.engines import explanation
 from swinfuse_components.evaluation.models import model_source
 from swinfuse_components.evaluation.targets import read_target
 
 from ..data.test_dicom_seg import hd, write_series
-from ..models import BRATS, write_model
+from ..models import BRATS, DESCRIPTION, write_model
 from .conftest import TINY, write_brats, write_msd_task, write_synthrad
 from .grids import AFFINES
 
@@ -153,6 +154,39 @@ def test_pretraining_and_its_inference_prepare_one_volume_alike(repository: Path
         item = {"image": str(next(folder.rglob("mr.nii.gz"))), "modality": "mr"}
         prepared.append(Compose(parser.get_parsed_content(key).transforms[:steps])(item)["image"])
     assert torch.equal(torch.as_tensor(prepared[0]), torch.as_tensor(prepared[1]))
+
+
+@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
+def test_what_a_label_server_brings_is_checked_as_well(bundle: str, repository: Path, tmp_path: Path) -> None:
+    copy = tmp_path / bundle
+    shutil.copytree(repository / "bundles" / bundle / "configs", copy / "configs")
+    subprocess.run([sys.executable, repository / "scripts" / "label_server" / "prepare.py", copy], check=True)
+    channels = 4 if bundle == "finetune_brats" else 1
+    file = tmp_path / "constant.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, channels), np.int16), np.eye(4)), file)
+
+    def parse(name: str) -> ConfigParser:
+        parser = ConfigParser()
+        parser.read_config(str(copy / "configs" / name))
+        served = [{"image": str(file), "label": str(file)}]
+        parser.update({"bundle_root": str(copy), "run_dir": "none", "dataset_dir": "none"})
+        if name == "train.json":
+            parser["task"] = BRATS if channels == 4 else DESCRIPTION
+            parser["train#dataset#data"] = served
+        return parser
+
+    for name in ("train.json", "inference.json"):
+        with pytest.raises(Exception, match=r"every voxel is 0|Failed to evaluate|applying transform") as error:
+            parser = parse(name)
+            parser.get_parsed_content("initialize::2" if name == "train.json" else "dataset::transform")
+            parser.get_parsed_content("preprocessing")({"image": str(file)})
+        assert "every voxel is 0 [constant]" in str(explanation(error.value))
+    values = np.random.default_rng(0).integers(-200, 200, (8, 8, 8, channels))
+    nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), file)
+    parser = parse("inference.json")
+    item = parser.get_parsed_content("preprocessing")({"image": str(file)})
+    back = Invertd("pred", parser.get_parsed_content("preprocessing"), orig_keys="image")
+    assert back({**item, "pred": item["image"]})["pred"].shape == (channels, 8, 8, 8)
 
 
 def source_of(kind: str, root: Path, nnunet: Path) -> dict[str, object]:

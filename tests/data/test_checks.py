@@ -241,6 +241,16 @@ def test_channels_in_one_file_and_in_many(brats_folder, tmp_path):
     assert [(f.kind, f.file) for f in find_problems(items, in_channels=4)] == [("grid", items[0]["image"][2])]
 
 
+@pytest.mark.parametrize("channels", [["CT", "PET"], ["T2", "ADC"], ["FLAIR", "T1"]])
+def test_names_of_files_contradict_the_order_of_the_channels(channels, tmp_path):
+    words = [name.lower() for name in channels]
+    files = [str(write_volume(tmp_path / f"p_{word}.nii.gz", mr_volume(k))) for k, word in enumerate(words)]
+    options = {"in_channels": 2, "channels": channels}
+    assert find_problems([{"image": files}], **options) == []
+    found = find_problems([{"image": files[::-1]}], **options)
+    assert [f.kind for f in found] == ["channels"] * 2 and channels[0] in found[0].message
+
+
 def test_missing_files_of_a_layout_are_findings_too(synthrad_folder, brats_folder):
     root = synthrad_folder(1)
     (root / "Task1/brain/1BA000/mr.nii.gz").unlink()

@@ -13,7 +13,9 @@ from .conftest import AFFINE, ct_volume, mr_volume, write_volume
 from .test_checks import turned
 
 
-def dicom(folder: Path, uid: str = "1.2.3", slices: int = 3, number: int = 1, modality: str = "CT") -> Path:
+def dicom(
+    folder: Path, uid: str = "1.2.3", slices: int = 3, number: int = 1, modality: str = "CT", patient: str = ""
+) -> Path:
     """Write a small series, one file a slice."""
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(slices):
@@ -22,6 +24,7 @@ def dicom(folder: Path, uid: str = "1.2.3", slices: int = 3, number: int = 1, mo
         tags = image.GetMetaDataDictionary()
         for tag, value in {
             "0020|000d": "1.2",
+            "0010|0020": patient,
             "0020|000e": uid,
             "0008|0018": f"{uid}.{k}",
             "0008|0060": modality,
@@ -38,6 +41,45 @@ def dicom(folder: Path, uid: str = "1.2.3", slices: int = 3, number: int = 1, mo
         writer.SetImageIO(gdcm)
         writer.Update()
     return folder
+
+
+def multi_frame(path: Path, values: np.ndarray) -> Path:
+    """Write an enhanced CT: one file with a frame for each slice of (Z, Y, X)."""
+    pydicom = pytest.importorskip("pydicom")
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.3.4"
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    file = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    file.Modality, file.StudyInstanceUID, file.SeriesInstanceUID, file.SeriesNumber = "CT", "1.2", "1.2.3", 1
+    file.NumberOfFrames, file.Rows, file.Columns = values.shape
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 1
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+
+    def group(**settings: object) -> pydicom.Dataset:
+        part = pydicom.Dataset()
+        for name, value in settings.items():
+            setattr(part, name, value)
+        return part
+
+    file.SharedFunctionalGroupsSequence = [
+        group(
+            PixelMeasuresSequence=[group(PixelSpacing=[2, 2], SliceThickness=3, SpacingBetweenSlices=3)],
+            PlaneOrientationSequence=[group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            PixelValueTransformationSequence=[group(RescaleIntercept=-1024, RescaleSlope=1, RescaleType="HU")],
+        )
+    ]
+    file.PerFrameFunctionalGroupsSequence = [
+        group(
+            PlanePositionSequence=[group(ImagePositionPatient=[0, 0, 3 * k])],
+            FrameContentSequence=[group(StackID="1", InStackPositionNumber=k + 1, DimensionIndexValues=[k + 1])],
+        )
+        for k in range(len(values))
+    ]
+    file.PixelData = (values + 1024).astype("<i2").tobytes()
+    path.parent.mkdir(parents=True)
+    file.save_as(str(path), enforce_file_format=True)
+    return path
 
 
 def test_images_are_found_as_users_have_them(tmp_path: Path) -> None:
@@ -83,6 +125,47 @@ def test_sequences_of_a_patient_are_found_in_their_order_and_form(tmp_path: Path
     assert list_images(tmp_path / "four.nii.gz", channels=names) == [
         {"image": str(tmp_path / "four.nii.gz"), "patient": "four"}
     ]
+
+
+@pytest.mark.parametrize("beside", ["0_notes.txt", "DICOMDIR", "a_ct.nii.gz", "inner"])
+def test_a_series_is_found_beside_anything(beside: str, tmp_path: Path) -> None:
+    folder = dicom(tmp_path / "study" / "series")
+    if beside == "inner":
+        dicom(folder / beside, "1.2.4")
+    else:
+        (folder / beside).write_bytes(b" " * 128 + b"DICM" if beside == "DICOMDIR" else b"x" * 200)
+    if beside == "DICOMDIR":
+        (folder / beside).rename(tmp_path / "study" / beside)
+    found = [Path(item["image"]).name for item in list_images(tmp_path / "study")]
+    assert found == {"a_ct.nii.gz": ["a_ct.nii.gz", "series"], "inner": ["series", "inner"]}.get(beside, ["series"])
+
+
+def test_series_of_one_patient_id_are_one_patient(tmp_path: Path) -> None:
+    for patient, series in (("P1", "a/x"), ("P1", "b/y"), ("P2", "c/z")):
+        dicom(tmp_path / patient / series, f"1.2.{ord(series[0])}", patient=patient)
+    assert [item["patient"] for item in list_images(tmp_path)] == ["P1", "P1", "P2"]
+    dicom(tmp_path / "flat" / "s1", "1.2.1", patient="ID")
+    dicom(tmp_path / "flat" / "s2", "1.2.2", patient="ID")  # which is in no folder's name, and stays in the header
+    assert [item["patient"] for item in list_images(tmp_path / "flat")] == ["s1", "s1"]
+
+
+def test_a_missing_slice_is_said(tmp_path: Path, caplog) -> None:
+    folder = dicom(tmp_path / "series", slices=6)
+    check_inputs(list_images(folder), modality="ct")
+    assert "mm apart" not in caplog.text
+    (folder / "1_3.dcm").unlink()
+    check_inputs(list_images(folder), modality="ct")
+    assert "3 to 6 mm apart" in caplog.text
+
+
+def test_a_multi_frame_file_is_a_volume(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(-1000, 1000, (5, 6, 7))
+    file = multi_frame(tmp_path / "study" / "series" / "ct.dcm", values)
+    for path in (tmp_path, file):
+        (item,) = check_inputs(list_images(path), modality="ct", strict=True)
+        image = LoadImage(image_only=True)(item["image"])
+        assert np.array_equal(image.numpy().transpose(2, 1, 0), values)
+        assert np.allclose(np.diag(image.affine), [-2, -2, 3, 1])
 
 
 def test_a_folder_of_several_series_is_refused_unless_one_is_chosen(tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ from swinfuse_components.data import (
     read_msd_task,
     read_task,
     resolve_inside,
+    split_folds,
     synthrad_datalist,
 )
-from swinfuse_components.data.layouts import sequence_of
+from swinfuse_components.data.layouts import channel_of
+from swinfuse_components.evaluation.targets import read_target
 
 DECATHLON = {
     # name, channels, classes without background; http://medicaldecathlon.com and each task's dataset.json
@@ -187,12 +189,12 @@ def test_brats_of_every_year_is_read_in_one_channel_order(brats_folder, tmp_path
         shutil.copytree(folder, tmp_path / "2019" / ("HGG", "LGG")[number] / folder.name)
     newer = brats_datalist(tmp_path / "2023")
     assert [item["patient"] for item in newer] == ["BraTS-GLI-00000", "BraTS-GLI-00001"]  # without the visit
-    assert [sequence_of(path) for path in newer[0]["image"]] == ["flair", "t1ce", "t1", "t2"]
+    assert [channel_of(path) for path in newer[0]["image"]] == ["flair", "t1ce", "t1", "t2"]
     assert newer[0]["allowed_labels"] == [0, 1, 2, 3]
     assert read_task(tmp_path / "2023")[0].labels[3] == "enhancing tumour" == read_task(root)[0].labels[4]
     assert [item["patient"] for item in brats_datalist(tmp_path / "2019")] == ["BraTS2021_00000", "BraTS2021_00001"]
     assert brats_datalist(tmp_path / "2019" / "HGG" / "BraTS2021_00000") == brats_datalist(tmp_path / "2019")[:1]
-    assert [sequence_of(path) for path in list_images(tmp_path / "2023", channels=BRATS_CHANNELS)[0]["image"]] == [
+    assert [channel_of(path) for path in list_images(tmp_path / "2023", channels=BRATS_CHANNELS)[0]["image"]] == [
         *BRATS_CHANNELS
     ]
 
@@ -216,6 +218,29 @@ def test_nnunet_v2_as_it_is(msd_folder):
     assert len(msd_datalist(root)[0]["image"]) == 2
 
 
+def test_a_list_with_a_split_of_its_own_keeps_it_and_folders_name_the_patients(msd_folder):
+    root = msd_folder(3)
+    content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    for number, entry in enumerate(content["training"]):
+        for key, name in (("image", "imaging.nii.gz"), ("label", "segmentation.nii.gz")):
+            (root / f"case_{number}").mkdir(exist_ok=True)
+            (root / entry[key]).rename(root / f"case_{number}" / name)
+            entry[key] = f"case_{number}/{name}"
+    content["validation"] = [content["training"].pop()]
+    (root / "list.json").write_text(json.dumps(content), encoding="utf-8")
+    items = split_folds(read_task(root / "list.json")[1], 2)
+    assert [(item["patient"], item["fold"]) for item in items] == [("case_0", 1), ("case_1", 1), ("case_2", 0)]
+    names = [target_item["case"] for target_item in read_target(root / "list.json").items]
+    assert names == ["case_0_segmentation", "case_1_segmentation", "case_2_segmentation"]
+
+
+def test_nnunet_v1_lists_its_files_without_the_channel(msd_folder):
+    root = msd_folder(2)
+    for file in (root / "imagesTr").iterdir():
+        file.rename(root / "imagesTr" / file.name.replace(".nii", "_0000.nii"))
+    assert find_problems(msd_datalist(root), labels=[0, 1, 2]) == []
+
+
 def test_text_as_other_systems_write_it(msd_folder, caplog):
     root = msd_folder(2, numTraining=7)
     text = (root / "dataset.json").read_text(encoding="utf-8").replace("imagesTr/", "imagesTr\\\\")
@@ -223,6 +248,9 @@ def test_text_as_other_systems_write_it(msd_folder, caplog):
     (root / "imagesTr" / "._case_00.nii.gz").write_bytes(b"x")
     assert all(os.path.exists(item["image"]) for item in msd_datalist(root))
     assert "numTraining 7; its list of 2" in caplog.text
+    (root / "imagesTr" / "case_00.nii.gz").rename(root / "imagesTr" / "c\u00e9_00.nii.gz")
+    (root / "dataset.json").write_text(text.replace("case_00", "ce\u0301_00", 1), encoding="utf-8")
+    assert os.path.exists(msd_datalist(root)[0]["image"])  # accents as macOS writes them
     odd = root.rename(root.with_name("Tâsk #1"))
     assert len(msd_datalist(str(odd).replace("#", "::"))) == 2  # as MONAI hands it over
     with pytest.raises(FileNotFoundError, match="nowhere #2"):

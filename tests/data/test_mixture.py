@@ -23,7 +23,7 @@ from swinfuse_components.data import (
 from swinfuse_components.data.patients import patients_of_files
 from swinfuse_components.transforms import ForegroundMaskd, ModalityIntensityd
 
-from .conftest import SHAPE, ct_volume, mr_volume, write_volume
+from .conftest import SHAPE, ct_volume, label_volume, mr_volume, write_volume
 
 
 def test_sources_of_every_layout_become_one_list(msd_folder, synthrad_folder, brats_folder, tmp_path):
@@ -56,6 +56,16 @@ def test_modalities_that_nothing_says_are_asked_for(tmp_path):
     with pytest.raises(ValueError, match="x.nii.gz.*--modality"):
         read_source(tmp_path / "own")
     assert read_source(tmp_path / "own", modality={"name": "oct", "limits": [1, 99]})[0]["modality"] == "oct"
+
+
+LABELS = "a_gt ct_mask a.seg seg_a labels/a a-labelmap ground_truth/a Segmentation_1 x/a_dseg".split()
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_label_maps_are_no_images(name, tmp_path):
+    write_volume(tmp_path / "data" / "a_ct.nii.gz", ct_volume())
+    write_volume(tmp_path / "data" / f"{name}.nii.gz", label_volume())
+    assert [Path(item["image"]).name for item in read_source(tmp_path / "data")] == ["a_ct.nii.gz"]
 
 
 def test_masks_are_used_where_there_are_any_and_an_empty_one_is_refused(synthrad_folder):
@@ -93,6 +103,7 @@ def test_pet_and_registered_modalities_are_scaled_by_their_rule(swinfuse_data):
         ("imagesTr/liver_3.nii.gz", "liver_3"),
         ("STS_001_0000.nii.gz", "STS_001"),
         ("p7_ct.nrrd", "p7"),
+        ("p4.T2.nii.gz", "p4"),
         ("ct_train_1001_image.nii.gz", "ct_train_1001"),
         ("BraTS-GLI-00005-100-t1c.nii.gz", "BraTS-GLI-00005"),
         ("sub-07_ses-2_T1w.nii.gz", "sub-07"),

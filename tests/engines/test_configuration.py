@@ -82,6 +82,7 @@ def test_saved_configuration_of_an_earlier_run_is_kept(bundle: Path) -> None:
         ({"amp": "true"}, "amp is the text 'true': write True"),
         ({"nested::values::0": "null"}, r"nested::values::0 is the text 'null': write \$None"),
         ({"max_epoch": 4}, "max_epoch is a key that nothing uses: did you mean max_epochs"),
+        ({"run_dir": "/x/a #1"}, "run_dir is '/x/a #1': MONAI takes '#' for a separator"),
         ({"zzz": 4}, "zzz is a key that nothing uses"),
         ({"amp": "False", "max_epoch": 4, "run_dri": "/x"}, "max_epoch .*run_dri"),
     ],

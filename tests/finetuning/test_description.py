@@ -41,7 +41,7 @@ def test_without_a_file_nothing_is_assumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "not valid JSON"), ("[]", "holds a list"), ('{"name": "x"}', "missing")]
+    ("content", "message"), [("{", "not valid JSON"), ("[]", "found list"), ('{"name": "x"}', "missing")]
 )
 def test_a_damaged_description_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "model.json"
