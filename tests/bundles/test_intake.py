@@ -178,8 +178,10 @@ def test_what_a_label_server_brings_is_checked_as_well(bundle: str, repository: 
     for name in ("train.json", "inference.json"):
         with pytest.raises(Exception, match=r"every voxel is 0|Failed to evaluate|applying transform") as error:
             parser = parse(name)
-            parser.get_parsed_content("initialize::2" if name == "train.json" else "dataset::transform")
-            parser.get_parsed_content("preprocessing")({"image": str(file)})
+            if name == "train.json":
+                parser.get_parsed_content(f"initialize::{len(parser['initialize']) - 1}")
+            else:
+                parser.get_parsed_content("preprocessing")({"image": str(file)})
         assert "every voxel is 0 [constant]" in str(explanation(error.value))
     values = np.random.default_rng(0).integers(-200, 200, (8, 8, 8, channels))
     nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), file)
