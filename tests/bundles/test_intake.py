@@ -162,6 +162,7 @@ def test_what_a_label_server_brings_is_checked_as_well(bundle: str, repository: 
     shutil.copytree(repository / "bundles" / bundle / "configs", copy / "configs")
     subprocess.run([sys.executable, repository / "scripts" / "label_server" / "prepare.py", copy], check=True)
     channels = 4 if bundle == "finetune_brats" else 1
+    model = write_model(tmp_path / "model", **(BRATS if channels == 4 else {}))
     file = tmp_path / "constant.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, channels), np.int16), np.eye(4)), file)
 
@@ -169,7 +170,7 @@ def test_what_a_label_server_brings_is_checked_as_well(bundle: str, repository: 
         parser = ConfigParser()
         parser.read_config(str(copy / "configs" / name))
         served = [{"image": str(file), "label": str(file)}]
-        parser.update({"bundle_root": str(copy), "run_dir": "none", "dataset_dir": "none"})
+        parser.update({"bundle_root": str(copy), "run_dir": str(model), "dataset_dir": "none"})
         if name == "train.json":
             parser["task"] = BRATS if channels == 4 else DESCRIPTION
             parser["train#dataset#data"] = served
