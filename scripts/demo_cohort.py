@@ -21,6 +21,7 @@ from monai.transforms import Compose, Rand3DElastic, RandAdjustContrast, RandBia
 from scipy import ndimage
 
 from swinfuse_components.data import assign_folds
+from swinfuse_components.engines import short_errors
 
 DEMO_LABELS = {0: "background", 1: "brain", 2: "ventricles"}
 NOTICE = (
@@ -204,4 +205,5 @@ def make_demo_cohort(
 
 
 if __name__ == "__main__":
+    short_errors()
     fire.Fire(make_demo_cohort)

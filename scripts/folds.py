@@ -10,6 +10,7 @@ from pathlib import Path
 import fire
 
 from swinfuse_components.data import assign_folds, layout_of, read_task, save_folds, split_folds, synthrad_datalist
+from swinfuse_components.engines import short_errors
 
 
 def main(
@@ -33,4 +34,5 @@ def main(
 
 
 if __name__ == "__main__":
+    short_errors()
     fire.Fire(main)

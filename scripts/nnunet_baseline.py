@@ -14,6 +14,7 @@ from typing import Any
 import fire
 
 from swinfuse_components.data import load_folds, read_task, split_folds
+from swinfuse_components.engines import short_errors
 from swinfuse_components.finetuning import read_description, regions_of
 from swinfuse_components.finetuning.nnunet import run_nnunet_fold
 
@@ -40,4 +41,5 @@ def main(
 
 
 if __name__ == "__main__":
+    short_errors()
     fire.Fire(main)

@@ -1,9 +1,9 @@
 """Packages of the bundles, as the Model Zoo and MONAI Label take them.
 
-    python scripts/package.py build bundles/finetune_msd --weights runs/spleen/model.pt --output_dir dist
-    python scripts/package.py check dist/finetune_msd
-    python scripts/package.py verify_network dist/finetune_msd
-    python scripts/package.py hub dist/finetune_msd --run_dir RUN --metrics RUN/evaluation/evaluation.json
+python scripts/package.py build bundles/finetune_msd --weights runs/spleen/model.pt --output_dir dist
+python scripts/package.py check dist/finetune_msd
+python scripts/package.py verify_network dist/finetune_msd
+python scripts/package.py hub dist/finetune_msd --run_dir RUN --metrics RUN/evaluation/evaluation.json
 """
 
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 import fire
 
 from swinfuse_components.distribution import build_package, check_network, check_package, write_model_card
+from swinfuse_components.engines import short_errors
 
 
 def check(folder: str) -> None:
@@ -30,4 +31,5 @@ def build(
 
 
 if __name__ == "__main__":
+    short_errors()
     fire.Fire({"build": build, "check": check, "verify_network": check_network, "hub": write_model_card})

@@ -15,6 +15,7 @@ from demo_cohort import make_demo_cohort
 from validate import data_sets
 
 from swinfuse_components.data import Task, msd_datalist, read_msd_task
+from swinfuse_components.engines import short_errors
 from swinfuse_components.evaluation.matrix import prediction_path
 from swinfuse_components.evaluation.pages import write_report
 from swinfuse_components.evaluation.tables import markdown, paper_cells, read_cases
@@ -125,4 +126,5 @@ def _items(root: Path) -> dict[tuple[str, str], tuple[Task, dict]]:
 
 
 if __name__ == "__main__":
+    short_errors()
     fire.Fire({"cohort": cohort, "locate": locate, "progress": progress, "report": report})

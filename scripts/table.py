@@ -13,6 +13,7 @@ from pathlib import Path
 
 import fire
 
+from swinfuse_components.engines import short_errors
 from swinfuse_components.evaluation.folds_table import folds_csv, folds_markdown, folds_table, read_evaluations
 
 
@@ -26,4 +27,5 @@ def main(*runs: str, output: str | None = None, paper: bool = True, allow_mixed:
 
 
 if __name__ == "__main__":
+    short_errors()
     fire.Fire(main)

@@ -12,6 +12,7 @@ from pathlib import Path
 import fire
 
 from swinfuse_components.data import find_problems, layout_of, read_source, read_task
+from swinfuse_components.engines import short_errors
 
 
 def data_sets(folder: Path) -> list[tuple[str, Path]]:
@@ -62,4 +63,5 @@ def main(
 
 
 if __name__ == "__main__":
+    short_errors()
     fire.Fire(main)

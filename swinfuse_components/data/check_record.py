@@ -28,7 +28,7 @@ class CheckRecord:
         self.found: dict[str, list] = {}
         self._lock = threading.Lock()
         if self.path is not None and self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     key, findings = json.loads(line)
                     self.found[key] = [[str(text) for text in finding] for finding in findings]

@@ -14,6 +14,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from ..checkpoints import read_weights, sha256
+from ..data.paths import read_json
 from .vendoring import required_packages, vendor_library
 
 DESCRIPTION = "model.json"
@@ -146,12 +147,12 @@ def _take_settings(run_dir: Path, folder: Path) -> None:
     description, configuration = run_dir / DESCRIPTION, run_dir / CONFIGURATION
     if description.is_file():
         shutil.copy(description, folder / "models" / DESCRIPTION)
-        content = json.loads(description.read_text(encoding="utf-8"))
+        content = read_json(description)
         _update_data_format(folder, content)
         # inference.json reads the description itself
         _set(folder / "configs" / "train.json", {**content, **content.get("network_options", {})})
     elif configuration.is_file():
-        content = json.loads(configuration.read_text(encoding="utf-8"))
+        content = read_json(configuration)
         for name in ("train.json", "inference.json"):
             _set(folder / "configs" / name, content)
         shape = content.get("roi_size")

@@ -21,13 +21,16 @@ RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(
         "max_epochs rounds epoch_length batch_size crops views accumulation_steps sw_batch_size".split(), _POSITIVE
     ),
-    **dict.fromkeys("roi_size feature_size window_size num_folds log_interval".split(), _POSITIVE),
+    **dict.fromkeys("feature_size window_size num_folds log_interval limit".split(), _POSITIVE),
+    "roi_size": (1, 1024, "1 to 1024 voxels on an axis"),
     **dict.fromkeys(
-        "val_interval checkpoint_interval early_stop_patience num_workers cache_num".split(), _NOT_NEGATIVE
+        "val_interval checkpoint_interval early_stop_patience num_workers cache_num adapt_rounds".split(), _NOT_NEGATIVE
     ),
     **dict.fromkeys("fold seed warmup_epochs warmup_iterations freeze_epochs weight_decay".split(), _NOT_NEGATIVE),
-    "learning_rate": (0, 10, "a rate such as 0.0001"),
-    "spacing": (-1, 1e3, "millimetres, or -1 to keep the spacing of the files"),
+    "learning_rate": (1e-12, 10, "a rate such as 0.0001"),
+    "cache_rate": (0, 1, "a share of the data set, from 0 to 1"),
+    "spacing": (1e-3, 1e3, "millimetres, or -1 to keep the spacing of the files"),
+    **dict.fromkeys(("flip_axes", "tta_axes"), (0, 2, "axes 0, 1 and 2")),
     "overlap": (0, 0.99, "a share of the window, from 0 to less than 1"),
     "validation_fraction": (0, 0.99, "a share from 0 to less than 1"),
 }
@@ -104,8 +107,14 @@ def check_configuration() -> None:
         for key, value in content.items():
             defaults = [each[key] for each in contents if key in each]
             findings += [] if _is_not_python(value) else _wrong_value(key, value, defaults)
+        for key, value in _leaves(content):
+            name = re.sub(r"(::\d+)+$", "", key)
+            low, high, words = RANGES.get(name.rpartition("::")[2], (value, value, ""))
+            is_kept = name.endswith("spacing") and value == -1
+            if isinstance(value, int | float) and not isinstance(value, bool) and not is_kept:
+                findings += [] if low <= value <= high else [f"{name} is {value}: expected {words}"]
     if findings:
-        raise ValueError("the configuration has errors: " + "; ".join(findings))
+        raise ValueError("the configuration has errors: " + "; ".join(dict.fromkeys(findings)))
 
 
 def _is_not_python(value: Any) -> bool:
@@ -129,12 +138,10 @@ def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]
     allowed |= {"list"} if key in _PER_AXIS else set()
     if not open_ended and kind not in allowed:
         yield f"{key} is {value!r}, a {kind}: expected a {' or '.join(sorted(kinds))} such as {literal[0]!r}"
-    elif key in RANGES:
-        low, high, words = RANGES[key]
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, int | float) and not isinstance(each, bool) and not low <= each <= high:
-                yield f"{key} is {value!r}: expected {words}"
-                break
+    elif key in _PER_AXIS and kind == "list" and len(value) != 3:
+        yield f"{key} is {value!r}: expected one number for each of the three axes"
+    elif key == "amp" and kind != "truth value":  # which the files give as an expression
+        yield f"{key} is {value!r}, a {kind}: expected a truth value"
 
 
 def _kind(value: Any) -> str:

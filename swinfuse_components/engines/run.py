@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import errno
 import json
@@ -25,7 +26,7 @@ from monai.utils import set_determinism
 from .configuration import callers, check_configuration, running_configuration
 from .files import remove_temporary_files
 from .guards import stop_signals
-from .run_folder import refuse_used_folder
+from .run_folder import checkpoints_of, refuse_used_folder
 
 MAY_CHANGE = frozenset(
     "resume extend max_epochs train::trainer::max_epochs rounds run_name dataset_dir fold_file run_dir checkpoint_dir "
@@ -42,6 +43,8 @@ _LIBRARY = Path(__file__).resolve().parents[1]
 _EXPLAINED = (OSError, ValueError, RuntimeError)
 # what the system refuses, wherever it happens: a full disk, a limit, a folder that is read-only or not the user's
 _REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+# what MONAI's parser says of the part of a configuration that fails
+_PART = re.compile(r"Failed to instantiate component '([^']+)'|Failed to evaluate ConfigExpression:\s*(.+)", re.DOTALL)
 _locks: dict[Path, FileLock] = {}
 
 
@@ -127,8 +130,9 @@ def _quiet_monai() -> None:
 def short_errors() -> None:
     """From now on, end with one message where the library refused what it was given.
 
-    An error counts as explained if the library itself raised it, or if the system refused a file. Anything else keeps
-    its traceback, and so does everything if the environment variable ``SWINFUSE_TRACEBACK`` is set.
+    An error counts as explained if the library itself raised it, if the system refused a file, or if it came of a
+    part of a configuration before any engine was running. Anything else keeps its traceback, and so does everything
+    if the environment variable ``SWINFUSE_TRACEBACK`` is set.
     """
     if not os.environ.get("SWINFUSE_TRACEBACK"):
         sys.excepthook = _report
@@ -140,17 +144,31 @@ def explanation(error: BaseException) -> str | None:
     MONAI wraps what happens inside a configuration in "Failed to evaluate ..." and transforms in "applying
     transform ...": the first explained error from the outside is the one to show.
     """
-    component: re.Match[str] | None = None
+    part, is_running = "", False
     for current in _causes(error):
         frames = traceback.extract_tb(current.__traceback__)
-        if isinstance(current, _EXPLAINED) and frames and Path(frames[-1].filename).resolve().is_relative_to(_LIBRARY):
+        if isinstance(current, _EXPLAINED) and frames and _speaks_for_itself(Path(frames[-1].filename).resolve()):
             return str(current)
         if isinstance(current, OSError) and (current.errno in _REFUSED or current.errno and current.filename):
             return f"{current.strerror}: {current.filename or 'a file of this run'}"
-        if isinstance(current, ValueError) and component:  # PyTorch's or MONAI's constructor refuses a setting
-            return f"{component.group(1)} refuses its settings: {current}"
-        component = component or re.match(r"Failed to instantiate component '([^']+)'", str(current))
+        if isinstance(current, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(current):
+            return f"out of memory: {str(current).splitlines()[0]}. Try a smaller region, batch, window batch or cache"
+        if isinstance(current, ModuleNotFoundError) and str(current).startswith("Cannot locate"):  # MONAI's _target_
+            return str(current)
+        is_running |= any(frame.filename.endswith("ignite/engine/engine.py") for frame in frames)
+        if found := _PART.match(str(current)):
+            expression = re.sub(r"__local_refs\['([^']+)'\]", r"@\1", ast.literal_eval(found[2] or "''"))
+            part = found[1] or expression.removeprefix("$")
+        elif part and current.__cause__ is None and not is_running:  # a setting that PyTorch, MONAI or Python refuses
+            reason = str(current) if isinstance(current, ValueError) else f"{type(current).__name__}: {current}"
+            return f"{part if len(part) < 100 else part[:100] + ' …'} refuses its settings: {reason}"
     return None
+
+
+def _speaks_for_itself(source: Path) -> bool:
+    """Whether who raises errors there does so on purpose: the library, one of the scripts, MONAI's command line."""
+    is_own = source.is_relative_to(_LIBRARY) or source == Path(sys.argv[0]).resolve()
+    return is_own or source.parts[-3:] == ("monai", "bundle", "workflows.py")
 
 
 def lost_process(error: BaseException) -> str | None:
@@ -203,7 +221,7 @@ def _refuse_missing_device() -> None:
         return
     device = parser.get_parsed_content("device")
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=torch.device(device))
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"device is {device}, which is not to be had here: {str(error).splitlines()[0]}") from error
 
@@ -224,7 +242,9 @@ def _refuse_writing_into_data(key: str) -> None:
 
 def _refuse_other_settings(directory: Path) -> None:
     path, ours = directory / "configuration.json", running_configuration()
-    if ours is None or not path.is_file():
+    if ours is None or not path.exists():
+        if checkpoints_of(directory):
+            logging.getLogger(__name__).warning(f"{path} is gone: whether the settings are those of the run is unknown")
         return
     try:
         theirs = json.loads(path.read_bytes())

@@ -42,12 +42,15 @@ def write_report(
 
     Raises:
         FileNotFoundError: if an evaluation's folder holds none.
+        ValueError: if there is nothing to show.
     """
     sections: list[dict[str, Any]] = [{"heading": "Note", "text": note}] if note else []
     folders = [evaluation] if isinstance(evaluation, (str, Path)) else list(evaluation or ())
     for folder in map(Path, folders):
         name = f" ({folder.name})" if len(folders) > 1 else ""
         sections += _evaluation_sections(folder, name, cases)
+    if not (evaluation or runs or pictures):
+        raise ValueError("a report needs something to show: --evaluation, --runs or --pictures")
     run_list = [runs] if isinstance(runs, str) else runs
     named = runs if isinstance(runs, Mapping) else {Path(run).name: run for run in run_list}
     sections.append(report.training_curves("Training curves", named))

@@ -57,11 +57,18 @@ def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
 
 
 def read_cases(path: str | Path) -> pd.DataFrame:
-    """Rows of ``cases.csv``, none if there is no file. A line that was cut short by a crash is left out."""
+    """Rows of ``cases.csv``, none if there is no file. A line that was cut short by a crash is left out.
+
+    Raises:
+        ValueError: the file is something else.
+    """
     rows = []
-    if Path(path).is_file():
-        with open(path, newline="", encoding="utf-8") as file:
-            for record in csv.DictReader(file):
+    if Path(path).is_file() and Path(path).stat().st_size:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(line.replace("\0", "") for line in file)
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise ValueError(f"{path} is no table of scores: move it away, or choose another output_dir")
+            for record in reader:
                 with suppress(KeyError, TypeError, ValueError):
                     rows.append([float(record[c]) if c in NUMBERS else _unquoted(record[c]) for c in COLUMNS])
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))

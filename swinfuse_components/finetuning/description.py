@@ -64,7 +64,7 @@ def read_description(
 
     Raises:
         FileNotFoundError: if there is none of them.
-        ValueError: if a file is not JSON or lacks one of the keys that have to be known.
+        ValueError: if a file is not JSON, lacks a key that has to be known, or holds what a key cannot mean.
     """
     for path in map(Path, paths):
         if path.name == "model.json":
@@ -101,10 +101,29 @@ def _read_model(path: Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED_KEYS if key not in content]
     if missing:
         raise ValueError(f"{path}: missing {missing}, found {sorted(content)}")
-    names = list(content["labels"].values()) if isinstance(content["labels"], dict) else []
-    if len(set(map(str, names))) != len(names) or not names:
-        raise ValueError(f"{path}: 'labels' must map values to different names, found {content['labels']}")
+    odd = [key for key, value in content.items() if key in GENERIC_DESCRIPTION and not _is_sound(key, value)]
+    if odd:
+        pairs = "; ".join(f"{key} is {content[key]!r}, expected such as {GENERIC_DESCRIPTION[key]!r}" for key in odd)
+        raise ValueError(f"{path}: {pairs}")
     return content
+
+
+def _is_sound(key: str, value: Any) -> bool:
+    """Whether a value of ``model.json`` can be what its key means, judged by what the default is."""
+    default = GENERIC_DESCRIPTION[key]
+    if default is None or (key == "ct_window" and value is None):
+        return True
+    if key == "labels":
+        names = list(map(str, value.values())) if isinstance(value, dict) else []
+        return len(set(names)) == len(names) > 1 and all(str(number).isdecimal() for number in value)
+    each = value if isinstance(value, list) else [value]
+    are_numbers = all(isinstance(number, int | float) and not isinstance(number, bool) for number in each)
+    if key in ("spacing", "ct_window", "roi_size"):
+        can_be = key != "spacing" or all(number > 0 or number == -1 for number in each if are_numbers)
+        return are_numbers and len(each) == len(default) and can_be
+    if key in ("feature_size", "window_size", "largest_component"):
+        return are_numbers
+    return isinstance(value, type(default)) and (key != "channels" or bool(value))
 
 
 def build_network(description: Mapping[str, Any], **options: Any) -> SwinFUSE:
@@ -173,6 +192,18 @@ def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
     if description.get("regions"):
         return {name: list(values) for name, values in description["regions"].items()}
     return {name: [int(value)] for value, name in description["labels"].items() if int(value) != 0}
+
+
+def check_regions(regions: Mapping[str, Sequence[int]], labels: Mapping[Any, str]) -> None:
+    """Check that every region is made of label values that the data set declares.
+
+    Raises:
+        ValueError: names the region.
+    """
+    known = sorted(int(value) for value in labels)
+    for name, values in regions.items():
+        if not values or not set(values) <= set(known):
+            raise ValueError(f"regions: '{name}' is {list(values)}, expected some of the label values {known}")
 
 
 def labels_of_regions(masks: torch.Tensor, regions: Mapping[str, Sequence[int]]) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Segmenting and scoring where a disk is full, a file is broken, or weights are not what they should be."""
 
+import json
 import resource
 import shutil
 from collections.abc import Callable
@@ -107,6 +108,26 @@ def test_weights_are_refused_before_an_image_is_read(repository: Path, tmp_path:
     run = inference.run(tmp_path / "out")
     assert expected in message_of(run) and "0 bytes" not in run.log.read_text(encoding="utf-8")
     assert not (tmp_path / "out").exists()
+
+
+ODD: dict[str, Any] = {
+    "spacing": [0, 0, 0],
+    "labels": {"0": "a", "1": "a"},
+    "modality": None,
+    "roi_size": "big",
+    "network_options": None,
+    "largest_component": "box",
+    "channels": [],
+    "feature_size": True,
+}
+
+
+def test_a_description_of_odd_values_is_refused_with_all_of_them(repository: Path, tmp_path: Path) -> None:
+    inference = Inference("finetune_msd", repository, tmp_path)
+    path = inference.model / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **ODD}), encoding="utf-8")
+    message = message_of(inference.run(tmp_path / "out"))
+    assert str(path) in message and all(f"{key} is " in message for key in ODD)
 
 
 def test_scores_and_predictions_of_the_matrix_are_whole_too(repository: Path, tmp_path: Path) -> None:

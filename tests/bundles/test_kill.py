@@ -77,6 +77,7 @@ def test_killed_and_resumed_is_the_run_uninterrupted(name: str, kills: int, repo
     assert cut_short >= 1
     run = bundle.start(killed, resume=True)
     assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")[-3000:]
+    assert not list(killed.glob(".*.tmp"))
 
     for table in ("losses.csv", "validation.csv"):
         assert rows(killed / table) == rows(whole / table)

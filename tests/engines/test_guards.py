@@ -3,6 +3,8 @@ import os
 import random
 import resource
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,60 @@ def test_killed_ten_times_anywhere_and_resumed(reference: tuple[Path, list[torch
         last = start(tmp_path, resume=True, num_workers=1)
         assert last.exit_code() == 0
     assert_equal_runs(tmp_path, reference)
+
+
+def at_file_operation(folder: Path, wanted: int, log: Path | None = None) -> Callable[[], None]:
+    """Die before the ``wanted``-th opening, renaming, removal or flush in a folder; 0: only write them down."""
+
+    def install() -> None:
+        count, fsync, busy = 0, os.fsync, False
+
+        def operation(name: str, path: object) -> None:
+            nonlocal count, busy
+            if busy or not str(path).startswith(str(folder)):
+                return
+            count += 1
+            if count == wanted:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if log is not None:
+                busy = True
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(f"{name} {Path(str(path)).name}\n")
+                busy = False
+
+        def flush(descriptor: int) -> None:
+            operation("fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
+            fsync(descriptor)
+
+        def audit(event: str, arguments: tuple[Any, ...]) -> None:
+            if event in ("open", "os.rename", "os.remove", "os.truncate"):
+                operation(event, arguments[0])
+
+        files.os.fsync = flush  # type: ignore[assignment]
+        sys.addaudithook(audit)
+
+    return install
+
+
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_at_each_file_operation_and_resumed(stride: int, tmp_path: Path) -> None:
+    """Each opening, renaming, removal and flush of a file of one run: what is resumed is that run."""
+    options = {"max_epochs": 2, "epoch_length": 2, "interval": 1}
+    whole, log = tmp_path / "whole", tmp_path / "operations"
+    run = start(whole, in_child=at_file_operation(whole, 0, log), **options)
+    assert run.exit_code() == 0
+    operations = log.read_text(encoding="utf-8").splitlines()
+    assert {line.split()[0] for line in operations} == {"open", "os.rename", "os.remove", "fsync"}
+    assert len(operations) > 30
+    expected = whole, list(read_checkpoint(checkpoints_of(whole)[-1])["model"].values())
+    for number, name in list(enumerate(operations, start=1))[::stride]:
+        folder = tmp_path / str(number)
+        killed = start(folder, in_child=at_file_operation(folder, number), **options)
+        assert killed.exit_code() == -signal.SIGKILL, name
+        assert start(folder, resume=True, **options).exit_code() == 0, name
+        assert_equal_runs(folder, expected)
+        best, ours = (torch.load(each / "model.pt", weights_only=True)["model"] for each in (whole, folder))
+        assert all(torch.equal(best[key], ours[key]) for key in best), name
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
