@@ -1,6 +1,6 @@
 """Federated pre-training in one process: a site of CT alone, one of MRI alone, and the mean of what they send.
 
-python scripts/package.py build bundles/pretrain --overlays bundles/pretrain/configs/small.yaml,plan.yaml
+python scripts/package.py build bundles/pretrain --overlays bundles/pretrain/configs/small.yaml --vendor False
 python experiments/federated.py dist/pretrain DATA --rounds 3 --output_dir federated
 """
 
@@ -33,7 +33,8 @@ def main(bundle: str, dataset_dir: str, rounds: int, output_dir: str) -> None:
         for site in sites:
             site.train(ExchangeObject(weights=weights))
             sent.append(site.get_weights().weights)
-        weights = {name: value + (sum(each[name] for each in sent) / len(sites)) for name, value in weights.items()}
+        for name, value in weights.items():
+            weights[name] = value + (sum(each[name] for each in sent) / len(sites)).to(value.dtype)
         losses = [float(site.evaluate(ExchangeObject(weights=weights)).metrics["val_loss"]) for site in sites]
         print(f"round {number}: validation loss {losses[0]:.4f} on CT, {losses[1]:.4f} on MRI", flush=True)
         torch.save({"model": weights}, Path(output_dir) / "model.pt")

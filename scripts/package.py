@@ -23,11 +23,16 @@ def check(folder: str) -> None:
 
 
 def build(
-    bundle: str, output_dir: str = "dist", weights: str | None = None, overlays: str = "", url_prefix: str = ""
+    bundle: str,
+    output_dir: str = "dist",
+    weights: str | None = None,
+    overlays: str = "",
+    url_prefix: str = "",
+    vendor: bool = True,
 ) -> Path:
     """Build a package's folder and zip; `overlays` is a comma-separated list of configuration files."""
     files = [name for name in overlays.split(",") if name] if isinstance(overlays, str) else list(overlays)
-    return build_package(bundle, output_dir, weights=weights, overlays=files, url_prefix=url_prefix)
+    return build_package(bundle, output_dir, weights=weights, overlays=files, url_prefix=url_prefix, vendor=vendor)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from .configuration import federated
 from .data_order import ResumableDataLoader
 from .files import atomic_save
+from .learning_rates import restore_scheduler, warn_beyond_plan
 from .random_state import get_random_state, set_random_state
 from .run_folder import checkpoint_path, checkpoints_of, read_checkpoint, refuse_used_folder
 
 _RESERVED = ("trainer", "evaluator", "scaler", "random", "data", "gradients")
-# what a scheduler's state says about progress; the rest of its state is the plan, which the configuration sets
-_SCHEDULER_PROGRESS = ("last_epoch", "_step_count")
 
 
 class RunCheckpoint:
@@ -37,10 +36,8 @@ class RunCheckpoint:
     still to be closed. Order and augmentation of the data need no state with
     :class:`~swinfuse_components.engines.ResumableDataLoader`.
 
-    A trainer that is run again goes on from where it stands, with the weights it was given in between, as MONAI's
-    federated client does in each round. A client that is started anew resumes when its trainer is built: rates, order
-    of the data and epochs go on, and the weights are those that the server sends.
-
+    A trainer that is run again goes on from where it stands. MONAI's federated client does so each round, with weights
+    of a server. A client that is started anew resumes when its trainer is built: all but those weights goes on.
     Put it **first** among the trainer's handlers: it restores before the others look at the state, and when the run
     starts it takes the last place for saving.
 
@@ -95,8 +92,8 @@ class RunCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
+        self._data = _describe(self.data_loader)
         if self.resume and federated():
-            self._data = _describe(self.data_loader)
             self._resume(engine)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_STARTED, self._iteration_started)
@@ -155,14 +152,8 @@ class RunCheckpoint:
             self._start_data_at(engine.state.iteration)
         else:
             refuse_used_folder(self.run_dir, self.resume)
-            self._data = _describe(self.data_loader)
             epoch_closed = self._resume(engine) if self.resume else True
-        planned = getattr(self.objects.get("lr_scheduler"), "t_total", None)
-        if planned and engine.state.max_epochs * (engine.state.epoch_length or 0) > planned:
-            self.logger.warning(
-                f"the learning rate is planned for {planned} iterations, and this run goes beyond: set 'rounds' to the "
-                "number of times that the trainer is run"
-            )
+        warn_beyond_plan(self.objects.get("lr_scheduler"), engine)
         if not engine.has_event_handler(self._epoch_completed, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
@@ -222,7 +213,7 @@ class RunCheckpoint:
             thing, value = _stateful(thing), state[name]
             try:
                 if isinstance(thing, LRScheduler):
-                    _restore_scheduler(thing, value, stretched=plan["max_epochs"] != engine.state.max_epochs)
+                    restore_scheduler(thing, value, stretched=plan["max_epochs"] != engine.state.max_epochs)
                 else:
                     thing.load_state_dict(value)
             except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -234,9 +225,9 @@ class RunCheckpoint:
             _set_best(self.evaluator, state["evaluator"])
         if getattr(engine, "scaler", None) is not None and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
-        if "gradients" in state and not federated():  # there they are of other weights
-            for parameter, gradient in zip(_parameters(engine.optimizer), state["gradients"]):
-                parameter.grad = None if gradient is None else gradient.to(parameter)
+        gradients = () if federated() else state.get("gradients", ())  # there, of other weights
+        for parameter, gradient in zip(_parameters(engine.optimizer) if gradients else (), gradients):
+            parameter.grad = None if gradient is None else gradient.to(parameter)
         self._start_data_at(plan["iteration"])
 
     def _start_data_at(self, iteration: int) -> None:
@@ -318,19 +309,6 @@ def _describe(data_loader: Any) -> dict[str, Any]:
         return {} if data_loader is None else {"items": len(data_loader.dataset)}
     order, names = data_loader.order, data_loader.dataset.identities()
     return {"items": order.num_items, "batch": order.batch_size * order.world_size, "names": names}
-
-
-def _restore_scheduler(scheduler: LRScheduler, state: Mapping[str, Any], stretched: bool) -> None:
-    """Load progress and plan, or progress alone into the plan of this configuration (a longer or shorter schedule)."""
-    if not stretched:
-        scheduler.load_state_dict(dict(state))
-        return
-    progress = {key: state[key] for key in _SCHEDULER_PROGRESS if key in state}
-    scheduler.load_state_dict({**scheduler.state_dict(), **progress})
-    rates = scheduler.get_lr()  # type: ignore[no-untyped-call,unused-ignore]
-    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    scheduler._last_lr = [float(rate) for rate in rates]
 
 
 def _stateful(thing: Any) -> Any:
