@@ -23,7 +23,7 @@ from .patients import patient_of, patients_of_files
 
 logger = logging.getLogger(__name__)
 
-_LABEL_WORD = "(d?seg|masks?|labels?|labelmaps?|segmentations?|annotations?|contours?|gt|ground[-_ ]?truth|rtstruct)"
+_LABEL_WORD = "(d?seg|masks?|labels?|labelmaps?|segmentations?|predictions?|annotations?|contours?|gt|ground.?truth)"
 _LABEL_NAME = re.compile(rf"(.*[-_. ])?{_LABEL_WORD}|labelst[rs]|derivatives|{_LABEL_WORD}[-_. ].*")
 _DICOM_MODALITIES = {"CT": "ct", "MR": "mr", "PT": "pet", "US": "us"}
 _MEANINGLESS = {Kind.MALFORMED_ITEM, Kind.MISSING_FILE, Kind.UNREADABLE, Kind.WRONG_DIMENSIONS}

@@ -58,7 +58,7 @@ def test_modalities_that_nothing_says_are_asked_for(tmp_path):
     assert read_source(tmp_path / "own", modality={"name": "oct", "limits": [1, 99]})[0]["modality"] == "oct"
 
 
-LABELS = "a_gt ct_mask a.seg seg_a labels/a a-labelmap ground_truth/a Segmentation_1 x/a_dseg".split()
+LABELS = "a_gt ct_mask a.seg seg_a labels/a a-labelmap ground_truth/a Segmentation_1 x/a_dseg a_prediction".split()
 
 
 @pytest.mark.parametrize("name", LABELS)
