@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.bundle import ConfigParser
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType
 from monai.fl.utils.exchange_object import ExchangeObject
+from monai.optimizers import WarmupCosineSchedule
 
 from swinfuse_components.distribution import build_package
+from swinfuse_components.engines.learning_rates import warn_beyond_plan
 
 from .conftest import write_brats, write_msd_task, write_synthrad
 from .small_runs import BUNDLES, SMALL
@@ -139,3 +142,14 @@ def test_a_site_that_is_started_anew_goes_on_with_the_weights_of_the_server(repo
     assert client.get_weights().statistics["num_executed_iterations"] == client.trainer.state.epoch_length
     assert rates(sites[0]) == rates(sites[1])
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_a_run_beyond_the_plan_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
+    schedule = WarmupCosineSchedule(optimizer, warmup_steps=1, t_total=6)
+    engine = Engine(lambda *_: None)
+    engine.state.epoch_length = 3
+    for rounds in (1, 2, 3):
+        engine.state.max_epochs = rounds
+        warn_beyond_plan(schedule, engine)
+        assert ("set 'rounds'" in caplog.text) == (rounds == 3)
