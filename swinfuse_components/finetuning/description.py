@@ -105,6 +105,11 @@ def _read_model(path: Path) -> dict[str, Any]:
     if odd:
         pairs = "; ".join(f"{key} is {content[key]!r}, expected such as {GENERIC_DESCRIPTION[key]!r}" for key in odd)
         raise ValueError(f"{path}: {pairs}")
+    try:
+        kept = {"largest_component": content.get("largest_component") or [0]}
+        check_regions({**(content.get("regions") or {}), **kept}, content["labels"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return content
 
 
@@ -203,7 +208,7 @@ def check_regions(regions: Mapping[str, Sequence[int]], labels: Mapping[Any, str
     known = sorted(int(value) for value in labels)
     for name, values in regions.items():
         if not values or not set(values) <= set(known):
-            raise ValueError(f"regions: '{name}' is {list(values)}, expected some of the label values {known}")
+            raise ValueError(f"'{name}' is {list(values)}, expected some of the label values {known}")
 
 
 def labels_of_regions(masks: torch.Tensor, regions: Mapping[str, Sequence[int]]) -> torch.Tensor:

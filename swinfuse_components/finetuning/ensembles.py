@@ -87,6 +87,10 @@ def require_unseen(
     Raises:
         ValueError: if patients of ``items`` are among the training patients; they are named.
     """
+    kinds = {str(item["modality"]) for item in items if item.get("modality")} - {str(description.get("modality"))}
+    if kinds and description.get("modality"):
+        told = f"the images are {', '.join(sorted(kinds))}, the model was trained on {description['modality']}"
+        logger.warning("%s: they are scaled as the latter", told)
     known = [name for key in _PATIENTS for name in description.get(key, [])]
     seen = sorted(same_patients(patients_of(items)) & same_patients(known))
     if seen:

@@ -69,7 +69,7 @@ MSD: dict[str, tuple[Make, str]] = {
     "a volume of 30 mm": (rewritten(lambda values: values, 300.0), "case_001.nii.gz: (40, 36, 30) voxels of [300.0"),
     "beyond 32 bits": (rewritten(lambda values: values * 1e37), "case_001.nii.gz: values from"),
     "two classes of one name": (two_classes_of_one_name, "several labels are called box"),
-    "a region of no class": (lambda task: {"regions": {"box": [9]}}, "regions: 'box' is [9], expected some of"),
+    "a region of no class": (lambda task: {"regions": {"box": [9]}}, "'box' is [9], expected some of"),
     "a spacing of 0": (lambda task: {"spacing": [1.0, 0.0, 1.0]}, "spacing is 0.0: expected millimetres"),
     "two spacings": (lambda task: {"spacing": [1.0, 1.0]}, "expected one number for each of the three axes"),
     "a fourth axis": (lambda task: {"flip_axes": [3]}, "flip_axes is 3: expected axes 0, 1 and 2"),

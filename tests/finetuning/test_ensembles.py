@@ -18,7 +18,8 @@ from swinfuse_components.finetuning import (
 
 
 def test_models_of_one_ensemble_must_agree_and_must_not_have_seen_the_data(tmp_path: Path) -> None:
-    base = {**GENERIC_DESCRIPTION, "histogram": [[0.0, 1.0]], "largest_component": [1, 2]}
+    labels = {"0": "background", "1": "liver", "2": "spleen", "3": "kidney"}
+    base = {**GENERIC_DESCRIPTION, "labels": labels, "histogram": [[0.0, 1.0]], "largest_component": [1, 2]}
     for fold, patients in enumerate((["a", "b"], ["b", "c"])):
         write_record(tmp_path / str(fold) / "model.json", {**base, "training_patients": patients})
         base |= {"histogram": [[0.5, 0.5]], "largest_component": [2, 3]}
