@@ -45,6 +45,8 @@ def table() -> None:
     for (arm, steps, at_test), part in results.groupby(["arm", "steps", "at_test"], sort=False):
         means = part.groupby(["tested_on", "structure"])["dice"].mean()
         cells = [means.get("AbdomenCT"), means.get("AbdomenMR")]
+        if not any(cell is not None for cell in cells):
+            continue
         texts = ["" if cell is None else f"{cell.mean():.3f}" for cell in cells]
         organs = "" if cells[1] is None else ", ".join(f"{cells[1][organ]:.2f}" for organ in ORGANS)
         rows.append([arm, str(steps or ""), at_test, *texts, organs])
