@@ -2,6 +2,7 @@
 
 import csv
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -77,6 +78,8 @@ def forked(work: Callable[[], Any], log: Path, in_child: Callable[[], Any] | Non
 
     def child() -> None:
         torch.set_num_threads(1)  # sums in one order, and no threads that a fork would have lost
+        # as in the foreground: whoever starts the tests in the background may have them ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.stdout = sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # pytest has its own
         if in_child is not None:
             in_child()
