@@ -75,9 +75,12 @@ def test_from_a_one_channel_pre_training_to_label_maps(
     assert float(row["enhancing tumour (ml)"]) == pytest.approx((values == 4).sum() / 1000, abs=1e-3)
 
 
-def test_overlapping_regions_become_one_label_map(repository: Path) -> None:
+def test_overlapping_regions_become_one_label_map(repository: Path, tmp_path: Path) -> None:
     configs = repository / "bundles" / "finetune_brats" / "configs"
-    workflow = ConfigWorkflow(config_file=str(configs / "inference.json"), workflow_type=None, logging_file=False)
+    model = write_model(tmp_path / "model", **BRATS)
+    workflow = ConfigWorkflow(
+        config_file=str(configs / "inference.json"), workflow_type=None, logging_file=False, run_dir=str(model)
+    )
     workflow.initialize()
     transforms = workflow.parser.get_parsed_content("restore_transforms")
     to_map = next(t for t in transforms if type(t).__name__ == "Lambdad")
@@ -86,14 +89,20 @@ def test_overlapping_regions_become_one_label_map(repository: Path) -> None:
     assert to_map({"pred": regions})["pred"].flatten().tolist() == [4, 1, 2, 0, 4]
 
 
-def test_real_patients_lose_their_background_before_the_windows(repository: Path, swinfuse_data: Path) -> None:
+def test_real_patients_lose_their_background_before_the_windows(
+    repository: Path, swinfuse_data: Path, tmp_path: Path
+) -> None:
     """Cropping to the brain leaves about a quarter of the windows of 96 cubed at half overlap."""
     from monai.data.utils import dense_patch_slices
 
     configs = repository / "bundles" / "finetune_brats" / "configs"
-    folder = swinfuse_data / "BraTS21_like"
+    folders = {"dataset_dir": swinfuse_data / "BraTS21_like", "run_dir": write_model(tmp_path / "model", **BRATS)}
     workflow = ConfigWorkflow(
-        config_file=str(configs / "inference.json"), workflow_type=None, logging_file=False, dataset_dir=str(folder)
+        config_file=str(configs / "inference.json"),
+        workflow_type=None,
+        logging_file=False,
+        spacing=[1.0, 1.0, 1.0],
+        **{key: str(folder) for key, folder in folders.items()},
     )
     workflow.initialize()
     item = workflow.parser.get_parsed_content("dataset")[0]

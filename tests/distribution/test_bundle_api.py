@@ -40,7 +40,8 @@ def test_config_workflow_has_every_property(
         logging_file=False,
         dataset_dir=str(data),
         bundle_root=str(folder),
-        dataset={"_target_": "Dataset", "data": [], "transform": "@preprocessing"},
+        listed=[],
+        items=[],
     )
     workflow.initialize()
     assert workflow.check_properties() == []
