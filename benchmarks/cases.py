@@ -166,18 +166,15 @@ def inference(settings: Settings, variant: str, volume: str = "brats") -> Work:
     )
 
     @torch.no_grad()
-    def windows_or_crop() -> Tensor:
-        if variant == "reference":
-            return windows(image)
-        box = BoundingRect()(image[0].amax(0, keepdim=True))[0]
-        cut = tuple(slice(int(a), int(b)) for a, b in zip(box[::2], box[1::2]))
-        logits = image.new_full((1, 3, *size), -20.0)
-        logits[(..., *cut)] = windows(image[(..., *cut)]).float()
-        return logits
-
     def run() -> Tensor:
         with autocast:
-            return windows_or_crop()
+            if variant == "reference":
+                return windows(image)
+            box = BoundingRect()(image[0].amax(0, keepdim=True))[0]
+            cut = tuple(slice(int(a), int(b)) for a, b in zip(box[::2], box[1::2]))
+            logits = image.new_full((1, 3, *size), -20.0)
+            logits[(..., *cut)] = windows(image[(..., *cut)]).float()
+            return logits
 
     return run
 

@@ -1,7 +1,7 @@
 """The trainings of docs/carry_across.md on one GPU (or CPU), several at a time, each by the bundle's own command.
 
     python experiments/carry_across/arms.py DATA OUT --steps 2000
-    python experiments/carry_across/arms.py DATA OUT --steps 2000 --only "['random contrast','plain']"
+    python experiments/carry_across/arms.py DATA OUT --steps 2000 --only "['random_contrast','plain']"
 
 DATA holds the tasks as the Decathlon lays them out. Each arm trains, then is tested three ways on the MRI and on the CT
 that it was not trained on (an evaluation leaves out the patients of a network's training). OUT/<arm> keeps its run,

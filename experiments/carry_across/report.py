@@ -1,6 +1,6 @@
 """Tables and curve of docs/carry_across.md from the scores of each case.
 
-    python experiments/carry_across/report.py add OUT --arm "random contrast" --steps 2400 --at_test "matched, largest"
+    python experiments/carry_across/report.py add OUT --arm "random contrast" --steps 300 --at_test matched
     python experiments/carry_across/report.py table
     python experiments/carry_across/report.py curve docs/images/carry_across.png
 

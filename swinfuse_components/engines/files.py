@@ -13,6 +13,7 @@ from typing import IO, Any
 import torch
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+_FORMULA = r"[=+\-@\t\r]."
 
 
 @contextlib.contextmanager
@@ -78,7 +79,12 @@ def keep_aside(path: Path) -> Path:
 
 def csv_cell(cell: Any) -> Any:
     """A cell for a CSV file: text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{cell}" if isinstance(cell, str) and re.match(r"[=+\-@\t\r].", cell) else cell
+    return f"'{cell}" if isinstance(cell, str) and re.match(_FORMULA, cell) else cell
+
+
+def from_csv_cell(text: str) -> str:
+    """The text that :func:`csv_cell` was given."""
+    return text[1:] if re.match("'" + _FORMULA, text) else text
 
 
 def remove_temporary_files(folder: str | Path) -> None:

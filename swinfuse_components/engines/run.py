@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
+from tqdm import tqdm
 
 from .configuration import callers, check_configuration, running_configuration
 from .files import remove_temporary_files
@@ -202,6 +203,8 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     if message is None:
         sys.__excepthook__(kind, error, trace)
     else:
+        for bar in list(getattr(tqdm, "_instances", ())):  # the message begins on a line of its own
+            bar.close()
         print(f"error: {message}\n(SWINFUSE_TRACEBACK=1 shows where)", file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..engines.files import atomic_write, csv_cell
+from ..engines.files import atomic_write, csv_cell, from_csv_cell
 from .paper import TARGETS, paper_table2
 from .scores import EMPTY_RULE
 from .statistics import holm, paired_test, summarize
@@ -34,10 +34,6 @@ data. {EMPTY_RULE}"""
 PAPER = """Paper's figures (arXiv:2405.12781, Table 2), not measured here. Dice of Swin UNETR / SwinFUSE, fine-tuned on
 a CT task (rows), tested on an MRI task (columns). (?) row label taken from the order of the tasks in the text. ? the
 prose contradicts the cell: it gives 0.16/0.26 for Pancreas to Prostate, and 0.27 as the largest gain."""
-
-
-def _unquoted(text: str) -> str:
-    return text[1:] if re.match(r"'[=+\-@\t\r].", text) else text
 
 
 def csv_text(table: pd.DataFrame, *, header: bool = True) -> str:
@@ -70,7 +66,7 @@ def read_cases(path: str | Path) -> pd.DataFrame:
                 raise ValueError(f"{path} is no table of scores: move it away, or choose another output_dir")
             for record in reader:
                 with suppress(KeyError, TypeError, ValueError):
-                    rows.append([float(record[c]) if c in NUMBERS else _unquoted(record[c]) for c in COLUMNS])
+                    rows.append([float(record[c]) if c in NUMBERS else from_csv_cell(record[c]) for c in COLUMNS])
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
 
 
