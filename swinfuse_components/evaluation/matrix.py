@@ -212,7 +212,7 @@ class OutOfDistributionMatrix:
         failures: list[tuple[str, ...]] = []
         for target in self.targets:
             for case, reason in target.check([item for owner, item, _ in todos if owner is target]).items():
-                failures.append((target.name, case, "", " ".join(reason.split())[:400]))
+                failures.append((target.name, case, "", _one_line(reason)))
                 logger.error("%s, case %s: %s", *failures[-1][:2], failures[-1][-1])
         if failures and self.strict:
             found = "\n".join(f"- {target}, case {case}: {reason}" for target, case, _, reason in failures)
@@ -253,7 +253,7 @@ class OutOfDistributionMatrix:
         failures: list[tuple[str, ...]] = []
 
         def fail(column: str, model: str, error: Exception) -> None:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+            reason = _one_line(f"{type(error).__name__}: {error}")
             logger.error("%s, case %s, %s: %s", column, name, model, reason)
             failures.append((column, name, model, reason))
 
@@ -296,6 +296,11 @@ class OutOfDistributionMatrix:
         models = [{"model": s.name, "trained_on": s.trained_on, "classes": s.classes} for s in self.sources]
         with atomic_write(self.output_dir / "cases.json") as file:
             json.dump({"class_mapping": self.class_mapping, "models": models, "targets": columns}, file, indent=1)
+
+
+def _one_line(reason: str) -> str:
+    """Whole: after the paths, which can be long, stands what is wrong."""
+    return " ".join(reason.split())
 
 
 def _key(planned: tuple[Source, str, str], item: Mapping[str, Any]) -> tuple[str, ...]:
