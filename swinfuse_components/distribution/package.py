@@ -50,8 +50,9 @@ def build_package(
             only the network's part is kept. A ``model.json`` beside it goes along, and the metadata takes channels,
             classes and region from it; pre-training leaves none, and its size of network and region is read in its
             ``configuration.json``. None leaves the package without weights: it trains, but infers nothing.
-        overlays: configuration files laid over ``train.json`` and ``inference.json``, whose keys they must share: what
-            was changed for the weights is written into the files, since MONAI Label reads one file alone.
+        overlays: configuration files laid over ``train.json`` and ``inference.json``: what was changed for the weights
+            is written into the files, since MONAI Label reads one file alone. A key must be one of theirs, or one to
+            which the overlay's other keys refer.
         settings: the same, as values: ``{"feature_size": 12}``.
         metadata: entries laid over ``metadata.json``, e.g. ``eval_metrics`` or ``network_data_format``.
         vendor: whether to carry the library as ``scripts/``; False for a machine that has it installed.
@@ -62,7 +63,7 @@ def build_package(
 
     Raises:
         FileNotFoundError: no such bundle, or no such weights.
-        KeyError: an overlay sets what none of the two configurations holds.
+        ValueError: an overlay has a key that neither of the two configurations has or comes to use.
     """
     source = Path(bundle).resolve()
     if not (source / "configs" / "metadata.json").is_file():
@@ -109,19 +110,33 @@ def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any
     layers = [ConfigParser.load_config_file(path) for path in overlays] + ([settings] if settings else [])
     if not layers:
         return
-    unknown = {key for layer in layers for key in layer}
+    unused = {key for layer in layers for key in layer}
     for name in ("train.json", "inference.json"):
         if not (configs / name).is_file():
             continue
         content = json.loads((configs / name).read_text(encoding="utf-8"))
         for layer in layers:
-            known = {key: value for key, value in layer.items() if _top(key) in content}
-            unknown -= set(known)
-            if known:
-                content = _merge(content, known)
+            used = _used_part(layer, content)
+            unused -= set(used)
+            if used:
+                content = _merge(content, used)
         (configs / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    if unknown:
-        raise KeyError(f"{', '.join(sorted(unknown))}: found in neither train.json nor inference.json of {configs}")
+    if unused:
+        raise ValueError(
+            f"{', '.join(sorted(unused))}: neither train.json nor inference.json of {configs.parent.name} has it, and "
+            "what the overlays change there does not refer to it"
+        )
+
+
+def _used_part(layer: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """What a layer changes in a configuration, and the parts of its own to which that refers."""
+    used = {key: value for key, value in layer.items() if _top(key) in content}
+    referred = set(used)
+    while referred:
+        names = set(re.findall(r"@(\w+)", json.dumps([used[key] for key in referred])))
+        referred = {key for key in layer if _top(key) in names and key not in used}
+        used |= {key: layer[key] for key in referred}
+    return {key: value for key, value in layer.items() if key in used}
 
 
 def _top(key: str) -> str:

@@ -78,8 +78,13 @@ def test_the_twins_differ_by_their_task_alone(repository: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", ["pretrained", "random_contrast", "small", "swin_unetr", "swin_unetr_ct"])
 def test_the_twins_share_their_overlays(repository: Path, name: str) -> None:
-    one, other = (repository / "bundles" / bundle / "configs" / f"{name}.yaml" for bundle in BUNDLES)
-    assert one.read_text(encoding="utf-8") == other.read_text(encoding="utf-8")
+    paths = [repository / "bundles" / bundle / "configs" / f"{name}.yaml" for bundle in BUNDLES]
+    # BraTS has no CT
+    one, other = (
+        [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("ct_window")]
+        for path in paths
+    )
+    assert one == other
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

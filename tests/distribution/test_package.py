@@ -17,6 +17,8 @@ import torch
 from swinfuse_components.distribution import build_package, check_network, check_package, save_weights
 from swinfuse_components.distribution.checks import HEADINGS, REQUIRED_FILES, REQUIRED_KEYS
 
+from .conftest import make_package
+
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 # run first thing in the interpreter, it makes the installed library invisible, as on a machine that has none
 NOT_INSTALLED = """
@@ -127,8 +129,11 @@ def test_the_same_content_gives_the_same_zip(package: Callable[[str], Path], rep
 def test_wrong_arguments_are_named(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"expected a bundle's folder"):
         build_package(tmp_path, tmp_path / "out")
-    with pytest.raises(KeyError, match="no_such_key"):
+    with pytest.raises(ValueError, match=r"^no_such_key: neither train.json nor inference.json of finetune_msd has it"):
         build_package(repository / "bundles" / "finetune_msd", tmp_path / "out", settings={"no_such_key": 1})
+    with pytest.raises(ValueError, match="^other: neither"):  # nobody refers to it
+        settings = {"crops": "@mine", "mine": 3, "other": "@mine"}
+        build_package(repository / "bundles" / "finetune_msd", tmp_path / "out", settings=settings)
     with pytest.raises(FileNotFoundError, match=r"missing\.pt: no such checkpoint file"):
         save_weights(tmp_path / "missing.pt", tmp_path / "model.pt")
     torch.save({"epoch": 3}, tmp_path / "odd.pt")
@@ -244,3 +249,42 @@ def test_zip_pre_trains_without_the_library(package: Callable[[str], Path], tmp_
         *("--spacing", "[1,1,1]", "--batch_size", "1", "--num_workers", "0"),
     )
     assert (tmp_path / "run" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize("bundle", ["finetune_msd", pytest.param("finetune_brats", marks=pytest.mark.slow)])
+def test_zip_trains_with_random_contrast_without_the_library(
+    repository: Path, swinfuse_data: Path, bundle: str, tmp_path: Path
+) -> None:
+    """The overlay brings keys of its own, and code of ours that the bundle itself does not carry."""
+    overlay = repository / "bundles" / bundle / "configs" / "random_contrast.yaml"
+    archive = make_package(repository, bundle, tmp_path, overlays=[overlay])
+    folder = archive.parent / bundle
+    assert check_package(folder) == []
+    data = tmp_path / "data"
+    if bundle == "finetune_msd":
+        source = swinfuse_data / "MSD_like" / "Task04_Hippocampus"
+        listed = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+        listed |= {"training": listed["training"][:5], "numTraining": 5, "test": [], "numTest": 0}
+        for pair in listed["training"]:
+            for name in pair.values():
+                (data / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source / name, data / name)
+        (data / "dataset.json").write_text(json.dumps(listed), encoding="utf-8")
+    else:
+        for number in range(5):
+            case = sorted((swinfuse_data / "BraTS21_like").glob("BraTS2021_*"))[number % 2]
+            (data / f"BraTS2021_{number:05}").mkdir(parents=True)
+            for path in case.glob("*.nii.gz"):
+                image = nib.load(path)
+                middle = tuple(slice(size // 2 - 24 - number, size // 2 + 24) for size in image.shape)
+                name = path.name.replace(case.name, f"BraTS2021_{number:05}")
+                nib.save(image.slicer[middle], data / f"BraTS2021_{number:05}" / name)
+    run_without_library(
+        folder,
+        *("training", "--config_file", "configs/train.json", "--dataset_dir", str(data), "--crops", "1"),
+        *("--run_dir", str(tmp_path / "run"), "--max_epochs", "1", "--val_interval", "1"),
+        *("--contrast_prob", "1.0", "--contrast_warmup", "[0,0]", "--batch_size", "1", "--num_workers", "0"),
+    )
+    assert len(json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))["histogram"][0]) > 2
+    resumed = torch.load(next((tmp_path / "run").glob("*checkpoint*.pt")), weights_only=True)
+    assert "average" in resumed
