@@ -60,21 +60,20 @@ def paired_crops(
         ]
     )
     rng = np.random.default_rng(seed)
-    found: dict[str, list[torch.Tensor]] = {"ct": [], "mr": []}
-    patients = []
+    ct, mr, patients = [], [], []
     for pair in pairs:
-        item = dict(prepare({key: pair[key] for key in keys}))
+        item: Any = prepare({key: pair[key] for key in keys})
         inside = np.argwhere(np.asarray(item["mask"][0]) > 0)
+        last = np.subtract(item["mask"].shape[1:], roi_size)
         for centre in inside[rng.integers(len(inside), size=crops)]:
-            limits = [n - r for n, r in zip(item["mask"].shape[1:], roi_size)]
-            start = [int(np.clip(c - r // 2, 0, limit)) for c, r, limit in zip(centre, roi_size, limits)]
-            window = tuple(slice(s, s + r) for s, r in zip(start, roi_size))
-            for key in MODALITIES:
-                found[key].append(torch.as_tensor(np.asarray(item[key])[(slice(None), *window)]).float())
+            start = np.clip(centre - np.floor_divide(roi_size, 2), 0, last)
+            x, y, z = (slice(s, s + r) for s, r in zip(start, roi_size))
+            ct.append(torch.as_tensor(np.asarray(item["ct"])[:, x, y, z]).float())
+            mr.append(torch.as_tensor(np.asarray(item["mr"])[:, x, y, z]).float())
             patients.append(str(pair["patient"]))
     if not patients:
         raise ValueError("no pairs of CT and MRI: expected at least one")
-    return PairedCrops(torch.stack(found["ct"]), torch.stack(found["mr"]), patients)
+    return PairedCrops(torch.stack(ct), torch.stack(mr), patients)
 
 
 def _unbiased_hsic(gram_x: torch.Tensor, gram_y: torch.Tensor) -> torch.Tensor:
@@ -138,12 +137,11 @@ def pooled_pairs(
     encoder: SwinFUSEEncoder, crops: PairedCrops
 ) -> dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]]:
     """:func:`pooled_features` of CT and of MRI, ``with DIM`` and ``without DIM``, or with ``no DIM`` to go around."""
-    ways = {"with DIM": True, "without DIM": False} if encoder.domain_invariance is not None else {"no DIM": False}
-    ct, mr = (
-        {way: pooled_features(encoder, images, use_dim=dim) for way, dim in ways.items()}
-        for images in (crops.ct, crops.mr)
-    )
-    return {way: (ct[way], mr[way]) for way in ways}
+    ways = {"no DIM": False} if encoder.domain_invariance is None else {"with DIM": True, "without DIM": False}
+    return {
+        way: (pooled_features(encoder, crops.ct, use_dim=dim), pooled_features(encoder, crops.mr, use_dim=dim))
+        for way, dim in ways.items()
+    }
 
 
 def cka_by_stage(
@@ -158,18 +156,10 @@ def cka_by_stage(
     generator = torch.Generator().manual_seed(seed)
     records = []
     for stage, (x, y) in enumerate(zip(ct, mr, strict=True)):
-        orders = [torch.randperm(len(y), generator=generator) for _ in range(shuffles)]
-        chance = [linear_cka(x, y[order]) for order in orders]
-        records.append(
-            {
-                "stage": stage,
-                "cka": linear_cka(x, y),
-                "unrelated": float(np.mean(chance)),
-                "unrelated_95": float(np.percentile(chance, 95)),
-                "samples": len(x),
-                "features": x.shape[1],
-            }
-        )
+        chance = [linear_cka(x, y[torch.randperm(len(y), generator=generator)]) for _ in range(shuffles)]
+        unrelated = {"unrelated": float(np.mean(chance)), "unrelated_95": float(np.percentile(chance, 95))}
+        size = {"samples": len(x), "features": x.shape[1]}
+        records.append({"stage": stage, "cka": linear_cka(x, y), **unrelated, **size})
     return records
 
 
@@ -179,8 +169,8 @@ def _standardized(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
     return StandardScaler().fit_transform(torch.cat([ct, mr]).numpy())
 
 
-def same_modality(ct: torch.Tensor, mr: torch.Tensor, *, neighbours: int = 5) -> np.ndarray:
-    """Share of the nearest neighbours of each place that are of its own modality.
+def same_modality(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
+    """Share of the five nearest neighbours of each place that are of its own modality.
 
     1 for modalities apart, about 0.5 for mixed ones. Features are (N, C), the result (2 N,), those of CT first.
     """
@@ -188,7 +178,7 @@ def same_modality(ct: torch.Tensor, mr: torch.Tensor, *, neighbours: int = 5) ->
 
     features = _standardized(ct, mr)
     modality = np.repeat(MODALITIES, len(ct))
-    nearest = NearestNeighbors(n_neighbors=min(neighbours, len(features) - 1)).fit(features)
+    nearest = NearestNeighbors(n_neighbors=min(5, len(features) - 1)).fit(features)
     found = nearest.kneighbors(return_distance=False)  # without itself
     return np.mean(modality[found] == modality[:, None], axis=1)
 
@@ -218,43 +208,32 @@ def density_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, points: int
     CT as one view and MRI as the other, ``self`` the module on each alone. Both bandwidth rules.
     """
     generator = torch.Generator().manual_seed(seed)
-    kinds: dict[str, tuple[list, list]] = {"embedding": ([], [])}
-    if encoder.domain_invariance is not None:
-        kinds |= {"streams": ([], []), "self": ([], [])}
+    clouds: dict[str, list[list[torch.Tensor]]] = {}
     for ct, mr in zip(crops.ct, crops.mr):
         p_ct, p_mr = encoder.embed(ct[None]), encoder.embed(mr[None])
         values = {"embedding": (p_ct, p_mr)}
         if encoder.domain_invariance is not None:
             both = encoder.fuse(p_ct, p_mr)
-            values |= {
-                "streams": (both.stream_i, both.stream_j),
-                "self": (encoder.fuse(p_ct, p_ct).fused, encoder.fuse(p_mr, p_mr).fused),
-            }
-        count = p_ct[0, 0].numel()
-        places = torch.randperm(count, generator=generator)[: math.ceil(points / len(crops.ct))]
-        for kind, tensors in values.items():
-            for store, tensor in zip(kinds[kind], tensors):
-                store.append(tensor[0].flatten(1)[:, places].T)
-    return [
-        {
-            "between": kind,
-            "bandwidth": rule,
-            "divergence": float(DensityDivergenceLoss(rule)(torch.cat(x), torch.cat(y))),
-            "bound": math.log(2),
-            "points": sum(len(part) for part in x),
-        }
-        for kind, (x, y) in kinds.items()
-        for rule in ("spread", "paper")
-    ]
+            values["streams"] = (both.stream_i, both.stream_j)
+            values["self"] = (encoder.fuse(p_ct, p_ct).fused, encoder.fuse(p_mr, p_mr).fused)
+        places = torch.randperm(p_ct[0, 0].numel(), generator=generator)[: math.ceil(points / len(crops.ct))]
+        for kind, pair in values.items():
+            clouds.setdefault(kind, []).append([tensor[0].flatten(1)[:, places].T for tensor in pair])
+    records = []
+    for kind, pairs in clouds.items():
+        x, y = (torch.cat(side) for side in zip(*pairs))
+        for rule in ("spread", "paper"):
+            divergence = float(DensityDivergenceLoss(rule)(x, y))
+            bound = {"bound": math.log(2), "points": len(x)}
+            records.append({"between": kind, "bandwidth": rule, "divergence": divergence, **bound})
+    return records
 
 
 def _module(encoder: SwinFUSEEncoder) -> DomainInvarianceModule:
     module = encoder.domain_invariance
     if not isinstance(module, DomainInvarianceModule):
-        raise ValueError(
-            "this encoder has no attention to look at: expected a domain invariance module, "
-            f"found {type(module).__name__}"
-        )
+        expected = "expected a domain invariance module"
+        raise ValueError(f"this encoder has no attention to look at: {expected}, found {type(module).__name__}")
     return module
 
 
@@ -284,18 +263,18 @@ def attention_records(encoder: SwinFUSEEncoder, crops: PairedCrops) -> list[dict
         return [first for first, _ in module.attention_maps(embedding, embedding)]
 
     records: list[dict] = []
-    previous: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+    before: list[tuple[torch.Tensor, torch.Tensor]] = []
     for place, (ct, mr) in enumerate(zip(crops.ct, crops.mr)):
-        now = maps(ct), maps(mr)
-        for layer in range(len(now[0])):
-            comparisons = {"same_place": (now[0][layer], now[1][layer])}
-            if previous is not None:
-                comparisons |= {f"other_{m}": (previous[i][layer], now[i][layer]) for i, m in enumerate(MODALITIES)}
-            for kind, (p, q) in comparisons.items():
-                records.append(
-                    {"place": place, "layer": layer + 1, "between": kind, "divergence": _jensen_shannon(p, q)}
-                )
-        previous = now
+        now = list(zip(maps(ct), maps(mr)))
+        for layer, pair in enumerate(now):
+            compared = {"same_place": pair}
+            if before:
+                compared |= {f"other_{m}": (p, q) for m, p, q in zip(MODALITIES, before[layer], pair)}
+            where = {"place": place, "layer": layer + 1}
+            records += [
+                {**where, "between": kind, "divergence": _jensen_shannon(*two)} for kind, two in compared.items()
+            ]
+        before = now
     return records
 
 

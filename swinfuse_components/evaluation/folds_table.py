@@ -40,32 +40,24 @@ def read_evaluations(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, 
     return records
 
 
-def _check(records: Sequence[Mapping[str, Any]]) -> None:
-    """The same fold of a task must mean the same patients, all models must have the same folds, scored by one rule."""
-    first: dict[Any, Mapping[str, Any]] = {}
-    folds: dict[str, dict[str, set[str]]] = {}
+def _check(task: str, records: Sequence[Mapping[str, Any]], folds: Mapping[str, Sequence[Any]]) -> None:
+    """The same fold must mean the same patients, all models must have the same folds, scored by one rule."""
+    first = {record["fold"] or 0: record for record in reversed(records)}
     for record in records:
-        task, fold = record["task"], record["fold"]
-        folds.setdefault(task, {}).setdefault(record["model"], set()).add(str(fold))
-        other = first.setdefault((task, fold), record)
-        pairs = {
-            "training": [set(r["training_patients"]) for r in (record, other)],
-            "scored": [{case["patient"] for case in r["cases"]} for r in (record, other)],
-        }
-        for part, (mine, theirs) in pairs.items():
-            if mine != theirs:
+        files = f"{record['file']} and {(other := first[record['fold'] or 0])['file']}"
+        patients = [(r["training_patients"], [case["patient"] for case in r["cases"]]) for r in (record, other)]
+        for part, mine, theirs in zip(("training", "scored"), *patients):
+            if set(mine) != set(theirs):
                 raise MixedSplitsError(
-                    f"{task}, fold {fold}: the {part} patients of {record['file']} and {other['file']} differ "
-                    f"({len(mine - theirs)} only in the first, {len(theirs - mine)} only in the second)"
+                    f"{task}, fold {record['fold']}: the {part} patients of {files} differ "
+                    f"({len({*mine} - {*theirs})} only in the first, {len({*theirs} - {*mine})} only in the second)"
                 )
-        other = first.setdefault(task, record)
-        if record.get("empty_masks") != other.get("empty_masks"):
-            files = f"{record['file']} and {other['file']}"
+        if record.get("empty_masks") != records[0].get("empty_masks"):
+            files = f"{record['file']} and {records[0]['file']}"
             raise MixedSplitsError(f"{task}: {files} count empty masks by other rules: run `evaluating` again")
-    for task, models in folds.items():
-        if len({frozenset(found) for found in models.values()}) > 1:
-            listing = ", ".join(f"{model}: {sorted(found)}" for model, found in sorted(models.items()))
-            raise MixedSplitsError(f"{task}: the models were scored on different folds ({listing})")
+    if len({frozenset(found) for found in folds.values()}) > 1:
+        listing = ", ".join(f"{model}: {found}" for model, found in folds.items())
+        raise MixedSplitsError(f"{task}: the models were scored on different folds ({listing})")
 
 
 def folds_table(records: Sequence[Mapping[str, Any]], *, paper: bool = True, allow_mixed: bool = False) -> pd.DataFrame:
@@ -84,26 +76,25 @@ def folds_table(records: Sequence[Mapping[str, Any]], *, paper: bool = True, all
         MixedSplitsError: if two runs of a task do not share their split, fold by fold, or their rule for empty masks.
         ValueError: if a model has two records for one fold.
     """
-    if not allow_mixed:
-        _check(records)
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for record in records:
-        groups.setdefault((record["task"], record["model"]), []).append(record)
     rows: list[dict[str, Any]] = []
-    for (task, model), members in sorted(groups.items()):
-        folds = sorted(record["fold"] or 0 for record in members)
-        if len(set(folds)) != len(folds):
-            raise ValueError(f"{task}, {model}: two records for one fold: {[record['file'] for record in members]}")
-        dice = pd.Series([100 * float(record["mean"]["dice"]["mean"]) for record in members])
-        row = {"task": task, "model": model, "source": "measured", "dice_percent": dice.mean()}
-        row |= {"standard_deviation": dice.std(), "folds": " ".join(map(str, folds))}
-        row |= {"cases": sum(len(r["cases"]) for r in members), "empty_masks": members[0].get("empty_masks")}
-        rows.append(row)
-    if paper:
-        for task in sorted({task for task, _ in groups}):
-            shared = {"task": task, "source": "paper", "folds": ""}
-            rows += [{**shared, "model": m, "dice_percent": dice} for m, dice in paper_column(task).items()]
-    return pd.DataFrame(rows).astype({"cases": "Int64"})
+    for task in sorted({record["task"] for record in records}):
+        own = [record for record in records if record["task"] == task]
+        models = {name: [r for r in own if r["model"] == name] for name in sorted({r["model"] for r in own})}
+        folds = {model: sorted(r["fold"] or 0 for r in members) for model, members in models.items()}
+        if not allow_mixed:
+            _check(task, own, folds)
+        for model, members in models.items():
+            if len({*folds[model]}) != len(members):
+                raise ValueError(f"{task}, {model}: two records for one fold: {[r['file'] for r in members]}")
+            dice = pd.Series([100 * float(r["mean"]["dice"]["mean"]) for r in members])
+            row = {"task": task, "model": model, "source": "measured", "dice_percent": dice.mean()}
+            row |= {"standard_deviation": dice.std(), "folds": " ".join(map(str, folds[model]))}
+            row |= {"cases": sum(len(r["cases"]) for r in members), "empty_masks": members[0].get("empty_masks")}
+            rows.append(row)
+        shared = {"task": task, "source": "paper", "folds": ""}
+        figures = paper_column(task).items() if paper else ()
+        rows += [{**shared, "model": model, "dice_percent": dice} for model, dice in figures]
+    return pd.DataFrame(rows).sort_values("source", kind="stable").astype({"cases": "Int64"})
 
 
 def folds_csv(rows: pd.DataFrame) -> str:
@@ -116,24 +107,17 @@ def folds_markdown(rows: pd.DataFrame) -> str:
     """Tasks as columns and models as rows; the paper's figures in italics and named as the paper's."""
     tasks, lines = sorted(rows["task"].unique()), []
     styles = {"measured": ("{}", "**{}** (measured here)"), "paper": ("*{}*", "*{} (paper, Table 1)*")}
+    deviations = rows["standard_deviation"].map(" ± {:.2f}".format, "ignore").fillna("")
+    texts = rows["dice_percent"].map("{:.2f}".format) + deviations
     for source, (style, name) in styles.items():
-        part = rows[rows["source"] == source]
-        cells = {
-            (r.model, r.task): style.format(_cell(r.dice_percent, r.standard_deviation)) for r in part.itertuples()
-        }
-        for model in sorted(part["model"].unique()):
-            lines.append([name.format(model), *(cells.get((model, task), "") for task in tasks)])
+        part = rows.assign(text=texts.map(style.format))[rows["source"] == source]
+        cells = part.pivot(index="model", columns="task", values="text").reindex(columns=tasks).fillna("")
+        lines += [[name.format(model), *line] for model, line in zip(cells.index, cells.to_numpy())]
     measured = rows[rows["source"] == "measured"]
-    notes = [
-        "Mean (± standard deviation over folds) of the mean Dice over classes.",
-        *measured["empty_masks"].dropna().unique(),
-    ]
+    notes = ["Mean (± standard deviation over folds) of the mean Dice over classes."]
+    notes += measured["empty_masks"].dropna().unique().tolist()
     notes += ["Figures in italics are the paper's, not measured here."] if len(measured) < len(rows) else []
     for r in measured.itertuples():
         folds = f"fold{'s' if ' ' in r.folds else ''} {r.folds.replace(' ', ', ')}"
         notes.append(f"{r.task}, {r.model}: {r.cases} cases, {folds}.")
     return markdown(["Dice, %", *tasks], lines) + "\n" + " ".join(notes) + "\n"
-
-
-def _cell(mean: float, deviation: float) -> str:
-    return f"{mean:.2f}" if pd.isna(deviation) else f"{mean:.2f} ± {deviation:.2f}"

@@ -10,8 +10,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import nibabel as nib
@@ -26,6 +27,21 @@ from .tables import COLUMNS, KEY, csv_text, read_cases, write_csv
 from .targets import Case, Source, Target, case_name
 
 logger = logging.getLogger(__name__)
+
+
+class Cell(NamedTuple):
+    """One case of a target as a source sees it: in a column (all channels, or one) and a view."""
+
+    source: Source
+    target: Target
+    item: Mapping[str, Any]
+    column: str
+    view: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Its place in ``cases.csv``: model, training data, view, column, case."""
+        return (self.source.name, self.source.trained_on, self.view, self.column, case_name(self.item))
 
 
 class OutOfDistributionMatrix:
@@ -77,18 +93,15 @@ class OutOfDistributionMatrix:
         self._fingerprints: dict[int, str] = {}
 
     def _same_names(self, word: str) -> dict[str, str]:
-        everyone = [*(target.classes for target in self.targets), *(source.classes for source in self.sources)]
-        classes = [one for one in everyone if one is not None]
         if word != "same":
-            raise ValueError(
-                f"class_mapping is {word!r}: expected {{'class of the model': 'class of the target'}} or same"
-            )
-        names = [name for name in classes[0] if all(name in other for other in classes)] if classes else []
+            expected = "{'class of the model': 'class of the target'} or same"
+            raise ValueError(f"class_mapping is {word!r}: expected {expected}")
+        everyone = [*(t.classes for t in self.targets), *(s.classes for s in self.sources)]
+        classes = [list(one) for one in everyone if one is not None]
+        names = {name: name for name in classes[0] if all(name in other for other in classes)} if classes else {}
         if not names:
-            raise ValueError(
-                f"class_mapping is same, but no class has one name everywhere: {[list(c) for c in classes]}"
-            )
-        return {name: name for name in names}
+            raise ValueError(f"class_mapping is same, but no class has one name everywhere: {classes}")
+        return names
 
     def problems(self) -> list[str]:
         """Everything that would go wrong, each in a sentence."""
@@ -98,29 +111,24 @@ class OutOfDistributionMatrix:
         found += [f"two models are called {n}: give them different names" for n, count in names.items() if count > 1]
         columns = Counter(view for t in self.targets for view in t.views)
         found += [f"two targets are called {c}" for c, count in columns.items() if count > 1]
-        for target in self.targets:
-            found += self._class_problems(target)
-            for source in self.sources:
-                found += source.problems(target)
-                leaked = sorted(source.training_patients & target.patients)
-                where = f"{source.name} ({source.trained_on}) was trained on"
-                if leaked and self.on_leak == "error":
-                    found.append(f"{where} patients of {target.name}: {leaked}")
-                elif leaked and len(leaked) == len(target.patients):
-                    found.append(f"{where} every patient of {target.name}")
-        return list(dict.fromkeys(found))
-
-    def _class_problems(self, target: Target) -> list[str]:
-        found = []
         for ours, theirs in (self.class_mapping or {}).items():
-            if theirs not in (target.classes or {}):
-                found.append(f"target {target.name} has no class {theirs!r}: it has {sorted(target.classes or {})}")
+            for target in self.targets:
+                if theirs not in (target.classes or {}):
+                    found.append(f"target {target.name} has no class {theirs!r}: it has {sorted(target.classes or {})}")
             for source in self.sources:
                 # a trivial baseline has no classes and stands for each of them
                 if source.classes is not None and ours not in source.classes:
                     known = sorted(source.classes)
                     found.append(f"model {source.name} ({source.trained_on}) has no class {ours!r}: it has {known}")
-        return found
+        for target, source in product(self.targets, self.sources):
+            found += source.problems(target)
+            leaked = sorted(source.training_patients & target.patients)
+            where = f"{source.name} ({source.trained_on}) was trained on"
+            if leaked and self.on_leak == "error":
+                found.append(f"{where} patients of {target.name}: {leaked}")
+            elif leaked and len(leaked) == len(target.patients):
+                found.append(f"{where} every patient of {target.name}")
+        return list(dict.fromkeys(found))
 
     def check(self) -> None:
         """Load every model and compare it with every target, before anything is computed.
@@ -128,8 +136,7 @@ class OutOfDistributionMatrix:
         Raises:
             ValueError: with all that is wrong, one line each.
         """
-        found = self.problems()
-        if found:
+        if found := self.problems():
             raise ValueError("the evaluation cannot start:\n" + "\n".join(f"- {problem}" for problem in found))
 
     def run(self) -> pd.DataFrame:
@@ -165,37 +172,31 @@ class OutOfDistributionMatrix:
             )
 
     def _run(self, path: Path) -> pd.DataFrame:
-        wanted = {
-            _key(planned, item): self._fingerprint(planned[0], target, item)
-            for target in self.targets
-            for item in target.items
-            for planned in self._plan(target, item)
-        }
+        plan = self._plan()
+        marks = {cell.key: self._fingerprint(cell) for cell in plan}
         rows = read_cases(path).drop_duplicates([*KEY, "label"], keep="last")
         keys = list(rows[KEY].itertuples(index=False, name=None))
-        valid = [wanted.get(key) == mark for key, mark in zip(keys, rows["fingerprint"])]
-        counts = Counter(key for key, is_valid in zip(keys, valid) if is_valid)
-        done = {key for key, count in counts.items() if count == len(self.class_mapping or ["foreground"])}
+        valid = Counter(key for key, mark in zip(keys, rows["fingerprint"]) if marks.get(key) == mark)
+        done = {key for key, count in valid.items() if count == len(self.class_mapping or ["foreground"])}
         if keys:
-            logger.info("%s: %d of %d scores are there already", path, len(done), len(wanted))
-        kept = [(is_valid and key in done) or key not in wanted for key, is_valid in zip(keys, valid)]
-        write_csv(rows[np.array(kept, dtype=bool)], path)
-        todos = [
-            (target, item, todo)
-            for target in self.targets
-            for item in target.items
-            if (todo := [x for x in self._plan(target, item) if _key(x, item) not in done])
+            logger.info("%s: %d of %d scores are there already", path, len(done), len(plan))
+        kept = [
+            key not in marks or (key in done and marks[key] == mark) for key, mark in zip(keys, rows["fingerprint"])
         ]
-        failures, broken = self._check_files(todos)
-        for number, (target, item, todo) in enumerate(todos, start=1):
-            if (target.name, case_name(item)) not in broken:
-                logger.info("case %d of %d: %s, %s", number, len(todos), target.name, case_name(item))
-                failures += self._case(target, item, todo, path)
+        write_csv(rows[np.array(kept, dtype=bool)], path)
+        todo = [cell for cell in plan if cell.key not in done]
+        cases = [list(cells) for _, cells in groupby(todo, lambda cell: (cell.target.name, case_name(cell.item)))]
+        failures, broken = self._check_files([cells[0] for cells in cases])
+        for number, cells in enumerate(cases, start=1):
+            place = cells[0].target.name, case_name(cells[0].item)
+            if place not in broken:
+                logger.info("case %d of %d: %s, %s", number, len(cases), *place)
+                failures += self._score(cells, marks, path)
         self._write_index()
         self.failures = pd.DataFrame(failures, columns=self.failures.columns)
         write_csv(self.failures, self.output_dir / "failures.csv")
         rows = read_cases(path)
-        order = {key: place for place, key in enumerate(wanted)}  # whatever was computed first
+        order = {key: place for place, key in enumerate(marks)}  # whatever was computed first
         rows["order"] = [order.get(key) for key in rows[KEY].itertuples(index=False, name=None)]
         rows = rows.dropna(subset="order").sort_values("order", kind="stable").drop(columns="order")
         if rows.empty:
@@ -203,7 +204,19 @@ class OutOfDistributionMatrix:
             raise RuntimeError(f"not one case could be scored, see {self.output_dir / 'failures.csv'}: {reason}")
         return rows.reset_index(drop=True)
 
-    def _check_files(self, todos: Sequence[tuple[Target, Mapping, Any]]) -> tuple[list[tuple[str, ...]], set]:
+    def _plan(self) -> list[Cell]:
+        """All cells, case by case; no source is to score a patient that it was trained on."""
+        return [
+            Cell(source, target, item, column, view)
+            for target in self.targets
+            for item in target.items
+            for source in self.sources
+            if not same_patients([item["patient"]] if "patient" in item else []) & source.training_patients
+            for column in target.views
+            for view in source.views
+        ]
+
+    def _check_files(self, cells: Sequence[Cell]) -> tuple[list[tuple[str, ...]], set]:
         """Read every file before the first window is computed: the failures, and (target, case) of each.
 
         Raises:
@@ -211,19 +224,21 @@ class OutOfDistributionMatrix:
         """
         failures: list[tuple[str, ...]] = []
         for target in self.targets:
-            for case, reason in target.check([item for owner, item, _ in todos if owner is target]).items():
-                failures.append((target.name, case, "", _one_line(reason)))
-                logger.error("%s, case %s: %s", *failures[-1][:2], failures[-1][-1])
+            for case, reason in target.check([cell.item for cell in cells if cell.target is target]).items():
+                failures.append((target.name, case, "", " ".join(reason.split())))
+                logger.error("%s, case %s: %s", target.name, case, failures[-1][-1])
         if failures and self.strict:
             found = "\n".join(f"- {target}, case {case}: {reason}" for target, case, _, reason in failures)
             raise ValueError(f"{len(failures)} case(s) cannot be scored ('--strict False' leaves them out):\n{found}")
         return failures, {failure[:2] for failure in failures}
 
-    def _fingerprint(self, source: Source, target: Target, item: Mapping[str, Any]) -> str:
+    def _fingerprint(self, cell: Cell) -> str:
         """Changes when the score of a case would: settings of the source, classes, and the case's files."""
+        source, target = cell.source, cell.target
         if id(source) not in self._fingerprints:
             self._fingerprints[id(source)] = source.fingerprint()
-        text = f"{self._fingerprints[id(source)]}|{self.class_mapping}|{target.classes}|{target.fingerprint(item)}"
+        files = target.fingerprint(cell.item)
+        text = f"{self._fingerprints[id(source)]}|{self.class_mapping}|{target.classes}|{files}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _classes(self, source: Source, target: Target) -> dict[str, tuple[Sequence[int], Sequence[int]]] | None:
@@ -234,44 +249,29 @@ class OutOfDistributionMatrix:
             for ours, theirs in self.class_mapping.items()
         }
 
-    def _plan(self, target: Target, item: Mapping[str, Any]) -> list[tuple[Source, str, str]]:
-        """What one case is to be scored by: source, column and view; no source that was trained on its patient."""
-        patients = same_patients([item["patient"]] if "patient" in item else [])
-        return [
-            (source, column, view)
-            for source in self.sources
-            if not patients & source.training_patients
-            for column in target.views
-            for view in source.views
-        ]
-
-    def _case(
-        self, target: Target, item: Mapping[str, Any], todo: Sequence[tuple[Source, str, str]], path: Path
-    ) -> list[tuple[str, ...]]:
-        """Read one case and score it by every source that lacks it; the failures."""
-        name = case_name(item)
+    def _score(self, cells: Sequence[Cell], marks: Mapping[tuple[str, ...], str], path: Path) -> list[tuple[str, ...]]:
+        """Read one case and score it in all of its cells; the failures."""
         failures: list[tuple[str, ...]] = []
-
-        def fail(column: str, model: str, error: Exception) -> None:
-            reason = _one_line(f"{type(error).__name__}: {error}")
-            logger.error("%s, case %s, %s: %s", column, name, model, reason)
-            failures.append((column, name, model, reason))
-
+        target, item = cells[0].target, cells[0].item
         case = target.load(item)
-        for source, column, view in todo:
-            start = time.perf_counter()
+        for cell in cells:
+            source, start = cell.source, time.perf_counter()
             try:
-                labels = source.predict(case.only(target.views[column]), view)
+                labels = source.predict(case.only(target.views[cell.column]), cell.view)
                 scores = score_case(labels, case.truth, case.spacing, self._classes(source, target))
             except Exception as error:  # one model's trouble must not cost the others their results
-                fail(column, f"{source.name} ({source.trained_on})", error)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                failures.append((cell.column, case.name, f"{source.name} ({source.trained_on})", reason))
+                logger.error("%s, case %s, %s: %s", *failures[-1])
                 continue
-            key = _key((source, column, view), item)
             if self.keep_predictions and source.keeps_predictions:
-                self._save(labels, case, prediction_path(self.output_dir, *key))
-            seconds, mark = time.perf_counter() - start, self._fingerprint(source, target, item)
-            head = (*key, str(item.get("patient", name)))
-            _append([(*head, label, *score, seconds, mark) for label, score in scores.items()], path)
+                self._save(labels, case, prediction_path(self.output_dir, *cell.key))
+            seconds, head = time.perf_counter() - start, (*cell.key, str(item.get("patient", case.name)))
+            rows = [(*head, label, *score, seconds, marks[cell.key]) for label, score in scores.items()]
+            with path.open("a", newline="", encoding="utf-8") as file:  # on disk before the next is begun
+                file.write(csv_text(pd.DataFrame(rows, columns=COLUMNS), header=False))
+                file.flush()
+                os.fsync(file.fileno())
         return failures
 
     @staticmethod
@@ -296,24 +296,6 @@ class OutOfDistributionMatrix:
         models = [{"model": s.name, "trained_on": s.trained_on, "classes": s.classes} for s in self.sources]
         with atomic_write(self.output_dir / "cases.json") as file:
             json.dump({"class_mapping": self.class_mapping, "models": models, "targets": columns}, file, indent=1)
-
-
-def _one_line(reason: str) -> str:
-    """Whole: after the paths, which can be long, stands what is wrong."""
-    return " ".join(reason.split())
-
-
-def _key(planned: tuple[Source, str, str], item: Mapping[str, Any]) -> tuple[str, ...]:
-    source, column, view = planned
-    return (source.name, source.trained_on, view, column, case_name(item))
-
-
-def _append(rows: Sequence[Sequence[Any]], path: Path) -> None:
-    """Add the rows of one case, and see them on disk before the next is begun."""
-    with path.open("a", newline="", encoding="utf-8") as file:
-        file.write(csv_text(pd.DataFrame(rows, columns=COLUMNS), header=False))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def prediction_path(output_dir: str | Path, model: str, trained_on: str, view: str, target: str, case: str) -> Path:

@@ -35,7 +35,7 @@ class NetworkSource(Source):
 
     Args:
         description: see :func:`~swinfuse_components.finetuning.read_description`.
-        checkpoint: file with its weights; every weight has to fit. None keeps the network as it is (a random one).
+        checkpoint: file with its weights; every weight has to fit.
         name: the model's name, a part of the cell; by default the description's ``model_name``, else SwinFUSE, or Swin
             UNETR where the description has ``dim: none``.
         views: what it is shown at test time, of :data:`~swinfuse_components.transforms.VIEWS`.
@@ -62,7 +62,7 @@ class NetworkSource(Source):
     def __init__(
         self,
         description: Mapping[str, Any],
-        checkpoint: str | Path | None,
+        checkpoint: str | Path,
         *,
         name: str | None = None,
         views: Sequence[str] = ("image",),
@@ -116,17 +116,15 @@ class NetworkSource(Source):
         Raises:
             ValueError: if it cannot be read safely, or a weight is missing, left over or of another shape.
         """
-        if self._loaded:
-            return
-        if self.checkpoint is not None:
+        if not self._loaded:
             load_weights(self.network, self.checkpoint)
-        self.network.to(self.device).eval()
-        self._loaded = True
+            self.network.to(self.device).eval()
+            self._loaded = True
 
     def fingerprint(self) -> str:
         """Description, settings, and the checkpoint's hash."""
-        weights = None if self.checkpoint is None else sha256(self.checkpoint)
-        return json.dumps([self.name, self.description, self._settings, weights], sort_keys=True, default=str)
+        parts = [self.name, self.description, self._settings, sha256(self.checkpoint)]
+        return json.dumps(parts, sort_keys=True, default=str)
 
     def problems(self, target: Target) -> list[str]:
         """Whether the checkpoint fits, and the channels."""
@@ -135,8 +133,8 @@ class NetworkSource(Source):
             self.load()
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             found.append(f"{who}: {' '.join(str(error).split())}")
-        for view in target.views:
-            seen = target.seen_channels(view)
+        for view, channel in target.views.items():
+            seen = len(target.channels) if channel is None else 1
             if seen != takes:
                 shows = f"target {view} shows {seen} of {target.channels}: choose with the target's 'channel'"
                 found.append(f"{who} takes {takes} channel(s), {shows}")
@@ -198,8 +196,7 @@ class PredictionFiles(Source):
         return f"{self.name} {self.trained_on} {file_state(sorted(self.folder.rglob('*.nii*')))}"
 
     def _file(self, target: str, case: str) -> Path:
-        inner = self.folder / target
-        folder = inner if inner.is_dir() else self.folder
+        folder = self.folder / target if (self.folder / target).is_dir() else self.folder
         return find_volume(folder, case) or folder / f"{case}.nii.gz"
 
     def problems(self, target: Target) -> list[str]:
@@ -243,18 +240,17 @@ def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     return checkpoint, read_description([description])
 
 
-def model_source(folder: str | Path, *, random_weights: bool = False, **options: Any) -> NetworkSource:
+def model_source(folder: str | Path, **options: Any) -> NetworkSource:
     """A row from the folder of a fine-tuned model.
 
     Args:
         folder: see :func:`read_model`.
-        random_weights: leave out the checkpoint, for a control.
         options: of :class:`NetworkSource`; keys of the description (``spacing``, ``ct_window``, …) replace its values.
     """
     checkpoint, description = read_model(folder)
     rules = ("largest_component", "name")  # keys of both: what the evaluation says, not the description
     changes = {key: options.pop(key) for key in list(options) if key in description and key not in rules}
-    return NetworkSource({**description, **changes}, None if random_weights else checkpoint, **options)
+    return NetworkSource({**description, **changes}, checkpoint, **options)
 
 
 def model_sources(
@@ -268,19 +264,15 @@ def model_sources(
             program has written, or ``{"folder": folder, …}`` with options of its own.
         options: see :func:`model_source`.
     """
-    named: list[tuple[str | None, Any]] = []
-    if isinstance(models, Mapping):
-        for key, entry in models.items():
-            named += [(str(key), e) for e in (entry if isinstance(entry, (list, tuple)) else [entry])]
-    else:
-        named = [(None, e) for e in ([models] if isinstance(models, (str, Path)) else models)]
     sources: list[NetworkSource | PredictionFiles] = []
-    for name, entry in named:
-        own = dict(entry) if isinstance(entry, Mapping) else {"folder": entry}
-        if "predictions" in own:
-            sources.append(PredictionFiles(name or "predictions", folder=own.pop("predictions"), **own))
-        else:
-            sources.append(model_source(own.pop("folder"), **{**options, "name": name, **own}))
+    named: Mapping[Any, Any] = models if isinstance(models, Mapping) else {None: models}
+    for name, entries in named.items():
+        for entry in entries if isinstance(entries, (list, tuple)) else [entries]:
+            own = dict(entry) if isinstance(entry, Mapping) else {"folder": entry}
+            if "predictions" in own:
+                sources.append(PredictionFiles(name or "predictions", folder=own.pop("predictions"), **own))
+            else:
+                sources.append(model_source(own.pop("folder"), **{**options, "name": name, **own}))
     return sources
 
 

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from ignite.engine import Engine, Events
 from monai.transforms import LoadImage
 
-from ..engines.files import atomic_write, csv_cell
+from ..engines.files import atomic_write
 from .scores import EMPTY_RULE, score_case, score_masks
+from .tables import write_csv
 from .targets import read_labels
 
 logger = logging.getLogger(__name__)
 
 
-def _number(value: float) -> float | None:
-    """JSON has no NaN: an undefined score is null."""
-    return None if math.isnan(value) else round(float(value), 6)
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Mean of the defined values."""
-    defined = [float(value) for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+def _numbers(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Rounded; JSON has no NaN: an undefined score is null."""
+    return {name: None if math.isnan(value) else round(float(value), 6) for name, value in scores.items()}
 
 
 def write_evaluation(
@@ -49,11 +44,8 @@ def write_evaluation(
         the regions.
     """
     metrics = [key for key in (cases[0] if cases else {}) if key not in ("patient", "image")]
-    names = [(metric, region) for metric in metrics for region in cases[0][metric]]
-    mean: dict[str, dict[str, float | None]] = {}
-    for metric in metrics:
-        means = {region: _mean(case[metric][region] for case in cases) for region in cases[0][metric]}
-        mean[metric] = {name: _number(value) for name, value in {**means, "mean": _mean(means.values())}.items()}
+    means = {metric: pd.DataFrame([case[metric] for case in cases]).mean() for metric in metrics}
+    names = [{"patient": str(case["patient"]), "image": Path(str(case["image"])).name} for case in cases]
     record = {
         "task": description["name"],
         "model": description.get("model_name", "unnamed"),
@@ -61,24 +53,16 @@ def write_evaluation(
         **facts,
         "training_patients": list(description.get("training_patients", [])),
         "empty_masks": EMPTY_RULE,
-        "mean": mean,
-        "cases": [
-            {
-                "patient": str(case["patient"]),
-                "image": Path(str(case["image"])).name,
-                **{metric: {region: _number(v) for region, v in case[metric].items()} for metric in metrics},
-            }
-            for case in cases
-        ],
+        "mean": {metric: _numbers({**mean, "mean": mean.mean()}) for metric, mean in means.items()},
+        "cases": [{**n, **{m: _numbers(case[m]) for m in metrics}} for n, case in zip(names, cases)],
     }
     with atomic_write(Path(path)) as file:
         file.write(json.dumps(record, indent=1) + "\n")
-    with atomic_write(Path(path).parent / "cases.csv") as file:
-        writer = csv.writer(file)
-        writer.writerow(["patient", "image", *(f"{metric} {region}" for metric, region in names)])
-        for case in record["cases"]:
-            row = [case["patient"], case["image"], *(case[metric][region] for metric, region in names)]
-            writer.writerow(map(csv_cell, row))
+    lines = [
+        {**n, **{f"{m} {region}": v for m in metrics for region, v in _numbers(case[m]).items()}}
+        for n, case in zip(names, cases)
+    ]
+    write_csv(pd.DataFrame(lines), Path(path).parent / "cases.csv", na_rep="")
     return record
 
 
@@ -120,7 +104,7 @@ class EvaluationRecord:
     def _write(self, engine: Engine) -> None:
         mean = write_evaluation(self.path, self.description, self.cases, **self.facts)["mean"]
         for name, metric in (("val_mean_dice", "dice"), ("val_hd95_mm", "hd95_mm")):
-            value = mean[metric]["mean"] if metric in mean else None
+            value = mean.get(metric, {}).get("mean")
             engine.state.metrics[name] = math.nan if value is None else value
         logger.info("%d cases, %s. %s", len(self.cases), self.path, EMPTY_RULE)
 
@@ -136,9 +120,6 @@ def score_label_maps(
     expected = LoadImage(ensure_channel_first=True)(reference)
     found, truth = (read_labels(str(path), expected) for path in (prediction, reference))
     classes = {name: (values, values) for name, values in regions.items()}
-    spacing = expected.affine[:3, :3].norm(dim=0).tolist()
-    scores = score_case(found, truth, spacing, classes)
-    return {
-        "dice": {name: score.dice for name, score in scores.items()},
-        "hd95_mm": {name: score.hausdorff95 for name, score in scores.items()},
-    }
+    scores = score_case(found, truth, expected.affine[:3, :3].norm(dim=0).tolist(), classes)
+    fields = {"dice": "dice", "hd95_mm": "hausdorff95"}
+    return {name: {region: getattr(s, field) for region, s in scores.items()} for name, field in fields.items()}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -16,7 +17,7 @@ RESAMPLES = 9999
 
 
 class Summary(NamedTuple):
-    """Mean over cases with its 95 % bootstrap interval; ``cases`` are defined of ``total``."""
+    """Mean over the defined cases with its 95 % bootstrap interval, their median, deviation and number."""
 
     mean: float
     low: float
@@ -24,33 +25,26 @@ class Summary(NamedTuple):
     median: float
     std: float
     cases: int
-    total: int
 
 
 def summarize(values: ArrayLike, *, resamples: int = RESAMPLES) -> Summary:
     """Mean of per-case scores with a 95 % percentile bootstrap interval over the cases.
 
-    Undefined scores (NaN) are left out and counted. One case, or none, has no interval: the bounds are NaN.
+    Undefined scores (NaN) are left out. One case, or none, has no interval: the bounds are NaN.
 
     Example:
         >>> summarize([0.5, 0.5, 0.5])[:3]
         (0.5, 0.5, 0.5)
     """
-    array = np.asarray(values, dtype=np.float64)
-    defined = array[~np.isnan(array)]
-    if defined.size == 0:
-        return Summary(np.nan, np.nan, np.nan, np.nan, np.nan, 0, array.size)
-    mean, median = float(defined.mean()), float(np.median(defined))
-    if defined.size == 1:
-        return Summary(mean, np.nan, np.nan, median, np.nan, 1, array.size)
-    std = float(defined.std(ddof=1))
-    if std == 0:  # every resample is the sample
-        return Summary(mean, mean, mean, median, 0.0, defined.size, array.size)
-    rng = np.random.default_rng(0)
-    low, high = stats.bootstrap(
-        (defined,), np.mean, n_resamples=resamples, method="percentile", rng=rng
-    ).confidence_interval
-    return Summary(mean, float(low), float(high), median, std, defined.size, array.size)
+    defined = pd.Series(values, dtype=float).dropna().to_numpy()
+    low = high = std = np.nan
+    if len(defined) > 1:
+        std = float(defined.std(ddof=1))
+        rng = np.random.default_rng(0)
+        found = stats.bootstrap((defined,), np.mean, n_resamples=resamples, method="percentile", rng=rng)
+        low, high = map(float, found.confidence_interval)
+    mean, median = (float(f(defined)) if len(defined) else np.nan for f in (np.mean, np.median))
+    return Summary(mean, low, high, median, std, len(defined))
 
 
 class PairedTest(NamedTuple):
@@ -82,30 +76,23 @@ def paired_test(first: ArrayLike, second: ArrayLike, *, method: str = "wilcoxon"
         where there are fewer than two cases.
     """
     a, b = (np.asarray(v, dtype=np.float64) for v in (first, second))
-    if a.shape != b.shape or a.ndim != 1:
+    if a.shape != b.shape:
         raise ValueError(f"paired scores have shapes {a.shape} and {b.shape}: expected the same cases for both")
     if method not in ("wilcoxon", "permutation"):
         raise ValueError(f"unknown paired test {method!r}: expected 'wilcoxon' or 'permutation'")
     differences = (a - b)[~np.isnan(a - b)]
     summary = summarize(differences)
-    if differences.size < 2:
-        p_value = float("nan")
+    if len(differences) < 2:
+        p_value = np.nan
     elif np.allclose(differences, 0, atol=1e-12):
         p_value = 1.0
     elif method == "wilcoxon":
         p_value = float(stats.wilcoxon(differences, zero_method="zsplit").pvalue)
     else:
-        p_value = float(
-            stats.permutation_test(
-                (differences, np.zeros_like(differences)),
-                lambda x, y, axis: np.mean(x - y, axis=axis),
-                permutation_type="samples",
-                vectorized=True,
-                n_resamples=RESAMPLES,
-                rng=np.random.default_rng(0),
-            ).pvalue
-        )
-    return PairedTest(summary.mean, summary.low, summary.high, p_value, differences.size, method)
+        options = {"permutation_type": "samples", "vectorized": True, "n_resamples": RESAMPLES}
+        rng = np.random.default_rng(0)
+        p_value = float(stats.permutation_test((differences,), np.mean, rng=rng, **options).pvalue)
+    return PairedTest(*summary[:3], p_value, len(differences), method)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -115,11 +102,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> holm([0.01, 0.04])
         [0.02, 0.04]
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full_like(p, np.nan)
-    order = [i for i in np.argsort(p) if not np.isnan(p[i])]
-    running = 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min(1.0, float(p[i]) * (len(order) - rank)))
-        adjusted[i] = running
-    return [float(v) for v in adjusted]
+    p = pd.Series(p_values, dtype=float)
+    ordered = p.dropna().sort_values()
+    adjusted = (ordered * np.arange(len(ordered), 0, -1)).clip(upper=1).cummax()
+    return adjusted.reindex(p.index).tolist()

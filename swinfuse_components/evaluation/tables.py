@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import pandas as pd
 from ..engines.files import atomic_write, csv_cell, from_csv_cell
 from .paper import TARGETS, paper_table2
 from .scores import EMPTY_RULE
-from .statistics import holm, paired_test, summarize
+from .statistics import Summary, holm, paired_test, summarize
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ KEY = [*ROW, "target", "case"]
 #: of ``cases.csv``: scores of one class of one case by one model, distances in mm, volumes in cubic mm
 COLUMNS = [*KEY, "patient", "label", *NUMBERS, "fingerprint"]
 
+TITLE = "Out-of-distribution evaluation"
 READING = f"""A Dice counts only above what the trivial baselines reach: where volumes are cropped around their target,
 position alone goes far. Intervals are bootstrap intervals (95 %) over the cases; they say nothing of other seeds or
 data. {EMPTY_RULE}"""
@@ -36,19 +38,15 @@ a CT task (rows), tested on an MRI task (columns). (?) row label taken from the 
 prose contradicts the cell: it gives 0.16/0.26 for Pancreas to Prostate, and 0.27 as the largest gain."""
 
 
-def csv_text(table: pd.DataFrame, *, header: bool = True) -> str:
+def csv_text(table: pd.DataFrame, *, header: bool = True, na_rep: str = "nan") -> str:
     """A table as CSV; no text in it is a formula to a spreadsheet."""
-    return table.map(csv_cell).to_csv(header=header, index=False, na_rep="nan")
+    return table.map(csv_cell).to_csv(header=header, index=False, na_rep=na_rep) if len(table.columns) else ""
 
 
-def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write a table as CSV, in one step; an empty table has no columns.
-
-    Returns:
-        the path.
-    """
+def write_csv(table: pd.DataFrame, path: str | Path, *, na_rep: str = "nan") -> Path:
+    """Write a table as CSV, in one step."""
     with atomic_write(path) as file:
-        file.write(csv_text(table) if len(table.columns) else "")
+        file.write(csv_text(table, na_rep=na_rep))
     return Path(path)
 
 
@@ -82,10 +80,10 @@ def summary_table(rows: pd.DataFrame) -> pd.DataFrame:
     for key, group in rows.groupby([*ROW, *COLUMN], sort=False):
         record: dict[str, Any] = {**dict(zip([*ROW, *COLUMN], key)), "cases": len(group)}
         for metric in METRICS:
-            for name, value in summarize(group[metric])._asdict().items():
-                record[metric if name == "mean" else f"{metric}_{name}"] = value
+            mean, *others = summarize(group[metric])
+            record |= {metric: mean, **{f"{metric}_{name}": v for name, v in zip(Summary._fields[1:], others)}}
         records.append(record)
-    return pd.DataFrame(records).drop(columns=[f"{metric}_total" for metric in METRICS], errors="ignore")
+    return pd.DataFrame(records)
 
 
 def comparison_table(rows: pd.DataFrame, *, method: str = "wilcoxon") -> pd.DataFrame:
@@ -97,17 +95,15 @@ def comparison_table(rows: pd.DataFrame, *, method: str = "wilcoxon") -> pd.Data
     """
     records = []
     for (target, label), part in rows.groupby(COLUMN, sort=False):
-        dice = {key: dict(zip(group["case"], group["dice"])) for key, group in part.groupby(ROW, sort=False)}
+        dice = part.set_index(["case", *ROW])["dice"].unstack(ROW).reindex(part["case"].unique())
         found: list[dict[str, Any]] = []
-        for i, first in enumerate(dice):
-            for second in list(dice)[i + 1 :]:
-                cases = [case for case in dice[first] if case in dice[second]]
-                if not cases or not _is_asked(first, second):
-                    continue
-                test = paired_test([dice[first][c] for c in cases], [dice[second][c] for c in cases], method=method)
+        for first, second in combinations(part[ROW].drop_duplicates().itertuples(index=False, name=None), 2):
+            both = dice[[first, second]].dropna()
+            if len(both) and _is_asked(first, second):
+                difference, low, high, p, cases, test = paired_test(both[first], both[second], method=method)
                 names = {"target": target, "label": label, "first": row_name(*first), "second": row_name(*second)}
-                numbers = {"dice_difference": test.difference, "low": test.low, "high": test.high, "p": test.p_value}
-                found.append({**names, **numbers, "cases": test.cases, "test": test.method})
+                numbers = {"dice_difference": difference, "low": low, "high": high, "p": p}
+                found.append({**names, **numbers, "cases": cases, "test": test})
         corrected = holm([record["p"] for record in found])
         records += [{**record, "p_holm": p} for record, p in zip(found, corrected)]
     return pd.DataFrame(records)
@@ -140,17 +136,16 @@ def drop_table(rows: pd.DataFrame, in_distribution: Mapping[str, str]) -> pd.Dat
         own = groups.get((model, trained_on, view, home, label))
         if own is None or target == home:
             continue
-        means = [summarize(part["dice"]) for part in (own, group)]
-        inside, outside = (dict(zip(part["patient"], part["dice"])) for part in (own, group))
-        paired = summarize([inside[p] - outside[p] for p in outside if p in inside])
         record = {"model": row_name(model, trained_on, view), "label": label}
-        for place, column, mean in zip(("in", "out_of"), (home, target), means):
-            short = place.removesuffix("_of")
-            record |= {f"{place}_distribution": column, f"{short}_mean": mean.mean}
-            record |= {f"{short}_low": mean.low, f"{short}_high": mean.high}
-        drop = paired.mean if paired.total else means[0].mean - means[1].mean
-        record |= {"drop": drop, "drop_low": paired.low, "drop_high": paired.high, "paired": paired.total}
-        records.append(record)
+        for place, short, column, part in (("in", "in", home, own), ("out_of", "out", target, group)):
+            mean, low, high, *_ = summarize(part["dice"])
+            record |= {f"{place}_distribution": column, f"{short}_mean": mean}
+            record |= {f"{short}_low": low, f"{short}_high": high}
+        inside, outside = (dict(zip(part["patient"], part["dice"])) for part in (own, group))
+        paired = [inside[patient] - dice for patient, dice in outside.items() if patient in inside]
+        drop, low, high, *_ = summarize(paired)
+        drop = drop if paired else record["in_mean"] - record["out_mean"]
+        records.append({**record, "drop": drop, "drop_low": low, "drop_high": high, "paired": len(paired)})
     return pd.DataFrame(records)
 
 
@@ -177,10 +172,7 @@ class Section(NamedTuple):
 
 def number(value: float | None, digits: int = 2) -> str:
     """A number for a table; undefined ones as a dash."""
-    if value is None or pd.isna(value):
-        return "-"
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text
+    return "-" if value is None or pd.isna(value) else f"{round(float(value), digits) + 0:.{digits}f}"
 
 
 def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
@@ -207,15 +199,15 @@ def paper_cells(rows: pd.DataFrame, view: str = "image") -> Section:
     rows = rows.assign(column=_columns(rows))
     rows = rows if view == "image" else rows[rows["view"] == view]
     columns, shown = list(rows["column"].unique()), rows[rows["view"] == view]
-    trained = rows[rows["trained_on"] != "-"]
+    trained, baselines = rows[rows["trained_on"] != "-"], shown[shown["trained_on"] == "-"]
     models = list(trained["model"].unique())
     means = shown.groupby(["model", "trained_on", "column"])["dice"].mean()
-
-    def line(name: str, trained_on: str, models: Sequence[str]) -> list[str]:
-        return [name, *("/".join(number(means.get((m, trained_on, c))) for m in models) for c in columns)]
-
-    lines = [line(name, name, models) for name in trained["trained_on"].unique()]
-    lines += [line(name, "-", [name]) for name in shown[shown["trained_on"] == "-"]["model"].unique()]
+    named = [(name, name, models) for name in trained["trained_on"].unique()]
+    named += [(name, "-", [name]) for name in baselines["model"].unique()]
+    lines = [
+        [name, *("/".join(number(means.get((m, trained_on, c))) for m in shown_models) for c in columns)]
+        for name, trained_on, shown_models in named
+    ]
     title = "Table" if view == "image" else f"Table, the image shown as {view}"
     return Section(title, f"Mean Dice, {' / '.join(models)} in each cell.", ["trained on", *columns], lines)
 
@@ -235,9 +227,8 @@ def _drop_section(drops: pd.DataFrame) -> Section:
     lines = []
     for d in drops.to_dict("records"):
         inside, outside = (interval(d[f"{x}_mean"], d[f"{x}_low"], d[f"{x}_high"]) for x in ("in", "out"))
-        drop = interval(d["drop"], d["drop_low"], d["drop_high"])
-        cells = [d["model"], d["in_distribution"], inside, d["out_of_distribution"], outside, drop]
-        lines.append([*cells, str(d["paired"])])
+        drop, paired = interval(d["drop"], d["drop_low"], d["drop_high"]), str(d["paired"])
+        lines.append([d["model"], d["in_distribution"], inside, d["out_of_distribution"], outside, drop, paired])
     return Section("In distribution, out of distribution, and the drop", "", header, lines)
 
 
@@ -270,7 +261,6 @@ def write_results(
     failures: pd.DataFrame | None = None,
     method: str = "wilcoxon",
     reference: bool = True,
-    title: str = "Out-of-distribution evaluation",
 ) -> str:
     """Write ``summary.csv``, ``comparisons.csv``, ``drops.csv``, ``paper_table2.csv``, ``summary.md`` and its JSON.
 
@@ -282,7 +272,6 @@ def write_results(
         failures: cases that could not be scored.
         method: ``wilcoxon`` or ``permutation``.
         reference: set the paper's Table 2 beside the table.
-        title: of the page.
 
     Returns:
         the page in Markdown.
@@ -290,8 +279,6 @@ def write_results(
     folder = Path(output_dir)
     home = {name: name for name in rows["trained_on"]} if in_distribution is None else in_distribution
     summary, comparisons, drops = summary_table(rows), comparison_table(rows, method=method), drop_table(rows, home)
-    for name, table in (("summary", summary), ("comparisons", comparisons), ("drops", drops)):
-        write_csv(table, folder / f"{name}.csv")
     sections = [paper_cells(rows, view) for view in ["image", *(v for v in rows["view"].unique() if v != "image")]]
     sections.append(_summary_section(summary))
     sections += [_drop_section(drops)] if len(drops) else []
@@ -299,14 +286,16 @@ def write_results(
     if failures is not None and len(failures):
         lines = failures.to_numpy().tolist()
         sections.append(Section("Cases that could not be scored", "", list(failures.columns), lines))
+    tables = {"summary": summary, "comparisons": comparisons, "drops": drops}
     if reference:
-        write_csv(paper_table2(), folder / "paper_table2.csv")
-        sections.append(_paper_section(paper_table2()))
-    content = {"title": title, "text": READING, "sections": [section._asdict() for section in sections]}
-    page = f"# {title}\n\n{READING}\n"
-    for section in sections:
-        page += f"\n## {section.title}\n\n" + (f"{section.text}\n\n" if section.text else "")
-        page += markdown(section.header, section.lines)
+        tables["paper_table2"] = paper_table2()
+        sections.append(_paper_section(tables["paper_table2"]))
+    for name, table in tables.items():
+        write_csv(table, folder / f"{name}.csv")
+    content = {"title": TITLE, "text": READING, "sections": [section._asdict() for section in sections]}
+    page = f"# {TITLE}\n\n{READING}\n"
+    for title, text, header, lines in sections:
+        page += f"\n## {title}\n\n" + (f"{text}\n\n" if text else "") + markdown(header, lines)
     for name, text in (("summary.json", json.dumps(content, indent=1)), ("summary.md", page)):
         with atomic_write(folder / name) as file:
             file.write(text)

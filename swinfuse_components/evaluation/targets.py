@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,11 +61,11 @@ def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | 
     if labels.shape[0] != 1:
         raise ValueError(f"{path} has {labels.shape[0]} channels, expected one")
     labels = Orientation(axcodes="".join(nib.aff2axcodes(affine)), labels=None)(labels)
-    grids = [
+    grid, own = (
         Volume("", tuple(shape), np.asarray(a, dtype=np.float64), True, lambda: np.zeros(0))
         for shape, a in ((image.shape[1:], affine), (labels.shape[1:], labels.affine))
-    ]
-    if difference := grid_difference(grids[0], grids[1]):
+    )
+    if difference := grid_difference(grid, own):
         raise ValueError(f"{path} is not on the grid of the image: {difference}")
     values = labels[0].numpy()
     whole = np.rint(values)
@@ -80,7 +81,7 @@ def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | 
 class Source:
     """A row of the matrix: a network, a folder of predictions or a trivial baseline."""
 
-    name = ""
+    name: str
     trained_on = "-"
     views: Sequence[str] = ("image",)
     classes: Mapping[str, int] | None = None
@@ -126,26 +127,24 @@ class Target:
         channels: Sequence[str] = ("image",),
         channel: str | int | None = None,
     ) -> None:
-        self.name, self.items = name, [dict(item) for item in items]
+        self.name, items = name, list(items)
         self.classes = None if classes is None else {str(k): int(v) for k, v in classes.items()}
         self.channels = [str(c) for c in channels]
         self.modality = get_modality(modality).name
-        if not self.items:
+        if not items:
             raise ValueError(f"target {name}: the data list is empty")
-        for item in self.items:
-            missing = [key for key in ("image", "label") if not item.get(key)]
-            if missing:
+        for item in items:
+            if missing := [key for key in ("image", "label") if not item.get(key)]:
                 raise ValueError(f"target {name}: {missing} missing in the item {item}")
-        labels = [str(item["label"]) for item in self.items]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
+        labels = Counter(str(item["label"]) for item in items)
+        if twice := sorted(label for label, count in labels.items() if count > 1):
             raise ValueError(f"target {name}: several cases have one label {twice}: expected a file for each")
         names = unique_names(labels)
-        self.items = [{**item, "case": names[str(item["label"])]} for item in self.items]
+        self.items = [{**item, "case": names[str(item["label"])]} for item in items]
+        #: columns: name, and number of the channel shown or None for all
         self.views = self._channel_views(channel)
 
     def _channel_views(self, channel: str | int | None) -> dict[str, int | None]:
-        """Columns of this target: name to number of the channel shown, None for all."""
         if channel is None:
             return {self.name: None}
         if channel == "each":
@@ -162,10 +161,6 @@ class Target:
     def patients(self) -> frozenset[str]:
         """Patients of the cases, where the items name them."""
         return frozenset(same_patients(item["patient"] for item in self.items if "patient" in item))
-
-    def seen_channels(self, view: str) -> int:
-        """Number of channels that a model is shown in a column."""
-        return len(self.channels) if self.views[view] is None else 1
 
     def fingerprint(self, item: Mapping[str, Any]) -> str:
         """Files of an item with their sizes and times: a text that changes when a file is replaced."""
@@ -239,8 +234,7 @@ def read_target(
     Args:
         dataset_dir: the folder.
         name: of the column; by default the task's name.
-        channel: what a model with one channel is shown of several, see
-            :class:`~swinfuse_components.evaluation.targets.Target`. One of one needs no choice.
+        channel: what a model with one channel is shown of several, see :class:`Target`. One of one needs no choice.
         modality: where the data set does not tell.
         patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
         fold: test on this fold alone, split as the fine-tuning bundles split; None takes every case.
@@ -258,16 +252,14 @@ def read_target(
     if limit is not None and limit < len(items):
         items = [items[round(i * (len(items) - 1) / max(limit - 1, 1))] for i in range(limit)]
     shown = None if task.in_channels == 1 else channel
-    name = name or task.name
-    return Target(name, items, modality=task.modality, classes=classes, channels=task.channels, channel=shown)
+    options: dict[str, Any] = {"modality": task.modality, "classes": classes, "channels": task.channels}
+    return Target(name or task.name, items, channel=shown, **options)
 
 
 def read_targets(
     datasets: str | Path | Mapping[str, Any] | Iterable[str | Path | Mapping[str, Any]], **options: Any
 ) -> list[Target]:
     """Columns from folders: a folder, several, or dictionaries ``{"dataset_dir": folder, "channel": "T2", …}``."""
-    entries = [datasets] if isinstance(datasets, (str, Path, Mapping)) else list(datasets)
-    return [
-        read_target(**{**options, **entry}) if isinstance(entry, Mapping) else read_target(entry, **options)
-        for entry in entries
-    ]
+    entries = [datasets] if isinstance(datasets, (str, Path, Mapping)) else datasets
+    named = [entry if isinstance(entry, Mapping) else {"dataset_dir": entry} for entry in entries]
+    return [read_target(**{**options, **entry}) for entry in named]
