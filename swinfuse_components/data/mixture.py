@@ -242,3 +242,21 @@ def pairs_of(items: Sequence[Mapping], modalities: Sequence[str] = ("ct", "mr"))
     if not pairs:
         raise ValueError(f"none of the {len(items)} items has registered images of {list(modalities)}")
     return pairs
+
+
+def two_images(items: Sequence[Mapping], modalities: Sequence[str] = ("ct", "mr")) -> list[dict]:
+    """Items with the images of both views, ``first`` and ``second``, and their modalities as a list.
+
+    Registered images of ``modalities`` are the two of a pair; any other image is both views of its own.
+    """
+    found = []
+    for item in items:
+        shared = {key: value for key, value in item.items() if key not in (*REGISTRY, "image")}
+        if all(name in item for name in modalities):
+            first, second = modalities
+            found.append({**shared, "first": item[first], "second": item[second], "modality": [first, second]})
+            continue
+        for image in images_of_pairs([item]):
+            same = {"first": image["image"], "second": image["image"], "modality": [image["modality"]] * 2}
+            found.append({**shared, **same})
+    return found

@@ -123,6 +123,9 @@ class LossTerms:
         shuffled: also pair each view with the second view of another sub-volume in the domain invariance module, and
             log as ``"shuffled_accuracy"`` how often the contrastive embedding finds that one. Above chance, the module
             carries one view into the other, and the contrastive loss can be lowered without looking at the images.
+            ``"influence"`` is how much what goes to the encoder depends on the partner: the norm of the change of the
+            first stream under that other partner, relative to the stream's own; 0 for a module that does nothing, in
+            ``self`` mode, and for a batch of one.
     """
 
     def __init__(self, loss_function: Callable[..., Mapping[str, Tensor]], shuffled: bool = False) -> None:
@@ -138,8 +141,9 @@ class LossTerms:
             terms = dict(self.loss_function(output[Keys.PRED], output[Keys.LABEL]))
             if self.shuffled:
                 view_i, view_j = output[Keys.LABEL]["view"].chunk(2)
-                embeddings = engine.network(view_i, view_j.roll(1, 0))["contrastive"]
-                terms["shuffled_accuracy"] = partner_accuracy(*embeddings.chunk(2))
+                other, own = engine.network(view_i, view_j.roll(1, 0)), output[Keys.PRED]["stream_i"]
+                terms["shuffled_accuracy"] = partner_accuracy(*other["contrastive"].chunk(2))
+                terms["influence"] = (other["stream_i"] - own).float().norm() / own.float().norm()
             output[TERMS_KEY] = terms
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .contrastive import NTXentLoss, intensity_histograms, partner_accuracy
+from .dense_contrastive import DenseContrastiveLoss
 from .density import DensityDivergenceLoss, sample_tokens
 
 # what each term reads from the prediction and from the target
@@ -20,11 +21,12 @@ _INPUTS: dict[str, tuple[list[str], list[str]]] = {
     "rotation": (["rotation"], ["rotation"]),
     "contrastive": (["contrastive"], []),
     "density": (["stream_i", "stream_j"], []),
+    "dense": (["dense"], []),
 }
 
 
 class PretrainingLoss(nn.Module):
-    r"""Weighted sum of inpainting, rotation, contrastive and density terms.
+    r"""Weighted sum of inpainting, rotation, contrastive, density and dense contrastive terms.
 
     Eq. 4 of the paper is :math:`L_{inpaint} + L_{contrast} + L_{rot} - L_{JSD}`. The sign of the density weight decides
     whether the two streams are drawn together (+1, the default, as in the bundle) or apart (-1, Eq. 4).
@@ -36,6 +38,8 @@ class PretrainingLoss(nn.Module):
         density_weight: weight, with its sign, of :class:`DensityDivergenceLoss` between the two streams.
         density: settings of the density term: ``bandwidth``, ``estimator``, ``min_bandwidth``, ``num_samples``
             (default 512) and ``tokens`` (``"voxels"`` by default, see :func:`sample_tokens`).
+        dense_weight: weight of :class:`DenseContrastiveLoss`, which the paper does not have.
+        dense: settings of the dense term: ``temperature`` and ``places``.
         cutout_weighting: weight of a cut-out voxel in the inpainting error, relative to a kept one. 1 is the plain
             mean over all voxels; 0 scores the kept voxels alone.
         temperature: of the contrastive term.
@@ -44,7 +48,7 @@ class PretrainingLoss(nn.Module):
     ``forward(prediction, target)`` takes two dictionaries whose tensors hold all first views, then all second views:
 
     - prediction: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` logits (2B, 4), ``"contrastive"`` (2B, d),
-      ``"stream_i"`` and ``"stream_j"`` (B, C', D', H', W');
+      ``"stream_i"`` and ``"stream_j"`` (B, C', D', H', W'); ``"dense"``, a list of maps (2B, d', D', H', W');
     - target: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` int64 (2B,); ``"cutout"`` (2B, 1 or C, D, H, W),
       true where a voxel was removed, read only where ``cutout_weighting`` is not 1; ``"view"`` (2B, C, D, H, W),
       optional, what the network was shown.
@@ -78,6 +82,8 @@ class PretrainingLoss(nn.Module):
         contrastive_weight: float = 1.0,
         density_weight: float = 1.0,
         density: Mapping[str, Any] | None = None,
+        dense_weight: float = 0.0,
+        dense: Mapping[str, Any] | None = None,
         cutout_weighting: float = 1.0,
         temperature: float = 0.5,
         gather_distributed: bool = False,
@@ -85,7 +91,7 @@ class PretrainingLoss(nn.Module):
         super().__init__()
         if cutout_weighting < 0:
             raise ValueError(f"cutout_weighting must not be negative, got {cutout_weighting}")
-        weights = (inpainting_weight, rotation_weight, contrastive_weight, density_weight)
+        weights = (inpainting_weight, rotation_weight, contrastive_weight, density_weight, dense_weight)
         self.weights = dict(zip(_INPUTS, map(float, weights), strict=True))
         if not any(self.weights.values()):
             raise ValueError("all weights are 0: there is nothing to minimise")
@@ -98,6 +104,7 @@ class PretrainingLoss(nn.Module):
             raise ValueError(f"density: unknown settings {sorted(unknown)}")
         self.density = DensityDivergenceLoss(**options)
         self.contrastive = NTXentLoss(temperature, gather_distributed)
+        self.dense = DenseContrastiveLoss(**(dense or {}), gather_distributed=gather_distributed)
 
     def forward(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
@@ -150,6 +157,9 @@ class PretrainingLoss(nn.Module):
     def _contrastive(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
         z_i, z_j = prediction["contrastive"].as_subclass(Tensor).chunk(2)
         return self.contrastive(z_i, z_j)
+
+    def _dense(self, prediction: Mapping[str, Any], target: Mapping[str, Tensor]) -> Tensor:
+        return self.dense(prediction["dense"])
 
     def _density(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
         return self.density(

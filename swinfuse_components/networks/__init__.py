@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .domain_invariance import DomainInvarianceModule, DomainInvarianceOutput
 from .encoder import SwinFUSEEncoder
-from .heads import ContrastiveHead, InpaintingDecoder, RotationHead
+from .heads import ContrastiveHead, DenseHead, InpaintingDecoder, RotationHead
 from .merging import LegacyPatchMerging
 from .pretrainer import SwinFUSEPretrainer
 from .segmentation import SwinFUSE
@@ -13,6 +13,7 @@ from .variants import ReleasedDomainInvarianceModule, build_domain_invariance
 
 __all__ = [
     "ContrastiveHead",
+    "DenseHead",
     "DomainInvarianceModule",
     "DomainInvarianceOutput",
     "DomainInvariantStem",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -9,12 +10,15 @@ import torch
 from monai.networks.blocks import CrossAttentionBlock
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-TOKENS = ("planes", "windows")
+TOKENS = ("planes", "windows", "patches")
 GATES = ("sigmoid", "residual", "product")
 # Standard deviation of the last projection for the gates that are to start at the identity.
 SMALL_INIT_STD = 0.01
+# Factor of the cosine of query and key: at the start, and at most (Liu et al., "Swin Transformer V2", CVPR 2022).
+COSINE_SCALE, MAX_COSINE_SCALE = 10.0, 100.0
 
 
 class DomainInvarianceOutput(NamedTuple):
@@ -40,23 +44,38 @@ class CoAttentionLayer(nn.Module):
         num_heads: number of attention heads.
         head_dim: query, key and value width of one head.
         normalize: layer normalisation of queries and context before the attention (pre-norm).
+        cosine: see :class:`DomainInvarianceModule`.
     """
 
-    def __init__(self, token_dim: int, num_heads: int, head_dim: int, normalize: bool) -> None:
+    def __init__(self, token_dim: int, num_heads: int, head_dim: int, normalize: bool, cosine: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(token_dim) if normalize else nn.Identity()
         self.attention = CrossAttentionBlock(token_dim, num_heads, dim_head=head_dim, use_flash_attention=True)
+        self.log_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(COSINE_SCALE))) if cosine else None
 
     def forward(self, query: Tensor, context: Tensor) -> Tensor:
         """``query`` from the other stream, ``context`` (keys and values) from the own one; all (B, N, token_dim)."""
-        return self.attention(self.norm(query), self.norm(context))
+        block = self.attention
+        if self.log_scale is None:
+            return block(self.norm(query), self.norm(context))
+        query, context = self.norm(query), self.norm(context)
+        q, k = self._queries_and_keys(query, context)
+        v = block.input_rearrange(block.to_v(context))
+        attended = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, scale=1.0)
+        return block.out_proj(block.out_rearrange(attended))
 
     def weights(self, query: Tensor, context: Tensor) -> Tensor:
         """The attention weights (B, heads, N, N) that :meth:`forward` uses without holding them."""
+        q, k = self._queries_and_keys(self.norm(query), self.norm(context))
+        return torch.einsum("bhnd,bhmd->bhnm", q, k).softmax(dim=-1)
+
+    def _queries_and_keys(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, heads, N, head_dim) each; their products are the logits of the attention."""
         block = self.attention
-        q = block.input_rearrange(block.to_q(self.norm(query)))
-        k = block.input_rearrange(block.to_k(self.norm(context)))
-        return (torch.einsum("bhnd,bhmd->bhnm", q, k) * block.scale).softmax(dim=-1)
+        q, k = block.input_rearrange(block.to_q(query)), block.input_rearrange(block.to_k(context))
+        if self.log_scale is None:
+            return q * block.scale, k
+        return F.normalize(q, dim=-1) * self.log_scale.exp().clamp(max=MAX_COSINE_SCALE), F.normalize(k, dim=-1)
 
 
 class DomainInvarianceModule(nn.Module):
@@ -86,6 +105,8 @@ class DomainInvarianceModule(nn.Module):
             inputs, so that a density loss between the streams is at its bound from the first step.
         residual: add what enters a layer to what leaves it, except at the last one, whose output is Psi.
         normalize: layer normalisation before each attention.
+        cosine: queries and keys of unit length, and a factor for each head that is learned (10 at the start) in place
+            of the fixed one, so that the attention can be sharp whatever the length of the tokens.
         use_checkpoint: recompute each layer in the backward pass instead of keeping its intermediate results.
 
     Raises:
@@ -113,6 +134,7 @@ class DomainInvarianceModule(nn.Module):
         shared: bool = True,
         residual: bool = True,
         normalize: bool = True,
+        cosine: bool = False,
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -136,9 +158,9 @@ class DomainInvarianceModule(nn.Module):
         if tokens == "planes" and self.embedding_size is not None:
             self.token_dim = self.embedding_size[1] * self.embedding_size[2]
         else:
-            self.token_dim = embed_dim
+            self.token_dim = embed_dim * (math.prod(self.window_size) if tokens == "patches" else 1)
         self.psi = nn.ModuleList(
-            nn.ModuleList(CoAttentionLayer(self.token_dim, heads, head_dim, normalize) for heads in num_heads)
+            nn.ModuleList(CoAttentionLayer(self.token_dim, heads, head_dim, normalize, cosine) for heads in num_heads)
             for _ in range(1 if shared else 2)
         )
         if gate != "product":
@@ -206,8 +228,8 @@ class DomainInvarianceModule(nn.Module):
             return p.flatten(3).flatten(1, 2)
         b, c, d, h, w = p.shape
         wd, wh, ww = self.window_size
-        p = p.reshape(b, c, d // wd, wd, h // wh, wh, w // ww, ww)
-        return p.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(-1, wd * wh * ww, c)
+        p = p.reshape(b, c, d // wd, wd, h // wh, wh, w // ww, ww).permute(0, 2, 4, 6, 3, 5, 7, 1)
+        return p.reshape(-1, wd * wh * ww, c) if self.tokens == "windows" else p.reshape(b, -1, self.token_dim)
 
     def _to_volume(self, x: Tensor, shape: torch.Size) -> Tensor:
         if self.tokens == "planes":
@@ -231,5 +253,5 @@ class DomainInvarianceModule(nn.Module):
                 f"embedding of size {size} found, {self.embedding_size} expected: plane tokens tie the weights of the "
                 "domain invariance module to one region size (build it for this size, or use tokens='windows')"
             )
-        if self.tokens == "windows" and any(s % w for s, w in zip(size, self.window_size, strict=True)):
+        if self.tokens != "planes" and any(s % w for s, w in zip(size, self.window_size, strict=True)):
             raise ValueError(f"embedding of size {size} found, expected multiples of the window {self.window_size}")

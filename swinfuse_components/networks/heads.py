@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from monai.networks.layers.factories import Conv
 from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, nn
@@ -30,6 +32,26 @@ class ContrastiveHead(PooledHead):
 
     def __init__(self, in_channels: int, size: int = 512) -> None:
         super().__init__(in_channels, size)
+
+
+class DenseHead(nn.Module):
+    """Projections for the dense contrastive loss: a small network over the channels of every place, one for each map.
+
+    Args:
+        in_channels: channels of each map.
+        size: length of the projections.
+    """
+
+    def __init__(self, in_channels: Sequence[int], size: int) -> None:
+        super().__init__()
+        conv = Conv["conv", 3]
+        self.projections = nn.ModuleList(
+            nn.Sequential(conv(channels, channels, 1), nn.GELU(), conv(channels, size, 1)) for channels in in_channels
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps (B, ``in_channels[k]``, d, h, w) to maps (B, ``size``, d, h, w)."""
+        return [project(x) for project, x in zip(self.projections, maps, strict=True)]
 
 
 class InpaintingDecoder(nn.Module):

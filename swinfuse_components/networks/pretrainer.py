@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .domain_invariance import DomainInvarianceOutput
 from .encoder import SwinFUSEEncoder, check_norm
-from .heads import ContrastiveHead, InpaintingDecoder, RotationHead
+from .heads import ContrastiveHead, DenseHead, InpaintingDecoder, RotationHead
 from .segmentation import FixedSizeModule
 
 MODES = ("cross", "self")
@@ -29,6 +29,8 @@ class SwinFUSEPretrainer(nn.Module):
         feature_size: channels of the patch embedding (the paper: 48), a multiple of 12.
         mode: ``"cross"`` or ``"self"``.
         contrastive_size: length of the contrastive projection.
+        dense_size: length of the projections for the dense contrastive loss; 0 builds none.
+        target_channels: channels of what the inpainting decoder restores; those of the image by default.
         norm_name: normalisation of the inpainting decoder.
         encoder: further arguments of :class:`SwinFUSEEncoder`: ``dim``, ``dim_options``, ``window_size``,
             ``downsample``, ``use_checkpoint``, ….
@@ -53,6 +55,8 @@ class SwinFUSEPretrainer(nn.Module):
         *,
         mode: str = "cross",
         contrastive_size: int = 512,
+        dense_size: int = 0,
+        target_channels: int | None = None,
         norm_name: tuple | str = "instance",
         **encoder: Any,
     ) -> None:
@@ -68,15 +72,18 @@ class SwinFUSEPretrainer(nn.Module):
         channels = 16 * feature_size
         self.rotation_head = RotationHead(channels)
         self.contrastive_head = ContrastiveHead(channels, contrastive_size)
-        self.decoder = InpaintingDecoder(channels, in_channels, norm_name)
+        self.decoder = InpaintingDecoder(channels, target_channels or in_channels, norm_name)
+        # the four stages, each with its patch merging behind it
+        self.dense_head = DenseHead([feature_size * 2**k for k in (1, 2, 3, 4)], dense_size) if dense_size else None
 
-    def forward(self, view_i: Tensor, view_j: Tensor | None = None) -> dict[str, Tensor] | Tensor:
+    def forward(self, view_i: Tensor, view_j: Tensor | None = None) -> dict[str, Any] | Tensor:
         """Predictions for two views, each (B, in_channels, D, H, W); all view_i come first, then all view_j.
 
         Returns:
             ``reconstruction`` (2B, in_channels, D, H, W), ``rotation`` (2B, 4) logits, ``contrastive``
             (2B, contrastive_size), and ``stream_i``, ``stream_j`` (B, feature_size, D/2, H/2, W/2), what of each view
-            goes to the encoder. With one view alone, its reconstruction (B, in_channels, D, H, W).
+            goes to the encoder; with a ``dense_size``, ``dense``, a list of one map (2B, dense_size, D/4, H/4, W/4) to
+            (…, D/32, H/32, W/32) for each stage. With one view alone, its reconstruction (B, in_channels, D, H, W).
         """
         self._check(view_i)
         if view_j is None:
@@ -84,13 +91,19 @@ class SwinFUSEPretrainer(nn.Module):
             return self.decoder(self.swinViT.encode_deepest(self.swinViT.fuse(p, p).fused))
         self._check(view_j)
         output = self.streams(view_i, view_j)
-        features = self.swinViT.encode_deepest(torch.cat([output.stream_i, output.stream_j]))
+        streams, dense = torch.cat([output.stream_i, output.stream_j]), {}
+        if self.dense_head is None:
+            features = self.swinViT.encode_deepest(streams)
+        else:
+            *maps, features = self.swinViT.encode(streams)
+            dense["dense"] = self.dense_head([*maps[1:], features])
         return {
             "reconstruction": self.decoder(features),
             "rotation": self.rotation_head(features),
             "contrastive": self.contrastive_head(features),
             "stream_i": output.stream_i,
             "stream_j": output.stream_j,
+            **dense,
         }
 
     def streams(self, view_i: Tensor, view_j: Tensor) -> DomainInvarianceOutput:

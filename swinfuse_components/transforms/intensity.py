@@ -31,7 +31,8 @@ class ModalityIntensityd(MapTransform):
     Args:
         keys: keys of the images, each (C, D, H, W) or any (C, …).
         modality: name of a registered modality, or the definition of a new one, for all keys, or a list with one for
-            each key (``["ct", "mr"]`` for a pair); by default the item says it under ``modality_key``.
+            each key (``["ct", "mr"]`` for a pair); by default the item says it under ``modality_key``, a name or a
+            list likewise.
         modality_key: see ``modality``.
         ct_window: lower and upper end of the CT window in Hounsfield units.
         mr_percentiles: lower and upper percentile that become 0 and 1.
@@ -87,7 +88,8 @@ class ModalityIntensityd(MapTransform):
                 continue
             if self.modality is None and self.modality_key not in item:
                 raise KeyError(f"the item has no '{self.modality_key}' ({sorted(self.rules)}), needed to scale '{key}'")
-            rule = self._rule(self.modality[number] if self.modality else item[self.modality_key])
+            named = self.modality or item[self.modality_key]
+            rule = self._rule(named[number] if isinstance(named, (list, tuple)) else named)
             image = convert_to_tensor(item[key], dtype=torch.float32, track_meta=get_track_meta())
             scaled = image.clone()  # not empty_like: a MetaTensor would lose its affine and what was applied to it
             for channel, values in enumerate(image):

@@ -21,7 +21,7 @@ class RandTwoViewsd(Randomizable, MapTransform):
     crop, and plain tensors are faster): for each of ``_i`` and ``_j``
 
     - ``view``: (C, D, H, W), rotated and cut;
-    - ``target``: (C, D, H, W), rotated, not cut: what inpainting restores;
+    - ``target``: (C, D, H, W), rotated, not cut: what inpainting restores, or its description (C', D, H, W);
     - ``rotation``: int64 scalar in 0..3, the number of quarter turns;
     - ``cutout``: (1, D, H, W), bool, True where voxels were removed.
 
@@ -32,6 +32,9 @@ class RandTwoViewsd(Randomizable, MapTransform):
             axis, the body's long one for volumes in RAS orientation. Both must be of the same length.
         cutout: the inner cutout; :class:`RandInnerCutout` with its defaults if not given.
         augment: transform of a tensor (C, D, H, W), drawn anew for each view, e.g. random intensity curves.
+        same_rotation: rotate both views alike, so that a voxel shows the same place in both.
+        describe: transform of the target (C, D, H, W) without metadata, e.g. :class:`MindSSC`, so that inpainting
+            restores shapes instead of intensities.
         augment_target: whether the target shows the augmented intensities (those left in the view) or the original
             ones.
         allow_missing_keys: see :class:`~monai.transforms.MapTransform`.
@@ -49,6 +52,8 @@ class RandTwoViewsd(Randomizable, MapTransform):
         cutout: RandInnerCutout | None = None,
         augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
         augment_target: bool = True,
+        same_rotation: bool = False,
+        describe: Callable[[torch.Tensor], torch.Tensor] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -60,6 +65,8 @@ class RandTwoViewsd(Randomizable, MapTransform):
         self.cutout = RandInnerCutout() if cutout is None else cutout
         self.augment = augment
         self.augment_target = augment_target
+        self.same_rotation = same_rotation
+        self.describe = describe
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandTwoViewsd:
         """Seed the rotations, the cutout and the augmentation together."""
@@ -74,22 +81,23 @@ class RandTwoViewsd(Randomizable, MapTransform):
         """Draw a number of quarter turns, 0 to 3 with equal chance."""
         return int(self.R.randint(4))
 
-    def _view(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        turns = self.randomize()
+    def _view(self, image: torch.Tensor, turns: int) -> dict[str, torch.Tensor]:
         axes = [axis + 1 for axis in self.rotation_axes]
         augmented = image if self.augment is None else convert_to_tensor(self.augment(image), track_meta=False)
         visible = torch.rot90(augmented, turns, axes)
         view, mask = self.cutout(visible)
         target = visible if self.augment_target else torch.rot90(image, turns, axes)
+        described = target if self.describe is None else self.describe(target)
         return {
             "view": view.contiguous(),
-            "target": target.contiguous(),
+            "target": described.contiguous(),
             "rotation": torch.tensor(turns, dtype=torch.int64),
             "cutout": mask,
         }
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         item = dict(data)
+        turns = 0
         for suffix, key in zip("ij", (self.keys[0], self.keys[-1]), strict=True):
             image = convert_to_tensor(item[key], dtype=torch.float32, track_meta=False)
             first, second = (image.shape[axis + 1] for axis in self.rotation_axes)
@@ -98,5 +106,6 @@ class RandTwoViewsd(Randomizable, MapTransform):
                     f"'{key}' of shape {tuple(image.shape)}: expected (C, D, H, W) with equal sides along the rotation "
                     f"axes {self.rotation_axes}, so that a quarter turn keeps the shape"
                 )
-            item.update({f"{name}_{suffix}": value for name, value in self._view(image).items()})
+            turns = turns if self.same_rotation and suffix == "j" else self.randomize()
+            item.update({f"{name}_{suffix}": value for name, value in self._view(image, turns).items()})
         return item

@@ -64,6 +64,12 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "self": {"mode": "self"},
     "ct_only": {"modalities": ["ct"]},
     "mr_only": {"modalities": ["mr"]},
+    "dense": {"dense_weight": 1.0, "dense_size": 64, "train::two_views::same_rotation": True},
+    "mind": {"target_channels": 12, "train::two_views::augment_target": False},
+    "dim_cosine": {"dim_options": {"cosine": True}},
+    "dim_patches": {"dim_options": {"tokens": "patches", "cosine": True}},
+    "dim_windows_sharp": {"dim_options": {"tokens": "windows", "cosine": True, "num_heads": [3, 3]}},
+    "dense_pairs": {"items": "$data.two_images(@patients)", "image_keys": ["first", "second"]},
     "random_contrast": {"augment::prob": 0.7, "augment::weights": [0.3, 0.4, 0.3]},
 }
 
@@ -164,7 +170,8 @@ def test_overlay_is_thin_explained_and_runs_three_steps(
     assert [row["iteration"] for row in table] == ["1", "2", "3"]
     for row in table:
         assert all(np.isfinite(float(value)) for value in row.values())
-        weights = {term: parser[f"{term}_weight"] for term in ("inpainting", "rotation", "contrastive", "density")}
+        named = ("inpainting", "rotation", "contrastive", "density", "dense")
+        weights = {term: parser[f"{term}_weight"] for term in named if term in row}
         weighted = {term: float(row[f"{term}_weighted"]) for term in weights}
         assert weighted == pytest.approx({term: weights[term] * float(row[term]) for term in weights})
         assert float(row["loss"]) == pytest.approx(sum(weighted.values()), rel=1e-5)

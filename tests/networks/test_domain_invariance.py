@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -27,7 +28,11 @@ def attention_reference(query, context, w, head_dim=16):
         q = torch.einsum("bnt,kt->bnk", query, w["to_q.weight"][rows])
         k = torch.einsum("bnt,kt->bnk", context, w["to_k.weight"][rows])
         v = torch.einsum("bnt,kt->bnk", context, w["to_v.weight"][rows])
-        scores = torch.einsum("bnk,bmk->bnm", q, k) / head_dim**0.5
+        if "log_scale" in w:  # cosine of query and key, times the factor of this head
+            q, k = (x / x.square().sum(-1, keepdim=True).sqrt() for x in (q, k))
+            scores = torch.einsum("bnk,bmk->bnm", q, k) * min(float(w["log_scale"][start // head_dim].exp()), 100.0)
+        else:
+            scores = torch.einsum("bnk,bmk->bnm", q, k) / head_dim**0.5
         exponentials = (scores - scores.amax(-1, keepdim=True)).exp()
         weights = exponentials / exponentials.sum(-1, keepdim=True)
         maps.append(weights)
@@ -55,15 +60,32 @@ def join_planes(x, shape):
     return torch.stack([torch.stack([x[:, i * d + k].reshape(b, h, w) for k in range(d)], 1) for i in range(c)], 1)
 
 
+def split_patches(p, edge):
+    """One token per cube of voxels: all its voxels' channels, voxel after voxel."""
+    starts = list(itertools.product(*[range(0, size, edge) for size in p.shape[2:]]))
+    cubes = [p[:, :, i : i + edge, j : j + edge, k : k + edge] for i, j, k in starts]
+    return torch.stack([cube.permute(0, 2, 3, 4, 1).flatten(1) for cube in cubes], 1), starts
+
+
+def join_patches(x, shape, edge):
+    out = x.new_zeros(shape)
+    _, starts = split_patches(out, edge)
+    for number, (i, j, k) in enumerate(starts):
+        cube = x[:, number].reshape(shape[0], edge, edge, edge, shape[1]).permute(0, 4, 1, 2, 3)
+        out[:, :, i : i + edge, j : j + edge, k : k + edge] = cube
+    return out
+
+
 def psi_weights(module, stack, layer):
     start = f"psi.{stack}.{layer}."
     found = {key.removeprefix(start): value for key, value in module.state_dict().items() if key.startswith(start)}
     return {key.removeprefix("attention."): value for key, value in found.items()}
 
 
-def eq1_reference(module, p_1, p_2, gate, shared, residual):
+def eq1_reference(module, p_1, p_2, gate, shared, residual, edge=None):
     """P1 * Psi1(Q2, K1, V1) and P2 * Psi2(Q1, K2, V2), their mean, and the attention weights of each layer."""
-    x_1, x_2, maps = split_planes(p_1), split_planes(p_2), []
+    x_1, x_2 = (split_planes(p) if edge is None else split_patches(p, edge)[0] for p in (p_1, p_2))
+    maps = []
     depth = len(module.psi[0])
     for layer in range(depth):
         w_1, w_2 = psi_weights(module, 0, layer), psi_weights(module, 0 if shared else 1, layer)
@@ -73,7 +95,7 @@ def eq1_reference(module, p_1, p_2, gate, shared, residual):
             y_1, y_2 = y_1 + x_1, y_2 + x_2
         x_1, x_2 = y_1, y_2
         maps.append((map_1, map_2))
-    psi_1, psi_2 = join_planes(x_1, p_1.shape), join_planes(x_2, p_2.shape)
+    psi_1, psi_2 = (join_planes(x, p_1.shape) if edge is None else join_patches(x, p_1.shape, edge) for x in (x_1, x_2))
     act = {
         "product": lambda psi: psi,
         "residual": lambda psi: 1 + psi,
@@ -90,16 +112,20 @@ def eq1_reference(module, p_1, p_2, gate, shared, residual):
         {"gate": "residual", "shared": False, "residual": False, "normalize": False},
         {"gate": "sigmoid", "shared": True, "residual": True, "normalize": True},
         {"gate": "sigmoid", "shared": False, "residual": True, "normalize": False},
+        {"gate": "sigmoid", "shared": True, "residual": True, "normalize": True, "cosine": True},
+        {"gate": "product", "shared": False, "residual": False, "normalize": False, "cosine": True},
+        {"gate": "sigmoid", "shared": True, "residual": True, "cosine": True, "tokens": "patches", "window_size": 2},
     ],
 )
 def test_equals_eq1(options):
     torch.manual_seed(0)
-    module = DomainInvarianceModule(6, SIZE, **options).double()
-    for parameter in module.parameters():  # far from any special start
-        torch.nn.init.normal_(parameter, std=0.2)
-    p_1, p_2 = embeddings()
+    size = (4, 2, 6) if "tokens" in options else SIZE
+    module = DomainInvarianceModule(6, size, **options).double()
+    for name, parameter in module.named_parameters():  # far from any special start
+        torch.nn.init.normal_(parameter, std=2.0 if "log_scale" in name else 0.2)
+    p_1, p_2 = embeddings(size=size)
     fused, stream_1, stream_2, maps = eq1_reference(
-        module, p_1, p_2, options["gate"], options["shared"], options["residual"]
+        module, p_1, p_2, options["gate"], options["shared"], options["residual"], options.get("window_size")
     )
     out = module(p_1, p_2)
     for ours, theirs in zip(out, (fused, stream_1, stream_2), strict=True):
@@ -153,7 +179,7 @@ def test_released_mixes_the_samples_of_a_batch():
     torch.testing.assert_close(ours(p, p).fused[0], ours(other, other).fused[0], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("tokens", ["planes", "windows"])
+@pytest.mark.parametrize("tokens", ["planes", "windows", "patches"])
 @pytest.mark.parametrize("gate", ["product", "sigmoid"])
 def test_swapping_the_views_swaps_the_streams_with_one_shared_psi(tokens, gate):
     torch.manual_seed(0)
@@ -199,6 +225,18 @@ def test_window_tokens_attend_inside_windows_and_serve_any_region():
     torch.testing.assert_close(whole[..., :2, 2:, :2], corner, rtol=1e-12, atol=1e-12)
     assert module.attention_maps(p_i, p_j)[0][0].shape == (2 * 8, 3, 8, 8)
     assert module(*embeddings(size=(2, 8, 6)))[0].shape == (2, 6, 2, 8, 6)
+
+
+def test_a_module_of_cosines_depends_on_its_partner():
+    torch.manual_seed(0)
+    p, others = embeddings(channels=12, size=(16, 16, 16), dtype=torch.float32)
+
+    def influence(**options):
+        module = DomainInvarianceModule(12, 16, gate="product", **options)
+        first, second = (module(p, partner).stream_i for partner in (others, others.roll(1, 0)))
+        return float((first - second).norm() / first.norm())
+
+    assert influence(cosine=True) > 3 * influence()
 
 
 class LargestTensor(TorchDispatchMode):

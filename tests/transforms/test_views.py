@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd, RandScaleIntensity, RandSpatialCropSamplesd
 
-from swinfuse_components.transforms import RandInnerCutout, RandTwoViewsd, RepeatSamples
+from swinfuse_components.transforms import MindSSC, RandCurve, RandInnerCutout, RandTwoViewsd, RepeatSamples
 
 
 @pytest.mark.parametrize("suffix", ["i", "j"])
@@ -69,6 +69,25 @@ def test_augmented_contrast_in_the_target_or_not(augment_target):
     assert torch.all(item["target_i"] == (0.75 if augment_target else 0.25))
     assert torch.all(item["view_i"][~item["cutout_i"]] == 0.75)
     assert torch.all(image == 0.25)
+
+
+def test_views_of_one_geometry_with_targets_without_contrast():
+    describe = MindSSC()
+    transform = RandTwoViewsd(
+        "image", augment=RandCurve(decreasing=0.5), augment_target=False, same_rotation=True, describe=describe
+    ).set_random_state(0)
+    image = torch.rand(1, 12, 12, 12)
+    turns = set()
+    for _ in range(10):
+        item = transform({"image": image})
+        assert item["rotation_i"] == item["rotation_j"]
+        turns.add(int(item["rotation_i"]))
+        expected = describe(torch.rot90(image, int(item["rotation_i"]), (1, 2)))
+        assert torch.equal(item["target_i"], expected) and torch.equal(item["target_j"], expected)
+        kept = ~(item["cutout_i"] | item["cutout_j"])[0]
+        order = [item[f"view_{s}"][0][kept] for s in "ij"]
+        assert not torch.allclose(*order)
+    assert len(turns) > 1
 
 
 def test_plain_tensors_that_collate():
