@@ -13,10 +13,11 @@ from .description import (
 )
 from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
-from .inference import FlipAveragingInferer, PrecisionInferer, VolumeTable
+from .inference import FlipAveragingInferer, VolumeTable
 from .laterality import mirror_axes
 from .metrics import dice_of_regions
 from .optimization import EncoderFreezer, layerwise_parameter_groups
+from .precision import PrecisionInferer
 from .starting_points import load_starting_point, pretraining_patients
 
 __all__ = [

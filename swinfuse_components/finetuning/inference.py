@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..engines.files import atomic_write, csv_cell
 
-__all__ = ["FlipAveragingInferer", "PrecisionInferer", "VolumeTable"]
+__all__ = ["FlipAveragingInferer", "VolumeTable"]
 
 
 class FlipAveragingInferer(Inferer):
@@ -44,55 +44,6 @@ class FlipAveragingInferer(Inferer):
                 total = total + torch.flip(self.inferer(torch.flip(inputs, dims), network, *args, **kwargs), dims)
                 count += 1
         return total / count
-
-
-def arithmetic(precision: str, device: str | torch.device) -> torch.dtype:
-    """The number type that ``precision`` means on ``device``.
-
-    Args:
-        precision: ``float32``, ``bfloat16``, ``float16`` (of a GPU), or ``auto``: bfloat16 where the processor computes
-            in it (AMX or AVX512-BF16; a GPU since Ampere), else float32.
-        device: where the network is.
-
-    Raises:
-        ValueError: another name, or float16 on a CPU.
-    """
-    kind = torch.device(device).type
-    if precision == "auto":
-        cpu = (
-            getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-            or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-        )
-        return torch.bfloat16 if (torch.cuda.is_bf16_supported() if kind == "cuda" else cpu) else torch.float32
-    names = ["float32", "bfloat16"] + ["float16"] * (kind != "cpu")
-    if precision not in names:
-        raise ValueError(
-            f"precision is {precision!r}: expected auto or, on this device ({kind}), one of {', '.join(names)}"
-        )
-    return getattr(torch, precision)
-
-
-class PrecisionInferer(Inferer):
-    """Compute in a number type that is quicker than float32; the logits come back in float32.
-
-    MONAI's own ``amp`` works on a GPU alone.
-
-    Args:
-        inferer: inferer that calls the network, usually a sliding window.
-        precision: see :func:`arithmetic`.
-    """
-
-    def __init__(self, inferer: Inferer, precision: str = "float32") -> None:
-        super().__init__()
-        arithmetic("auto" if precision == "float16" else precision, "cpu")
-        self.inferer, self.precision = inferer, precision
-
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor] | nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """Logits (B, classes, *spatial) for ``inputs`` (B, C, *spatial), both in float32."""
-        dtype = arithmetic(self.precision, inputs.device)
-        # off is said too: an outer autocast of an engine would hold otherwise
-        with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
-            return self.inferer(inputs, network, *args, **kwargs).float()
 
 
 class VolumeTable:

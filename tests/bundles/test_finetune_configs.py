@@ -76,7 +76,7 @@ def test_the_twins_differ_by_their_task_alone(repository: Path, name: str) -> No
     assert not [path for path in found if not any(f"{path}/".startswith(f"{start}/") for start in allowed)]
 
 
-@pytest.mark.parametrize("name", ["pretrained", "random_contrast", "small", "swin_unetr", "swin_unetr_ct"])
+@pytest.mark.parametrize("name", ["bfloat16", "pretrained", "random_contrast", "small", "swin_unetr", "swin_unetr_ct"])
 def test_the_twins_share_their_overlays(repository: Path, name: str) -> None:
     paths = [repository / "bundles" / bundle / "configs" / f"{name}.yaml" for bundle in BUNDLES]
     # BraTS has no CT

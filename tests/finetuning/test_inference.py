@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from ignite.engine import Engine
@@ -8,7 +10,7 @@ from swinfuse_components.finetuning import (
     PrecisionInferer,
     dice_of_regions,
 )
-from swinfuse_components.finetuning.inference import arithmetic
+from swinfuse_components.finetuning.precision import arithmetic
 
 
 def test_flips_are_undone_before_they_are_averaged() -> None:
@@ -39,6 +41,22 @@ def test_the_network_computes_in_the_precision_and_answers_in_float32(precision:
     assert seen[0] == arithmetic(precision, "cpu") and logits.dtype == torch.float32
     tolerance = 1e-6 if seen[0] == torch.float32 else 2**-7  # bfloat16 has 8 significant bits
     torch.testing.assert_close(logits.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [(2, 2, 2), (2, 5, 4), (1, 2, 2), (3, 3, 3)])
+def test_weight_gradients_in_bfloat16_are_right_on_small_maps(size: tuple[int, int, int]) -> None:
+    """PyTorch's own are wrong there, by what happens to stand in memory: so it is filled with NaN before."""
+    torch.manual_seed(0)
+    network, image = torch.nn.Conv3d(32, 16, 3, padding=1), torch.randn(4, 32, *size)
+    exact = copy.deepcopy(network).double()
+    exact(image.double()).square().sum().backward()
+    poison = [torch.full((1000 * number,), torch.nan) for number in range(1, 100)]
+    answer = PrecisionInferer(SimpleInferer(), "bfloat16")(image, lambda x: {"maps": (network(x),)})
+    assert answer["maps"][0].dtype == torch.float32
+    del poison
+    answer["maps"][0].square().sum().backward()
+    for ours, true in zip(network.parameters(), exact.parameters(), strict=True):
+        assert (ours.grad - true.grad).norm() < 0.01 * true.grad.norm()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float16"])

@@ -103,6 +103,7 @@ class BlockAttention(torch.autograd.Function):
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
     def forward(
         ctx: Any, qkv: Tensor, padding: Tensor, plan: WindowPlan, scale: float, safe: bool, *biases: Tensor
     ) -> Tensor:
@@ -125,6 +126,7 @@ class BlockAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True
             raise RuntimeError("attention='blocks' has no second derivatives: build the network with attention='plain'")
