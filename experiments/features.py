@@ -29,7 +29,7 @@ from swinfuse_components.evaluation.features import (
     paired_crops,
     pooled_features,
     same_modality,
-    tsne_records,
+    tsne_table,
 )
 from swinfuse_components.networks import SwinFUSE, SwinFUSEEncoder
 from swinfuse_components.visualization.plots import scatter
@@ -88,10 +88,9 @@ def measure(encoder: SwinFUSEEncoder, crops: PairedCrops, seed: int) -> dict[str
 
 def draw(name: str, encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
     """t-SNE of the last stage, a line between CT and MRI of one place."""
-    points = tsne_records(*(pooled_features(encoder, images)[-1] for images in (crops.ct, crops.mr)), crops.patients)
-    ct, mr = ([(p["x"], p["y"]) for p in points if p["modality"] == m] for m in ("ct", "mr"))
+    points = tsne_table(*(pooled_features(encoder, images)[-1] for images in (crops.ct, crops.mr)), crops.patients)
     plain = "".join(c if c.isalnum() else "_" for c in name.lower())
-    scatter({"CT": ct, "MR": mr}, IMAGES / f"tsne_{plain}.png", title=name, links=list(zip(ct, mr)))
+    scatter(points, IMAGES / f"tsne_{plain}.png", title=name)
 
 
 def losses_over_training(work_dir: Path) -> pd.DataFrame:

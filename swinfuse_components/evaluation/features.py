@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, SpatialPadd
@@ -183,21 +184,18 @@ def same_modality(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
     return np.mean(modality[found] == modality[:, None], axis=1)
 
 
-def tsne_records(ct: torch.Tensor, mr: torch.Tensor, patients: Sequence[str], *, seed: int = 0) -> list[dict]:
-    """Features in two dimensions by scikit-learn's t-SNE, CT and MRI together.
+def tsne_table(ct: torch.Tensor, mr: torch.Tensor, patients: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+    """Features (N, C) of the same places in two dimensions by scikit-learn's t-SNE, CT and MRI together.
 
-    Features of the same places are (N, C). With the coordinates, :func:`same_modality` in the full feature space.
+    Returns patient, modality, ``x`` and ``y``, and :func:`same_modality` in the full feature space.
     """
     from sklearn.manifold import TSNE
 
     features = _standardized(ct, mr)
     perplexity = min(30.0, (len(features) - 1) / 3)
     points = TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(features)
-    modality = np.repeat(MODALITIES, len(ct))
-    return [
-        {"patient": patient, "modality": str(kind), "x": float(x), "y": float(y), "same_modality": float(share)}
-        for patient, kind, (x, y), share in zip([*patients] * 2, modality, points, same_modality(ct, mr))
-    ]
+    table = pd.DataFrame({"patient": [*patients] * 2, "modality": np.repeat(MODALITIES, len(ct))})
+    return table.assign(x=points[:, 0], y=points[:, 1], same_modality=same_modality(ct, mr))
 
 
 @torch.no_grad()

@@ -44,18 +44,17 @@ def write_report(
         FileNotFoundError: if an evaluation's folder holds none.
         ValueError: if there is nothing to show.
     """
-    sections: list[dict[str, Any]] = [{"heading": "Note", "text": note}] if note else []
-    folders = [evaluation] if isinstance(evaluation, (str, Path)) else list(evaluation or ())
-    for folder in map(Path, folders):
-        name = f" ({folder.name})" if len(folders) > 1 else ""
-        sections += _evaluation_sections(folder, name, cases)
     if not (evaluation or runs or pictures):
         raise ValueError("a report needs something to show: --evaluation, --runs or --pictures")
-    run_list = [runs] if isinstance(runs, str) else runs
-    named = runs if isinstance(runs, Mapping) else {Path(run).name: run for run in run_list}
-    sections.append(report.training_curves("Training curves", named))
-    files = [pictures] if isinstance(pictures, str) else list(pictures)
-    sections.append(report.pictures("Pictures", {Path(file).stem.replace("_", " "): file for file in files}))
+    folders = [evaluation] if isinstance(evaluation, str) else evaluation or ()
+    named = (
+        runs if isinstance(runs, Mapping) else {Path(r).name: r for r in ([runs] if isinstance(runs, str) else runs)}
+    )
+    files = {Path(f).stem.replace("_", " "): f for f in ([pictures] if isinstance(pictures, str) else pictures)}
+    sections: list[dict[str, Any]] = [{"heading": "Note", "text": note}] if note else []
+    for folder in map(Path, folders):
+        sections += _evaluation_sections(folder, f" ({folder.name})" if len(folders) > 1 else "", cases)
+    sections += [report.training_curves("Training curves", named), report.pictures("Pictures", files)]
     written = report.write_page(output, title, [s for s in sections if any(s.get(k) for k in s if k != "heading")])
     logger.info("report: %s", written)
     return str(written)
@@ -63,12 +62,8 @@ def write_report(
 
 def _evaluation_sections(folder: Path, name: str, cases: int) -> list[dict[str, Any]]:
     """Tables, heat map, segmentations and viewer of one evaluation."""
-    index, summary = read_index(folder), folder / "summary.json"
-    if summary.is_file():
-        content = json.loads(summary.read_text(encoding="utf-8"))
-        sections = [{"heading": f"Tables{name}", "text": content["text"], "tables": content["sections"]}]
-    else:  # of an earlier version
-        sections = [{"heading": f"Tables{name}", "plain": (folder / "summary.md").read_text(encoding="utf-8")}]
+    index, content = read_index(folder), json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    sections = [{"heading": f"Tables{name}", "text": content["text"], "tables": content["sections"]}]
     if (folder / "matrix.png").is_file():
         caption = "Mean Dice of every model on every data set"
         sections.append(report.pictures(f"Heat map{name}", {caption: folder / "matrix.png"}))
@@ -79,8 +74,8 @@ def _evaluation_sections(folder: Path, name: str, cases: int) -> list[dict[str, 
         except (OSError, ValueError) as error:  # a picture less is no reason to write no report
             logger.warning("no pictures of %s: %s", target, error)
             continue
-        file = folder / f"segmentations_{number}.png"
         caption = f"{target}: the slice that shows most of the target"
+        file = folder / f"segmentations_{number}.png"
         drawn[caption] = side_by_side(rows, file, classes=drawn_classes(index, target))
         shown += rows
     return [*sections, report.pictures(f"Segmentations{name}", drawn), report.viewers(f"Slice viewer{name}", shown)]

@@ -16,8 +16,15 @@ from monai.transforms import LoadImage
 from ..networks import SwinFUSEEncoder
 from ..visualization.plots import curves, scatter
 from ..visualization.slices import CasePicture, attention_overlay, side_by_side
-from .features import attention_records, cka_by_stage, density_records, gate_volume, paired_crops, pooled_pairs
-from .features import tsne_records as tsne
+from .features import (
+    attention_records,
+    cka_by_stage,
+    density_records,
+    gate_volume,
+    paired_crops,
+    pooled_pairs,
+    tsne_table,
+)
 from .matrix import prediction_path
 from .models import NetworkSource, model_source, read_model
 from .tables import read_cases, row_name, write_csv
@@ -86,33 +93,31 @@ def gallery(
     classes = drawn_classes(index, target)
     rows = read_cases(folder / "cases.csv").query("target == @target and view == @view")
     own = {(model["model"], model["trained_on"]): model["classes"] for model in index["models"]}
-    shown = {
-        (str(model), str(trained_on)): dict(zip(part["case"], part["dice"]))
+    scores: dict[tuple[str, str], dict[str, float]] = {
+        (model, trained_on): dict(zip(part["case"], part["dice"]))
         for (model, trained_on), part in rows.groupby(["model", "trained_on"], sort=False)
         if prediction_path(folder, model, trained_on, view, target, "x").parent.is_dir()
     }
-    complete = rows[[all(case in scored for scored in shown.values()) for case in rows["case"]]]
+    complete = rows[[all(case in dice for dice in scores.values()) for case in rows["case"]]]
     names = list(cases) if cases is not None else choose_cases(complete, count)
     unknown = [name for name in names if name not in column["cases"]]
     if unknown or not names:
         known = sorted(column["cases"])
         raise ValueError(f"no case {unknown or ''} of {target} in {folder}: expected some of {known}")
-    load, several = LoadImage(ensure_channel_first=True), len({trained_on for _, trained_on in shown}) > 1
+    load, several = LoadImage(ensure_channel_first=True), len({trained_on for _, trained_on in scores}) > 1
+    titles = {key: row_name(*key, view) if several else key[0] for key in scores}
     found = []
     for name in names:
         image = load(column["cases"][name]["image"])
         truth = read_labels(column["cases"][name]["label"], image)
-        predictions, dice = {}, {}
-        for key, scored in shown.items():
-            title = row_name(*key, view) if several else key[0]
-            labels = np.asarray(load(prediction_path(folder, *key, view, target, name))[0])
-            values = {own[key][ours]: classes[theirs] for ours, theirs in mapping.items()}
-            predictions[title] = _compared(labels, values)
-            if name in scored and len(classes) == 1:
-                dice[title] = scored[name]
         truth = _compared(truth, {value: value for value in classes.values()} if mapping else {})
+        predictions = {}
+        for key, title in titles.items():
+            labels = np.asarray(load(prediction_path(folder, *key, view, target, name))[0])
+            predictions[title] = _compared(labels, {own[key][a]: classes[b] for a, b in mapping.items()})
+        shown = {titles[key]: dice[name] for key, dice in scores.items() if name in dice and len(classes) == 1}
         grey, limits = np.asarray(image[column["channel"] or 0]), CT_WINDOW if column["modality"] == "ct" else None
-        found.append(CasePicture(name, grey, np.asarray(image.affine), truth, predictions, dice, limits))
+        found.append(CasePicture(name, grey, np.asarray(image.affine), truth, predictions, shown, limits))
     return found
 
 
@@ -245,8 +250,10 @@ def feature_figures(
             cka += [{"model": name, "encoder": way, **record} for record in cka_by_stage(ct, mr, seed=seed)]
         densities += [{"model": name, **record} for record in density_records(encoder, places, seed=seed)]
         ct, mr = next(iter(pooled.values()))  # with the module, where there is one
-        points = pd.DataFrame(tsne(ct[-1], mr[-1], places.patients, seed=seed))
-        written.append(_tsne_figure(name, points, folder / f"tsne_{_plain(name)}.png"))
+        points, file = tsne_table(ct[-1], mr[-1], places.patients, seed=seed), folder / f"tsne_{_plain(name)}.png"
+        write_csv(points, file.with_suffix(".csv"))
+        mixing = f"neighbours of the same modality: {points['same_modality'].mean():.0%}"
+        written.append(scatter(points, file, title=f"{name}, last stage; lines join a place\n{mixing}"))
         if encoder.domain_invariance is not None:
             records = pd.DataFrame(attention_records(encoder, places))
             file = folder / f"attention_difference_{_plain(name)}.png"
@@ -256,21 +263,14 @@ def feature_figures(
             lines = records.groupby(["layer", "between"])["divergence"].mean().unstack()[list(titles)]
             label = {"xlabel": "layer of the module", "ylabel": "divergence of attention, nats"}
             written.append(curves(lines.rename(columns=titles), file, title=name, **label))
-    write_csv(pd.DataFrame(densities), folder / "density.csv")
     table = pd.DataFrame(cka)
+    write_csv(pd.DataFrame(densities), folder / "density.csv")
     write_csv(table, folder / "cka.csv")
-    ways = table.set_index("stage").groupby(["model", "encoder"], sort=False)["cka"]
-    lines = pd.DataFrame({f"{model}, {way}": values for (model, way), values in ways})
+    lines = table.assign(line=table["model"] + ", " + table["encoder"]).pivot(
+        index="stage", columns="line", values="cka"
+    )
     lines["unrelated places, 95th percentile"] = table.groupby("stage")["unrelated_95"].max()
     label = {"xlabel": "stage (0: patch embedding)", "ylabel": "linear CKA of CT and MRI"}
     written.append(curves(lines, folder / "cka.png", title=f"{len(places.patients)} places", **label))
-    logger.info("pictures: %s", ", ".join(str(path) for path in written))
+    logger.info("pictures: %s", ", ".join(map(str, written)))
     return written
-
-
-def _tsne_figure(name: str, points: pd.DataFrame, path: Path) -> Path:
-    write_csv(points, path.with_suffix(".csv"))
-    ct, mr = (list(zip(part["x"], part["y"])) for part in (points[points["modality"] == m] for m in ("ct", "mr")))
-    mixing = f"neighbours of the same modality: {points['same_modality'].mean():.0%}"
-    title = f"{name}, last stage; lines join a place\n{mixing}"
-    return scatter({"CT": ct, "MR": mr}, path, title=title, links=list(zip(ct, mr)))

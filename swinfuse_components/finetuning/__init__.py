@@ -15,10 +15,14 @@ from .ensembles import common_description, load_ensemble, require_unseen
 from .fingerprint import fingerprint
 from .inference import FlipAveragingInferer, VolumeTable
 from .laterality import mirror_axes
-from .metrics import dice_of_regions
-from .optimization import EncoderFreezer, layerwise_parameter_groups
 from .precision import PrecisionInferer
-from .starting_points import load_starting_point, pretraining_patients
+from .training import (
+    EncoderFreezer,
+    dice_of_regions,
+    layerwise_parameter_groups,
+    load_starting_point,
+    pretraining_patients,
+)
 
 __all__ = [
     "GENERIC_DESCRIPTION",

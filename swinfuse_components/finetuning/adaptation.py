@@ -35,16 +35,13 @@ class AdaptingInferer(Inferer):
 
     Args:
         inferer: inferer that answers after the adaptation, usually a sliding window.
-        roi_size: size of the patches.
+        roi_size: size of the patches, two in each round.
         rounds: number of optimiser steps; 0 for no adaptation.
-        patches: number of patches in a round.
         learning_rate: of AdamW.
         strength: standard deviation of the affine changes.
-        everything: adapt all weights.
-        seed: of patches and affine changes, anew for each scan.
 
     Raises:
-        ValueError: (when called) if the network has no weights to adapt.
+        ValueError: (when called) if the network's normalisations have no weights.
     """
 
     def __init__(
@@ -53,28 +50,26 @@ class AdaptingInferer(Inferer):
         roi_size: Sequence[int],
         *,
         rounds: int = 12,
-        patches: int = 2,
         learning_rate: float = 1e-3,
         strength: float = 0.05,
-        everything: bool = False,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.inferer, self.rounds, self.patches, self.everything = inferer, rounds, patches, everything
-        self.roi_size, self.learning_rate, self.strength, self.seed = tuple(roi_size), learning_rate, strength, seed
+        self.inferer, self.roi_size, self.rounds = inferer, tuple(roi_size), rounds
+        self.learning_rate, self.strength = learning_rate, strength
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor] | nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Logits (B, classes, *spatial) for ``inputs`` (B, C, *spatial)."""
         if not self.rounds:
             return self.inferer(inputs, network, *args, **kwargs)
-        if not isinstance(network, nn.Module):
-            raise ValueError(f"a {type(network).__name__} has no weights to adapt")
-        weights = self._weights(network)
+        modules = network.modules() if isinstance(network, nn.Module) else ()
+        norms = [module for module in modules if "Norm" in type(module).__name__]
+        weights = [weight for module in norms for weight in module.parameters(recurse=False)]
+        if not isinstance(network, nn.Module) or not weights:
+            raise ValueError("the network's normalisations have no weights to adapt")
         before = [weight.detach().clone() for weight in weights]
         wanted = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
         try:
-            for parameter, _ in wanted:
-                parameter.requires_grad_(False)
+            network.requires_grad_(False)
             with torch.enable_grad():
                 self._adapt(inputs, network, weights)
             return self.inferer(inputs, network, *args, **kwargs)
@@ -85,30 +80,20 @@ class AdaptingInferer(Inferer):
             for parameter, grad in wanted:
                 parameter.requires_grad_(grad)
 
-    def _weights(self, network: nn.Module) -> list[nn.Parameter]:
-        norms = [m for m in network.modules() if "Norm" in type(m).__name__]
-        chosen = network.parameters() if self.everything else (p for m in norms for p in m.parameters(recurse=False))
-        weights = list(chosen)
-        if not weights:
-            raise ValueError("the network's normalisations have no weights to adapt; set everything=True")
-        return weights
-
     def _adapt(self, inputs: Tensor, network: nn.Module, weights: list[nn.Parameter]) -> None:
-        generator = torch.Generator().manual_seed(self.seed)
-        crop = RandSpatialCrop(
-            [min(n, m) for n, m in zip(self.roi_size, inputs.shape[2:], strict=True)], random_size=False
-        )
-        crop.set_random_state(self.seed)
+        generator = torch.Generator().manual_seed(0)
+        size = [min(n, m) for n, m in zip(self.roi_size, inputs.shape[2:], strict=True)]
+        crop = RandSpatialCrop(size, random_size=False).set_random_state(0)
+        missing = [n - m for n, m in zip(self.roi_size, size, strict=True)]
+        sides = [side for n in reversed(missing) for side in (n // 2, n - n // 2)]
         for weight in weights:
             weight.requires_grad_(True)
         optimizer = torch.optim.AdamW(weights, self.learning_rate)
         for _ in range(self.rounds):
-            for _ in range(self.patches):
+            for _ in range(2):
                 patch = torch.stack([torch.as_tensor(crop(image)) for image in inputs.detach()])
-                missing = [n - m for n, m in zip(self.roi_size, patch.shape[2:], strict=True)]
-                patch = functional.pad(patch, [side for n in reversed(missing) for side in (n // 2, n - n // 2)])
-                first, second = (self._answer(patch, network, generator) for _ in range(2))
-                (disagreement(first, second) / self.patches).backward()
+                first, second = (self._answer(functional.pad(patch, sides), network, generator) for _ in range(2))
+                (disagreement(first, second) / 2).backward()
             optimizer.step()
             optimizer.zero_grad()
 

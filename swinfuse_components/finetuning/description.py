@@ -58,19 +58,15 @@ def read_description(
         modality: of the images, where the data set does not tell it or they are of another than the model's.
 
     Returns:
-        a dictionary with all keys of :data:`GENERIC_DESCRIPTION`, among them ``modality``, ``channels`` (one name for
-        each input channel) and ``labels`` (``{"0": "background", "1": name, …}``). ``spacing`` and ``ct_window`` are
-        ``None`` for a data set, which does not tell them.
+        a dictionary with all keys of :data:`GENERIC_DESCRIPTION`. ``spacing`` and ``ct_window`` are ``None`` for a
+        data set, which does not tell them.
 
     Raises:
         FileNotFoundError: if there is none of them.
         ValueError: if a file is not JSON, lacks a key that has to be known, or holds what a key cannot mean.
     """
     for path in map(Path, paths):
-        if path.name == "model.json":
-            found = _read_model(path) if path.is_file() else None
-        else:
-            found = _facts(path, modality)
+        found = _read_model(path) if path.name == "model.json" else _facts(path, modality)
         if found is not None:
             return {**GENERIC_DESCRIPTION, **found, **({"modality": get_modality(modality).name} if modality else {})}
     raise FileNotFoundError(
@@ -79,27 +75,21 @@ def read_description(
 
 
 def _facts(path: Path, modality: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a labelled data set says of itself; None if there is none."""
+    """What a labelled data set says of itself; None if there is none. Spacing and window: see fingerprint()."""
     try:
         task = describe_task(path, modality=modality)
     except (FileNotFoundError, NotADirectoryError):  # a single image, or a folder of images
         return None
-    return {
-        "name": task.name,
-        "modality": task.modality,
-        "channels": list(task.channels),
-        "labels": {str(value): name for value, name in task.labels.items()},
-        "regions": task.regions or None,
-        "codes": task.codes,
-        "spacing": None,  # not in the data set's files: see fingerprint()
-        "ct_window": None,
-    }
+    labels = {str(value): name for value, name in task.labels.items()}
+    facts = {"name": task.name, "modality": task.modality, "channels": list(task.channels), "labels": labels}
+    return {**facts, "regions": task.regions or None, "codes": task.codes, "spacing": None, "ct_window": None}
 
 
-def _read_model(path: Path) -> dict[str, Any]:
+def _read_model(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
     content = read_json(path)
-    missing = [key for key in REQUIRED_KEYS if key not in content]
-    if missing:
+    if missing := [key for key in REQUIRED_KEYS if key not in content]:
         raise ValueError(f"{path}: missing {missing}, found {sorted(content)}")
     odd = [key for key, value in content.items() if key in GENERIC_DESCRIPTION and not _is_sound(key, value)]
     if odd:
@@ -134,18 +124,13 @@ def _is_sound(key: str, value: Any) -> bool:
 def build_network(description: Mapping[str, Any], **options: Any) -> SwinFUSE:
     """The network of a description, with random weights.
 
-    Args:
-        description: as :func:`read_description` returns it.
-        options: further arguments of :class:`~swinfuse_components.networks.SwinFUSE`, e.g. ``use_checkpoint``.
+    ``options`` are further arguments of :class:`~swinfuse_components.networks.SwinFUSE`, e.g. ``use_checkpoint``.
     """
+    keys = ("roi_size", "feature_size", "window_size", "dim", "dim_options")
     return SwinFUSE(
         in_channels=len(description["channels"]),
         out_channels=len(regions_of(description) if description["sigmoid"] else description["labels"]),
-        roi_size=description["roi_size"],
-        feature_size=description["feature_size"],
-        window_size=description["window_size"],
-        dim=description["dim"],
-        dim_options=description["dim_options"],
+        **{key: description[key] for key in keys},
         **{**description["network_options"], **options},
     )
 
@@ -188,11 +173,6 @@ def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
 
     By default every foreground class is its own region. A task whose structures contain each other says so in its
     overlay (``regions: {liver: [1, 2], tumour: [2]}``) or in ``model.json``.
-
-    Example::
-
-        regions_of({"labels": {"0": "background", "1": "Anterior", "2": "Posterior"}})
-        # {"Anterior": [1], "Posterior": [2]}
     """
     if description.get("regions"):
         return {name: list(values) for name, values in description["regions"].items()}

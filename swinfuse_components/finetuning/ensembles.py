@@ -36,14 +36,12 @@ def common_description(model_dirs: Sequence[str | os.PathLike[str]]) -> dict[str
     """
     if not model_dirs:
         raise ValueError("an ensemble needs at least one model folder")
-    descriptions = []
-    for folder in model_dirs:
-        path = Path(folder) / "model.json"
+    paths = [Path(folder) / "model.json" for folder in model_dirs]
+    for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: is {folder} the folder of a finished training?")
-        descriptions.append(read_description([path]))
-    first = descriptions[0]
-    for folder, other in zip(model_dirs[1:], descriptions[1:], strict=True):
+            raise FileNotFoundError(f"{path} does not exist: is {path.parent} the folder of a finished training?")
+    first, *others = descriptions = [read_description([path]) for path in paths]
+    for folder, other in zip(model_dirs[1:], others, strict=True):
         for key in sorted(GENERIC_DESCRIPTION.keys() - _OWN):
             if first[key] != other[key]:
                 raise ValueError(
@@ -63,12 +61,7 @@ def load_ensemble(
     network: nn.Module, checkpoints: Iterable[str | os.PathLike[str]], device: torch.device | str = "cpu"
 ) -> list[nn.Module]:
     """A copy of ``network`` for each checkpoint, with all of its weights; anything less is an error."""
-    networks = []
-    for path in checkpoints:
-        member = copy.deepcopy(network)
-        load_weights(member, path)
-        networks.append(member.to(device).eval())
-    return networks
+    return [load_weights(copy.deepcopy(network), path).to(device).eval() for path in checkpoints]
 
 
 def require_unseen(

@@ -12,8 +12,6 @@ from monai.transforms import Compose
 
 from ..transforms import load_on_grid
 
-__all__ = ["fingerprint"]
-
 logger = logging.getLogger(__name__)
 
 
@@ -21,11 +19,6 @@ def fingerprint(
     items: Sequence[Mapping[str, Any]],
     modality: str,
     known: Mapping[str, Any] | None = None,
-    *,
-    max_cases: int = 24,
-    percentiles: tuple[float, float] = (0.5, 99.5),
-    voxels_per_case: int = 20000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Median spacing of the images and, for CT, the range of Hounsfield units under their labels.
 
@@ -39,13 +32,10 @@ def fingerprint(
         modality: ``"ct"`` or ``"mr"``; the window is measured for CT alone.
         known: a description that may already hold ``spacing`` and ``ct_window`` (the ``model.json`` of a model that is
             trained further); they are then taken and nothing is measured.
-        max_cases: at most this many cases are read, spread evenly over the list.
-        percentiles: lower and upper percentile of the window.
-        voxels_per_case: labelled voxels sampled from each case.
-        seed: seed of that sampling.
 
     Returns:
-        ``{"spacing": [R, A, S] in mm, "ct_window": [low, high] in HU or None}``; it is also logged.
+        ``{"spacing": [R, A, S] in mm, "ct_window": [low, high] in HU or None}``, from at most 24 cases that are spread
+        evenly over the list, and 20000 labelled voxels of each; it is also logged.
 
     Raises:
         ValueError: for an empty list.
@@ -55,9 +45,9 @@ def fingerprint(
     if not items:
         raise ValueError("no items to measure spacing and intensities on")
     load = Compose(load_on_grid("image", None, labels=["label"]))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     items = sorted(items, key=lambda item: str(item["image"]))
-    chosen = [items[int(index)] for index in np.unique(np.linspace(0, len(items) - 1, max_cases).astype(int))]
+    chosen = [items[int(index)] for index in np.unique(np.linspace(0, len(items) - 1, 24).astype(int))]
     spacings, samples = [], []
     for item in chosen:
         loaded = load({"image": item["image"], "label": item["label"]})
@@ -66,9 +56,9 @@ def fingerprint(
             inside = loaded["image"][:1][loaded["label"][:1] > 0]
             values = torch.as_tensor(inside).numpy()
             if values.size:
-                samples.append(generator.choice(values, min(values.size, voxels_per_case), replace=False))
+                samples.append(generator.choice(values, min(values.size, 20000), replace=False))
     result: dict[str, Any] = {"spacing": [round(float(s), 4) for s in np.median(spacings, axis=0)], "ct_window": None}
     if samples:
-        result["ct_window"] = [round(float(p), 1) for p in np.percentile(np.concatenate(samples), percentiles)]
+        result["ct_window"] = [round(float(p), 1) for p in np.percentile(np.concatenate(samples), (0.5, 99.5))]
     logger.info("measured on %d of %d cases: %s", len(chosen), len(items), result)
     return result

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
@@ -16,8 +16,6 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from ..engines.files import atomic_write, csv_cell
-
-__all__ = ["FlipAveragingInferer", "VolumeTable"]
 
 
 class FlipAveragingInferer(Inferer):
@@ -37,13 +35,11 @@ class FlipAveragingInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor] | nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Logits (B, classes, *spatial) for ``inputs`` (B, C, *spatial)."""
         total = self.inferer(inputs, network, *args, **kwargs)
-        count = 1
-        for size in range(1, len(self.axes) + 1):
-            for chosen in combinations(self.axes, size):
-                dims = [axis + 2 for axis in chosen]
-                total = total + torch.flip(self.inferer(torch.flip(inputs, dims), network, *args, **kwargs), dims)
-                count += 1
-        return total / count
+        chosen = [c for size in range(1, len(self.axes) + 1) for c in combinations(self.axes, size)]
+        for axes in chosen:
+            dims = [axis + 2 for axis in axes]
+            total = total + torch.flip(self.inferer(torch.flip(inputs, dims), network, *args, **kwargs), dims)
+        return total / (1 + len(chosen))
 
 
 class VolumeTable:
@@ -55,14 +51,12 @@ class VolumeTable:
     Args:
         path: CSV file, replaced at the end of a run.
         labels: ``{value: name}``; ``0`` is left out.
-        key: key of the label map.
     """
 
-    def __init__(self, path: str | os.PathLike[str], labels: Mapping[Any, str], key: str = "pred") -> None:
+    def __init__(self, path: str | os.PathLike[str], labels: Mapping[Any, str]) -> None:
         self.path = Path(path)
         self.labels = {int(value): name for value, name in labels.items() if int(value) != 0}
-        self.key = key
-        self.rows: list[list[Any]] = []
+        self.rows: list[dict[str, str]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -73,17 +67,15 @@ class VolumeTable:
     def __call__(self, engine: Engine) -> None:
         """Add a row for each image of the batch."""
         for item in engine.state.output:
-            label_map = item[self.key]
-            if not isinstance(label_map, MetaTensor):
-                raise TypeError(f"'{self.key}' is a {type(label_map).__name__}, expected a MetaTensor with its affine")
+            label_map: MetaTensor = item["pred"]
             millilitres = float(torch.linalg.det(label_map.affine[:3, :3].double()).abs()) / 1000
-            name = item[self.key].meta.get("filename_or_obj") or item["image"].meta.get("filename_or_obj", "")
-            counts = [int((label_map == value).sum()) for value in self.labels]
-            self.rows.append([str(name), *(f"{count * millilitres:.4f}" for count in counts)])
+            name = label_map.meta.get("filename_or_obj") or item["image"].meta.get("filename_or_obj", "")
+            volumes = {f"{name} (ml)": int((label_map == value).sum()) for value, name in self.labels.items()}
+            self.rows.append({"image": str(name), **{k: f"{v * millilitres:.4f}" for k, v in volumes.items()}})
 
     def write(self) -> None:
         """Write the collected rows."""
+        columns = ["image", *(f"{name} (ml)" for name in self.labels.values())]
+        table = pd.DataFrame(self.rows, columns=columns).map(csv_cell)
         with atomic_write(self.path) as stream:
-            writer = csv.writer(stream)
-            header = ["image", *(f"{name} (ml)" for name in self.labels.values())]
-            writer.writerows([csv_cell(cell) for cell in row] for row in (header, *self.rows))
+            table.rename(columns=csv_cell).to_csv(stream, index=False)

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
-__all__ = ["mirror_axes"]
-
 logger = logging.getLogger(__name__)
 
 # for each axis of a right-anterior-superior volume: words found anywhere in a name, words and abbreviations that stand

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,39 +18,30 @@ from ..engines.files import atomic_write
 CLASS_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#999999")
 # yellow is hard to see as a line on white
 LINE_COLOURS = tuple(colour for colour in CLASS_COLOURS if colour != "#F0E442")
-FONT_SIZE = 9.0
+#: matplotlib's settings while a figure is drawn
+LOOK = {"font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False}
+LOOK |= {"xtick.labelsize": 8, "ytick.labelsize": 8}
 
 
 def class_colour(value: int) -> str:
-    """Colour of a label value; 1 has the first colour, and from the ninth class on they repeat.
-
-    Raises:
-        ValueError: for the background.
-    """
-    if value < 1:
-        raise ValueError(f"label value {value} has no colour: expected 1 or more")
+    """Colour of a label value of 1 or more; from the ninth class on they repeat."""
     return CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)]
 
 
 def new_figure(rows: int, columns: int, *, width: float = 2.2, height: float = 2.2) -> tuple[Figure, list[list[Axes]]]:
     """A figure with a grid of axes, sizes in inches for one of them; pyplot's state is not touched."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, [list(line) for line in axes]
+    return figure, [list(line) for line in figure.subplots(rows, columns, squeeze=False)]
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a PNG in one step, its folder made if missing.
-
-    Returns:
-        the path.
-    """
+    """Write a PNG in one step, its folder made if missing."""
     with atomic_write(path, "wb") as file:
         figure.savefig(file, dpi=200, facecolor="white", format="png")
     return Path(path)
 
 
+@rc_context(LOOK)
 def curves(
     lines: pd.DataFrame, path: str | Path, *, title: str = "", xlabel: str = "iteration", ylabel: str = "loss"
 ) -> Path:
@@ -68,17 +58,15 @@ def curves(
         style = {"linestyle": "-" if number < len(LINE_COLOURS) else "--", "marker": "o" if len(points) < 30 else None}
         colour = LINE_COLOURS[number % len(LINE_COLOURS)]
         ax.plot(points.index, points, color=colour, label=name, linewidth=1.3, markersize=3, **style)
-    ax.set_xlabel(xlabel, fontsize=FONT_SIZE)
-    ax.set_ylabel(ylabel, fontsize=FONT_SIZE)
-    ax.tick_params(labelsize=FONT_SIZE - 1)
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ax.grid(alpha=0.3)
     if all(float(x).is_integer() for x in lines.index):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize=FONT_SIZE - 1, frameon=False)
-    ax.set_title(title, fontsize=FONT_SIZE + 1)
+    ax.legend()
     return save_figure(figure, path)
 
 
+@rc_context(LOOK)
 def heat_map(cells: pd.DataFrame, path: str | Path) -> Path:
     """Draw a table of mean Dice as coloured cells, each with its number; undefined cells stay white.
 
@@ -94,46 +82,32 @@ def heat_map(cells: pd.DataFrame, path: str | Path) -> Path:
     image = ax.imshow(np.ma.masked_invalid(table), cmap="viridis", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(table):
         text, colour = ("-", "0.4") if math.isnan(value) else (f"{value:.2f}", "black" if value > 0.55 else "white")
-        ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=FONT_SIZE)
-    ax.set_xticks(range(len(columns)), columns, rotation=25, ha="right", fontsize=FONT_SIZE)
-    ax.set_yticks(range(len(rows)), rows, fontsize=FONT_SIZE)
-    ax.set_xlabel("tested on", fontsize=FONT_SIZE)
+        ax.text(j, i, text, ha="center", va="center", color=colour)
+    ax.set_xticks(range(len(columns)), columns, rotation=25, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_xlabel("tested on")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02)
-    bar.set_label("mean Dice", fontsize=FONT_SIZE)
-    bar.ax.tick_params(labelsize=FONT_SIZE - 1)
+    figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, label="mean Dice")
     return save_figure(figure, path)
 
 
-def scatter(
-    groups: Mapping[str, Sequence[tuple[float, float]]],
-    path: str | Path,
-    *,
-    title: str = "",
-    links: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
-) -> Path:
-    """Points of each group with a colour and a marker of its own, without axes: those of an embedding mean nothing.
+@rc_context(LOOK)
+def scatter(points: pd.DataFrame, path: str | Path, *, title: str = "") -> Path:
+    """CT and MRI of the same places as points joined by lines, without axes: those of an embedding mean nothing.
 
     Args:
-        groups: points (x, y) by name.
+        points: ``x``, ``y`` and ``modality`` (``ct``, ``mr``), the places of both in one order.
         path: PNG to write.
         title: above the figure.
-        links: pairs of points joined by a thin line, such as CT and MRI of the same place.
-
-    Raises:
-        ValueError: if there are no points.
     """
-    if not any(groups.values()):
-        raise ValueError("a figure of no points: expected at least one")
     figure, [[ax]] = new_figure(1, 1, width=4.2, height=3.8)
-    for a, b in links:
+    ct, mr = (points.loc[points["modality"] == name, ["x", "y"]].to_numpy() for name in ("ct", "mr"))
+    for a, b in zip(ct, mr):
         ax.plot([a[0], b[0]], [a[1], b[1]], color="0.8", linewidth=0.7, zorder=1)
-    for (name, points), colour, marker in zip(groups.items(), CLASS_COLOURS, "o^sDvP*X"):
-        x, y = zip(*points)
-        ax.scatter(x, y, s=26, color=colour, marker=marker, edgecolors="black", linewidths=0.4, label=name, zorder=2)
-    ax.set(xticks=[], yticks=[])
+    for xy, name, colour, marker in zip((ct, mr), ("CT", "MR"), CLASS_COLOURS, "o^"):
+        ax.scatter(*xy.T, s=26, color=colour, marker=marker, edgecolors="black", linewidths=0.4, label=name, zorder=2)
+    ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
-    ax.legend(fontsize=FONT_SIZE, loc="best")
-    ax.set_title(title, fontsize=FONT_SIZE)
+    ax.legend(frameon=True)
     return save_figure(figure, path)

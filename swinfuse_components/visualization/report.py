@@ -48,7 +48,6 @@ nav a { margin-right: 1rem; }
 <section id="s{{ loop.index }}">
 <h2>{{ section.heading }}</h2>
 {% if section.text %}<p>{{ section.text }}</p>{% endif %}
-{% if section.plain %}<pre>{{ section.plain }}</pre>{% endif %}
 {% for table in section.tables %}
 <h3>{{ table.title }}</h3>
 {% if table.text %}<p>{{ table.text }}</p>{% endif %}
@@ -118,14 +117,8 @@ def viewers(heading: str, cases: Sequence[CasePicture]) -> dict[str, Any]:
 def write_page(path: str | Path, title: str, sections: Sequence[Mapping[str, Any]]) -> Path:
     """Write the page in one step.
 
-    Args:
-        path: of the HTML file.
-        title: heading of the page.
-        sections: each with a ``heading`` and any of ``text``, ``plain`` (preformatted), ``tables`` (``title``,
-            ``text``, ``header``, ``lines``) and ``figures``. All of it is text, never HTML.
-
-    Returns:
-        the path.
+    Each section has a ``heading`` and any of ``text``, ``tables`` (``title``, ``text``, ``header``, ``lines``) and
+    ``figures``. All of it is text, never HTML.
     """
     with atomic_write(path) as file:
         file.write(PAGE.render(title=title, sections=sections, overlay=OVERLAY))
@@ -133,12 +126,9 @@ def write_page(path: str | Path, title: str, sections: Sequence[Mapping[str, Any
 
 
 def slice_viewer(case: CasePicture, prediction: np.ndarray, *, width: int = 900) -> Markup:
-    """HTML of an interactive viewer with image, truth and prediction, all data inside it.
+    """HTML of an interactive viewer with image, truth and prediction (D, H, W; any foreground counts).
 
-    Args:
-        case: image and truth (D, H, W) with their affine.
-        prediction: labels (D, H, W); any foreground counts.
-        width: of the three views together, in pixels; the height follows from the volume.
+    All data are inside it. ``width`` is that of the three views in pixels; the height follows from the volume.
     """
     from matplotlib.colors import ListedColormap
     from nilearn.plotting import view_img

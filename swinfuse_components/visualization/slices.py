@@ -13,13 +13,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ..engines.files import atomic_write, csv_cell
-from .plots import FONT_SIZE, class_colour, new_figure, save_figure
+from .plots import LOOK, class_colour, new_figure, save_figure
 
 #: the axis that a plane cuts in a right-anterior-superior volume, and the letters at its left and right
 PLANES = {"sagittal": (0, "AP"), "coronal": (1, "RL"), "axial": (2, "RL")}
@@ -27,17 +28,17 @@ PLANES = {"sagittal": (0, "AP"), "coronal": (1, "RL"), "axial": (2, "RL")}
 
 @dataclass
 class CasePicture:
-    """One row of a figure.
+    """One row of a figure: a case with everything on its voxel grid.
 
     Attributes:
         name: written at the left.
-        image: (D, H, W).
+        image: (D, H, W), like all volumes here.
         affine: (4, 4).
-        truth: labels (D, H, W).
-        predictions: labels (D, H, W) of each model.
+        truth: labels.
+        predictions: labels of each model.
         dice: of each model, for its title.
         limits: grey values shown as black and white.
-        gate: (D, H, W), what the domain invariance module multiplies its embedding by.
+        gate: what the domain invariance module multiplies its embedding by.
     """
 
     name: str
@@ -56,14 +57,9 @@ class CasePicture:
 
 
 def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Turn a volume so that its axes point right, anterior and superior, as nearly as turning by 90 degrees can.
+    """Turn a volume (D, H, W) so that its axes point right, anterior and superior, as nearly as 90 degrees can.
 
-    Args:
-        volume: (D, H, W).
-        affine: (4, 4), from voxels to millimetres in right-anterior-superior coordinates.
-
-    Returns:
-        the turned volume and its voxel size in mm.
+    Returns the turned volume and its voxel size in mm; ``affine`` (4, 4) leads from voxels to millimetres.
     """
     array = np.asarray(volume)
     array = array.astype(np.uint8) if array.dtype == bool else array
@@ -127,14 +123,14 @@ class _Row:
             ax.imshow(mask[..., None] * np.array(to_rgba(colour, 0.3)), interpolation="nearest", **where)
             if not mask.all():
                 ax.contour(np.flipud(mask), levels=[0.5], colors=[colour], linewidths=1.1, extent=self.extent)
-        ax.set(xlim=self.box[:2], ylim=self.box[2:], xticks=[], yticks=[])
-        ax.set_title(title, fontsize=FONT_SIZE)
-        frame = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "edgecolor": "none"}
-        style: dict[str, Any] = {"va": "center", "fontsize": FONT_SIZE, "color": "white", "bbox": frame}
+        ax.set(xlim=self.box[:2], ylim=self.box[2:], xticks=[], yticks=[], title=title)
+        style: dict[str, Any] = {"va": "center", "color": "white", "fontweight": "bold", "transform": ax.transAxes}
+        style["bbox"] = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "edgecolor": "none"}
         for letter, x, side in zip(PLANES[self.plane][1], (0.03, 0.97), ("left", "right")):
-            ax.text(x, 0.5, letter, ha=side, transform=ax.transAxes, fontweight="bold", **style)
+            ax.text(x, 0.5, letter, ha=side, **style)
 
 
+@rc_context(LOOK)
 def side_by_side(
     cases: Sequence[CasePicture],
     path: str | Path,
@@ -150,7 +146,7 @@ def side_by_side(
     Args:
         cases: rows; all with predictions of the same models.
         path: PNG to write; a CSV of the same name holds case, slice and Dice.
-        classes: label value by name, for the legend. Colours belong to the values and are the same in every figure.
+        classes: label value by name, for the legend.
         plane: ``axial``, ``coronal`` or ``sagittal``.
         margin: show only the labelled part and so many millimetres around it; None shows all of the slice.
 
@@ -167,7 +163,7 @@ def side_by_side(
     for line, case in zip(axes, cases):
         row = _Row(case, plane, margin)
         row.show(line[0], "image")
-        line[0].set_ylabel(case.name, fontsize=FONT_SIZE)
+        line[0].set_ylabel(case.name)
         for ax, name, labels in zip(line[1:], ["truth", *models], [case.truth, *case.predictions.values()]):
             row.show(ax, f"{name}\nDice {case.dice[name]:.2f}" if name in case.dice else name, labels)
         dice = {f"Dice {model}": f"{case.dice[model]:.4f}" if model in case.dice else "" for model in models}
@@ -175,22 +171,13 @@ def side_by_side(
     return _finish(figure, classes, records, path)
 
 
+@rc_context(LOOK)
 def attention_overlay(rows: Sequence[CasePicture], path: str | Path, *, plane: str = "axial") -> Path:
     """Image, gate over the image, truth and prediction, one row a volume, as in the paper's Fig. 1.
 
     One colour scale for all rows; darker means more relevant. A CSV of the same name holds the mean gate in the target,
-    in the rest of the body and outside it.
-
-    Args:
-        rows: volumes with ``gate``, images scaled to [0, 1].
-        path: PNG to write.
-        plane: ``axial``, ``coronal`` or ``sagittal``.
-
-    Raises:
-        ValueError: if there are no rows.
+    in the rest of the body and outside it. The rows have a ``gate``, and images scaled to [0, 1].
     """
-    if not rows:
-        raise ValueError("a figure of no volumes: expected at least one")
     figure, axes = new_figure(len(rows), 3 + len(rows[0].predictions))
     drawn = [_Row(row, plane, None) for row in rows]
     gates = [row.pixels(np.asarray(row.case.gate, dtype=np.float32)) for row in drawn]
@@ -199,7 +186,7 @@ def attention_overlay(rows: Sequence[CasePicture], path: str | Path, *, plane: s
     for line, row, pixels in zip(axes, drawn, gates):
         case, gate = row.case, np.asarray(row.case.gate, dtype=np.float32)
         row.show(line[0], "image")
-        line[0].set_ylabel(case.name, fontsize=FONT_SIZE)
+        line[0].set_ylabel(case.name)
         row.show(line[1], "gate of the DIM")
         style = {"cmap": "YlOrRd", "vmin": low, "vmax": max(high, low + 1e-6), "alpha": 0.6}
         heat = line[1].imshow(pixels, extent=row.extent, aspect="equal", **style)
@@ -210,17 +197,15 @@ def attention_overlay(rows: Sequence[CasePicture], path: str | Path, *, plane: s
         means = {f"gate {name}": f"{gate[m].mean():.5f}" if m.any() else "nan" for name, m in parts.items()}
         record = {"volume": case.name, "plane": plane, "slice (RAS)": row.index}
         records.append({**record, **means, "std of gate": f"{gate.std():.5f}"})
-    bar = figure.colorbar(heat, ax=[ax for line in axes for ax in line], location="right", fraction=0.03, pad=0.01)
-    bar.set_label("mean gate (darker: more)", fontsize=FONT_SIZE - 1)
-    bar.ax.tick_params(labelsize=FONT_SIZE - 2)
+    every = [ax for line in axes for ax in line]
+    figure.colorbar(heat, ax=every, location="right", fraction=0.03, pad=0.01, label="mean gate (darker: more)")
     return _finish(figure, {"target": 1}, records, path)
 
 
 def _finish(figure: Figure, classes: Mapping[str, int], records: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     """Add the legend, write the figure and the table beside it."""
     patches = [Patch(color=class_colour(value), label=name) for name, value in classes.items()]
-    style = {"fontsize": FONT_SIZE, "frameon": False, "ncols": max(1, min(len(patches), 6))}
-    figure.legend(handles=patches, loc="outside lower center", **style)
+    figure.legend(handles=patches, loc="outside lower center", ncols=max(1, min(len(patches), 6)))
     written = save_figure(figure, path)
     with atomic_write(written.with_suffix(".csv")) as file:
         pd.DataFrame(records).map(csv_cell).to_csv(file, index=False)

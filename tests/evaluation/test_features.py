@@ -17,7 +17,7 @@ from swinfuse_components.evaluation.features import (
     paired_crops,
     pooled_features,
     pooled_pairs,
-    tsne_records,
+    tsne_table,
 )
 from swinfuse_components.networks import SwinFUSEEncoder
 
@@ -71,11 +71,9 @@ def test_densities(encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:
 
 def test_tsne_tells_how_modalities_mix(crops: PairedCrops, encoder: SwinFUSEEncoder) -> None:
     ct, far = (pooled_features(encoder, images)[0] for images in (crops.ct, crops.mr * 30))
-    apart = tsne_records(ct, far, crops.patients)
-    assert len(apart) == 12 and {r["modality"] for r in apart} == {"ct", "mr"}
-    assert np.mean([r["same_modality"] for r in apart]) > 0.9
-    mixed = tsne_records(ct, ct, crops.patients)
-    assert np.mean([r["same_modality"] for r in mixed]) < 0.6
+    apart = tsne_table(ct, far, crops.patients)
+    assert len(apart) == 12 and set(apart["modality"]) == {"ct", "mr"} and apart["same_modality"].mean() > 0.9
+    assert tsne_table(ct, ct, crops.patients)["same_modality"].mean() < 0.6
 
 
 def test_attention_of_equal_images_does_not_differ(encoder: SwinFUSEEncoder, crops: PairedCrops) -> None:

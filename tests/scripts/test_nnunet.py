@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 
 from swinfuse_components.data import msd_datalist, split_folds
-from swinfuse_components.finetuning.nnunet import nnunet_splits, write_nnunet_datalist
 
 
-def test_nnunet_is_given_our_folds(tmp_path: Path) -> None:
+def test_nnunet_is_given_our_folds(repository: Path, tmp_path: Path) -> None:
+    script = runpy.run_path(str(repository / "scripts" / "nnunet_baseline.py"))
     items = [
         {"image": f"{tmp_path}/i/{n}.nii.gz", "label": f"{tmp_path}/l/{n}.nii.gz", "fold": n % 3} for n in range(7)
     ]
-    splits = nnunet_splits(items)
+    splits = script["nnunet_splits"](items)
     assert splits[1] == {
         "train": ["case_0", "case_2", "case_3", "case_5", "case_6"],
         "val": ["case_1", "case_4"],
@@ -25,7 +26,7 @@ def test_nnunet_is_given_our_folds(tmp_path: Path) -> None:
     for split in splits:
         assert not set(split["train"]) & set(split["val"])
         assert set(split["train"]) | set(split["val"]) == {f"case_{n}" for n in range(7)}
-    written = json.loads(write_nnunet_datalist(items, tmp_path, tmp_path / "w" / "list.json").read_bytes())
+    written = script["nnunet_datalist"](items, str(tmp_path))
     assert written["training"][4] == {"image": "i/4.nii.gz", "label": "l/4.nii.gz", "fold": 1}
 
 
