@@ -41,7 +41,6 @@ def load_pretrained(
     *,
     part: str = "encoder",
     allow_partial: bool = False,
-    minimum: float = 0.5,
     merging: str = "auto",
 ) -> LoadReport:
     """Load pre-trained weights into a network, in place; all that was asked for, or nothing and an error.
@@ -58,8 +57,7 @@ def load_pretrained(
             values. ``"swin"``: the encoder without that module, for weights that have none, or to leave theirs.
             ``"all"``: the whole network, to continue a pre-training with its heads, or to start from a segmentation.
         allow_partial: accept that some of that part is missing in the file or has another shape; the network's own
-            values then stay there, and the report names them.
-        minimum: with ``allow_partial``, the share of the part's tensors that has to fit all the same.
+            values then stay there, and the report names them. Half of the part's tensors have to fit all the same.
         merging: the patch merging with which the weights were trained: ``"legacy"`` (MONAI before 1.5), ``"current"``,
             or ``"auto"``: by the kind of checkpoint where that tells. Weights of one merging load into the other
             without a sign and compute something else, so a stated or recorded merging that is not the network's is an
@@ -90,8 +88,8 @@ def load_pretrained(
     problem = (
         (part != "swin" and _other_module(network, targets, source, Path(path)))
         or _forgotten_modules(targets, source, report, allow_partial)
-        or _gaps(report, allow_partial, minimum)
-        or _not_finite(values, source)
+        or _gaps(report, allow_partial)
+        or _not_finite({source.original[name]: value for name, value in values.items()})
         or _other_merging(network, source, merging, report)
     )
     if problem:
@@ -113,17 +111,17 @@ def load_weights(network: NetworkT, path: str | os.PathLike[str]) -> NetworkT:
             NaN or infinity. The network is unchanged.
     """
     plain = _unwrapped(network)
-    weights, ours = read_weights(path), plain.state_dict()
-    shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (weights, ours)]
+    weights = read_weights(path)
+    theirs, ours = ({n: tuple(v.shape) for n, v in each.items()} for each in (weights, plain.state_dict()))
     gaps = [
-        f"{name}: file {shapes[0].get(name, 'has none')}, network {shapes[1].get(name, 'has none')}"
-        for name in ours | weights
-        if shapes[0].get(name) != shapes[1].get(name)
+        f"{name}: file {theirs.get(name, 'has none')}, network {ours.get(name, 'has none')}"
+        for name in ours | theirs
+        if theirs.get(name) != ours.get(name)
     ]
     if gaps:
         raise CheckpointError(f"{path} does not fit the network in {len(gaps)} of its tensors: {_some(gaps)}")
-    if bad := [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise CheckpointError(f"{path}: {len(bad)} tensors hold NaN or infinity: {_some(bad)}")
+    if problem := _not_finite(weights):
+        raise CheckpointError(f"{path}: {problem}")
     plain.load_state_dict(weights)
     logger.info("weights of %s", path)
     return network
@@ -160,19 +158,17 @@ def _match(targets: Mapping[str, Tensor], source: SourceWeights, report: LoadRep
     for name, target in targets.items():
         if not is_wanted(name):
             continue
-        value = source.tensors.get(name)
-        if value is None and name.endswith(_DERIVED):
-            status, reason = KEPT, "follows from the architecture"
-        elif value is None:
-            status, reason = MISSING, "not in the file"
-        else:
+        value, new = source.tensors.get(name), None
+        if value is not None:
             status, reason, new = _fit(name, value, target)
-            if new is not None:
-                values[name] = new
-        found = None if value is None else tuple(value.shape)
-        report.records.append(
-            TensorRecord(name, status, reason, source.original.get(name, ""), found, tuple(target.shape))
-        )
+        elif name.endswith(_DERIVED):
+            status, reason = KEPT, "follows from the architecture"
+        else:
+            status, reason = MISSING, "not in the file"
+        if new is not None:
+            values[name] = new
+        shapes = None if value is None else tuple(value.shape), tuple(target.shape)
+        report.records.append(TensorRecord(name, status, reason, source.original.get(name, ""), *shapes))
     for name, value in source.tensors.items():
         if name not in targets or not is_wanted(name):
             reason = f"not of the part '{report.part}'" if name in targets else "no such tensor in the network"
@@ -252,12 +248,12 @@ def _forgotten_modules(
     return None
 
 
-def _gaps(report: LoadReport, allow_partial: bool, minimum: float) -> str | None:
+def _gaps(report: LoadReport, allow_partial: bool) -> str | None:
     """Tensors of the wanted part that the file lacks or contradicts."""
     gaps = report.with_status(MISSING, MISMATCH)
     used = len(report.loaded) + len(report.adapted)
     wanted = used + len(gaps)
-    if used and (not gaps or (allow_partial and used >= minimum * wanted)):
+    if used and (not gaps or (allow_partial and 2 * used >= wanted)):
         return None
     named = _some([f"{r.name}: file {r.file_shape or 'has none'}, network {r.network_shape}" for r in gaps])
     advice = "" if allow_partial else ". To load what fits all the same: allow_partial=True"
@@ -269,8 +265,8 @@ def _gaps(report: LoadReport, allow_partial: bool, minimum: float) -> str | None
     )
 
 
-def _not_finite(values: Mapping[str, Tensor], source: SourceWeights) -> str | None:
-    bad = [source.original[n] for n, v in values.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     return f"{len(bad)} tensors hold NaN or infinity: {_some(bad)}" if bad else None
 
 

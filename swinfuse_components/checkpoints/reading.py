@@ -77,12 +77,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path} is empty: the file was never completely written")
-    _check_archive(path, size)
+    what = f"{path} ({size / 2**20:.1f} MiB)"
+    _check_archive(path, what)
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(_explain(path, size, error)) from error
+        if foreign := _FOREIGN.search(str(error)):
+            raise CheckpointError(
+                f"{path} is refused: besides tensors it holds an object made by {foreign.group(1)}; to rebuild such "
+                "objects a file may run any code on this machine. If you trust where it comes from, open it where "
+                "it was written and save its weights alone: torch.save(network.state_dict(), 'weights.pt')"
+            ) from error
+        # PyTorch's own words advise to read the file with weights_only=False, which is the last thing to do with it
+        words = re.search(r"WeightsUnpickler error: *([^\n]+)|^((?!.*weights_only)[^\n]+)", str(error))
+        reason = f"{type(error).__name__}: {words[1] or words[2]}" if words else type(error).__name__
+        raise CheckpointError(f"{what} is truncated, damaged or not a PyTorch checkpoint: {reason}") from error
 
 
 def find_state_dict(content: Any, path: str | os.PathLike[str] = "checkpoint") -> dict[str, Tensor]:
@@ -104,45 +114,18 @@ def find_state_dict(content: Any, path: str | os.PathLike[str] = "checkpoint") -
     )
 
 
-def _check_archive(path: Path, size: int) -> None:
+def _check_archive(path: Path, what: str) -> None:
     """PyTorch's reader does not compare the checksums that its zip archives carry, so a flipped bit would pass."""
     with open(path, "rb") as file:
-        is_archive = file.read(4) == b"PK\x03\x04"
-    if not is_archive:
-        return
+        if file.read(4) != b"PK\x03\x04":
+            return
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            damaged = archive.testzip()
+            names, damaged = archive.namelist(), archive.testzip()
     except Exception as error:
-        raise CheckpointError(f"{path} ({_megabytes(size)}) is truncated or damaged: {error}") from error
+        raise CheckpointError(f"{what} is truncated or damaged: {error}") from error
     if damaged is not None:
-        raise CheckpointError(f"{path} ({_megabytes(size)}) is damaged: the checksum of its part {damaged!r} is wrong")
+        raise CheckpointError(f"{what} is damaged: the checksum of its part {damaged!r} is wrong")
     if any(name.endswith("/constants.pkl") for name in names):
-        raise CheckpointError(
-            f"{path} is a TorchScript archive, which is a program: expected a checkpoint of weights (torch.save of a "
-            "state_dict)"
-        )
-
-
-def _explain(path: Path, size: int, error: Exception) -> str:
-    text = str(error)
-    foreign = _FOREIGN.search(text)
-    if foreign:
-        return (
-            f"{path} is refused: besides tensors it holds an object made by {foreign.group(1)}; to rebuild such "
-            "objects a file may run any code on this machine. Only tensors, numbers, strings, lists and dictionaries "
-            "are read. If you trust where the file comes from, open it where it was written and save its weights "
-            "alone: torch.save(network.state_dict(), 'weights.pt')"
-        )
-    # PyTorch's own words advise to read the file with weights_only=False, which is the last thing to do with it
-    found = re.search(r"WeightsUnpickler error: *([^\n]+)", text)
-    words = (
-        [found.group(1)] if found else [line for line in text.strip().splitlines()[:1] if "weights_only" not in line]
-    )
-    reason = ": ".join([type(error).__name__, *words])
-    return f"{path} ({_megabytes(size)}) is truncated, damaged or not a PyTorch checkpoint: {reason}"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size} bytes"
+        expected = "expected a checkpoint of weights (torch.save of a state_dict)"
+        raise CheckpointError(f"{path} is a TorchScript archive, which is a program: {expected}")

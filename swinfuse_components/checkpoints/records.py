@@ -27,19 +27,17 @@ def differing_settings(path: Path, network: nn.Module) -> list[str]:
     Returns:
         one text for each setting, empty if all agree or nothing is recorded.
     """
-    present = next(map(_settings, filter(_has_settings, network.modules())), None)
+    present = next((_settings(m) for m in network.modules() if isinstance(m, DomainInvarianceModule)), None)
     for content in _records(path):
         try:
             with torch.device("meta"):
-                recorded = build_domain_invariance(content["dim"], 1, 16, content.get("dim_options"))
+                module = build_domain_invariance(content["dim"], 1, 16, content.get("dim_options"))
         except (KeyError, TypeError, ValueError):
             continue  # not recorded, or an expression of MONAI's configurations, which is not evaluated here
-        if present and recorded is not None and _has_settings(recorded):
-            return [
-                f"{name}={value!r} in its record, {present[name]!r} in the network"
-                for name, value in _settings(recorded).items()
-                if value != present[name]
-            ]
+        if present and isinstance(module, DomainInvarianceModule):
+            recorded = _settings(module).items()
+            pairs = [(name, value, present[name]) for name, value in recorded if value != present[name]]
+            return [f"{name}={theirs!r} in its record, {ours!r} in the network" for name, theirs, ours in pairs]
     return []
 
 
@@ -53,18 +51,10 @@ def recorded_merging(path: Path) -> str | None:
     return None
 
 
-def _has_settings(module: nn.Module) -> bool:
-    return isinstance(module, DomainInvarianceModule)
-
-
-def _settings(module: nn.Module) -> dict[str, Any]:
-    layers = [cast(CoAttentionLayer, layer).attention for layer in cast(nn.ModuleList, module.psi[0])]  # type: ignore[index]
-    return {
-        "gate": module.gate,
-        "residual": module.residual,
-        "num_heads": [layer.num_heads for layer in layers],
-        "head_dim": layers[0].to_q.out_features // layers[0].num_heads,
-    }
+def _settings(module: DomainInvarianceModule) -> dict[str, Any]:
+    layers = [cast(CoAttentionLayer, layer).attention for layer in cast(nn.ModuleList, module.psi[0])]
+    heads, width = [layer.num_heads for layer in layers], layers[0].to_q.out_features
+    return {"gate": module.gate, "residual": module.residual, "num_heads": heads, "head_dim": width // heads[0]}
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:

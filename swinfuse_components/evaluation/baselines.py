@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ class EverythingForeground(Baseline):
     name = "everything foreground"
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """All voxels of the shape of ``image``."""
         return np.ones(image.shape, dtype=bool)
 
 
@@ -47,7 +46,6 @@ class OtsuThreshold(Baseline):
     name = "Otsu's threshold"
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """Voxels of ``image`` above its threshold; none if it is constant."""
         if image.max() == image.min():
             return np.zeros(image.shape, dtype=bool)
         return image > threshold_otsu(image)
@@ -63,23 +61,17 @@ class MeanTrainingMask(Baseline):
         items: data list of the cases to average, with key ``label``; the training part, never the tested one. With
             ``patient``, they count for the check that no tested patient was trained on.
         name: of the row.
-        size: of the common box, in voxels.
 
     Raises:
         ValueError: if there are no items.
     """
 
-    def __init__(
-        self,
-        items: Iterable[Mapping[str, Any]],
-        *,
-        name: str = "mean training mask",
-        size: Sequence[int] = (64, 64, 64),
-    ) -> None:
-        self.items = list(items)
+    size = (64, 64, 64)  # of the common box, in voxels
+
+    def __init__(self, items: Iterable[Mapping[str, Any]], *, name: str = "mean training mask") -> None:
+        self.name, self.items = name, list(items)
         if not self.items:
             raise ValueError(f"{name}: the data list of training masks is empty")
-        self.name, self.size = name, tuple(size)
         self.training_patients = frozenset(same_patients(i["patient"] for i in self.items if "patient" in i))
         self._box: np.ndarray | None = None
 
@@ -92,17 +84,13 @@ class MeanTrainingMask(Baseline):
         if self._box is None:
             load, resize = LoadImage(ensure_channel_first=True), Resize(self.size, mode="trilinear")
             masks = np.stack([np.asarray(resize((load(i["label"]) > 0).float()))[0] for i in self.items])
-            mean, truth = masks.mean(0), masks > 0.5
-            levels = np.linspace(0.05, 0.95, 19)
-            dice = [
-                np.mean([2 * (t & (mean > level)).sum() / max(t.sum() + (mean > level).sum(), 1) for t in truth])
-                for level in levels
-            ]
-            self._box = mean > levels[int(np.argmax(dice))]
+            mean, truth, axes = masks.mean(0), masks > 0.5, (1, 2, 3)
+            boxes = [mean > level for level in np.linspace(0.05, 0.95, 19)]
+            dice = [np.mean(2 * (truth & b).sum(axes) / np.maximum(truth.sum(axes) + b.sum(), 1)) for b in boxes]
+            self._box = boxes[int(np.argmax(dice))]
         return self._box
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """The box's mask stretched to the shape of ``image``."""
         box = torch.as_tensor(self.box(), dtype=torch.float32)[None]
         return np.asarray(Resize(image.shape, mode="trilinear")(box))[0] > 0.5
 
@@ -110,13 +98,9 @@ class MeanTrainingMask(Baseline):
 def mean_masks(
     datasets: Iterable[str | Path], *, fold: int | None = None, num_folds: int = 5, split_seed: int = 0
 ) -> list[MeanTrainingMask]:
-    """The baseline of the average training mask for each of several Decathlon tasks.
+    """The average training mask of each of several Decathlon tasks.
 
-    Args:
-        datasets: folders of the tasks whose training masks are averaged.
-        fold: the fold that is held out, as in fine-tuning; None means the first, as there.
-        num_folds: of the split.
-        split_seed: of the split.
+    The ``fold`` is held out as in fine-tuning; None means the first, as there.
     """
     return [
         MeanTrainingMask(

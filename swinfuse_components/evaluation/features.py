@@ -39,15 +39,10 @@ def paired_crops(
     crops: int = 2,
     seed: int = 0,
 ) -> PairedCrops:
-    """Cut sub-volumes at random places inside the body mask, the same for CT and MRI.
+    """Cut ``crops`` sub-volumes of each patient at random places inside the body mask, the same for CT and MRI.
 
-    Args:
-        pairs: items with ``ct``, ``mr`` and ``mask`` on one grid and ``patient``, as SynthRAD's.
-        roi_size: size of a sub-volume.
-        spacing: in mm.
-        ct_window: in Hounsfield units.
-        crops: sub-volumes of each patient.
-        seed: of the places.
+    ``pairs`` are items with ``ct``, ``mr`` and ``mask`` on one grid and ``patient``, as SynthRAD's; ``spacing`` is in
+    mm, ``ct_window`` in Hounsfield units.
 
     Raises:
         ValueError: if there are no pairs.
@@ -90,15 +85,9 @@ def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
 
     Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019, with the unbiased estimate of
     Song et al., "Feature Selection via Dependence Maximization", JMLR 2012: the biased one grows towards 1 when
-    features are many and samples few, for independent features too.
+    features are many and samples few, for independent features too. ``x`` is (N, d1), ``y`` (N, d2).
 
-    Args:
-        x: features of shape (N, d1), row n belongs to sample n.
-        y: features of shape (N, d2), the same samples in the same order.
-
-    Returns:
-        1 for features equal up to rotation, shift and one scale; about 0, or a little below, for independent ones. NaN
-        if one of them is constant.
+    Returns 1 for features equal up to rotation, shift and one scale; about 0 for independent ones; NaN for constant.
 
     Raises:
         ValueError: if the number of samples differs, or there are fewer than four.
@@ -116,15 +105,9 @@ def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
 
 @torch.no_grad()
 def pooled_features(encoder: SwinFUSEEncoder, images: torch.Tensor, *, use_dim: bool = True) -> list[torch.Tensor]:
-    """Mean over space of the feature map of each stage.
+    """Mean over space of the feature maps of ``images`` (N, 1, D, H, W): (N, C_k) for the embedding and each stage.
 
-    Args:
-        encoder: in evaluation mode.
-        images: (N, 1, D, H, W).
-        use_dim: pass the patch embedding through the domain invariance module; False goes around it.
-
-    Returns:
-        for the patch embedding and each of the four stages a tensor (N, C_k).
+    ``use_dim=False`` goes around the domain invariance module.
     """
     stages: list[list[torch.Tensor]] = []
     for image in images:
@@ -278,15 +261,9 @@ def attention_records(encoder: SwinFUSEEncoder, crops: PairedCrops) -> list[dict
 
 @torch.no_grad()
 def gate_volume(encoder: SwinFUSEEncoder, image: torch.Tensor, *, overlap: float = 0.5) -> torch.Tensor:
-    """The module's gate over a whole volume: what Eq. 1 multiplies the embedding by, mean magnitude over the channels.
+    """The module's gate over a volume (1, D, H, W): what Eq. 1 multiplies the embedding by, mean over the channels.
 
-    Args:
-        encoder: with a module, in evaluation mode.
-        image: (1, D, H, W), prepared as for the network.
-        overlap: of the windows, whose averages hide their borders.
-
-    Returns:
-        (D, H, W), on the grid of the image. 1 leaves the embedding as it is.
+    Returns (D, H, W), on the grid of the image; 1 leaves the embedding as it is.
 
     Raises:
         ValueError: if the encoder has no module with gates.

@@ -47,9 +47,8 @@ class Cell(NamedTuple):
 class OutOfDistributionMatrix:
     """Score every source on every target.
 
-    Each model is loaded once and each case read once: the loop goes over targets and cases outside, over models inside.
-    Scores go to ``cases.csv`` as they come; a second run finds them there and computes what is missing, or what a
-    changed checkpoint, setting or file has made stale.
+    Each model is loaded once. Scores go to ``cases.csv`` as they come; a second run finds them there and computes what
+    is missing, or what a changed checkpoint, setting or file has made stale.
 
     Args:
         sources: models, predictions and baselines: rows.

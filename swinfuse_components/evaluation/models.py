@@ -36,8 +36,7 @@ class NetworkSource(Source):
     Args:
         description: see :func:`~swinfuse_components.finetuning.read_description`.
         checkpoint: file with its weights; every weight has to fit.
-        name: the model's name, a part of the cell; by default the description's ``model_name``, else SwinFUSE, or Swin
-            UNETR where the description has ``dim: none``.
+        name: by default the description's ``model_name``, else SwinFUSE, or Swin UNETR without a module.
         views: what it is shown at test time, of :data:`~swinfuse_components.transforms.VIEWS`.
         native: scale every target as the training modality, not as its own.
         overlap: of the sliding windows.
@@ -167,13 +166,9 @@ class NetworkSource(Source):
 class PredictionFiles(Source):
     """Predictions written by another program, nnU-Net's for instance: one label map per case, named as the label.
 
-    Args:
-        name: the model's name.
-        trained_on: the data set it was trained on.
-        folder: where the predictions lie: ``<folder>/<target>/<case>.nii.gz``, or ``<folder>/<case>.nii.gz`` if there
-            is no folder of the target's name. A case without a file is reported and left out.
-        classes: label value by name, background left out.
-        training_patients: patients trained on, for the check against leaks.
+    They are ``<folder>/<target>/<case>.nii.gz``, or ``<folder>/<case>.nii.gz`` if there is no folder of the target's
+    name. A case without a file is reported and left out. ``classes`` are label values by name, background left out;
+    ``training_patients`` are for the check against leaks.
     """
 
     keeps_predictions = True
@@ -222,10 +217,7 @@ class PredictionFiles(Source):
 
 
 def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
-    """Checkpoint and description of a fine-tuned model.
-
-    Args:
-        folder: the run's folder with ``model.pt`` and ``model.json``, or a checkpoint with ``model.json`` beside it.
+    """Checkpoint and description of a fine-tuned model: of a run's folder, or of a checkpoint beside ``model.json``.
 
     Raises:
         FileNotFoundError: if one of the two is missing.
@@ -241,11 +233,9 @@ def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def model_source(folder: str | Path, **options: Any) -> NetworkSource:
-    """A row from the folder of a fine-tuned model.
+    """A row from the folder of a fine-tuned model, see :func:`read_model`.
 
-    Args:
-        folder: see :func:`read_model`.
-        options: of :class:`NetworkSource`; keys of the description (``spacing``, ``ct_window``, …) replace its values.
+    ``options`` are those of :class:`NetworkSource`; keys of the description (``spacing``, …) replace its values.
     """
     checkpoint, description = read_model(folder)
     rules = ("largest_component", "name")  # keys of both: what the evaluation says, not the description
@@ -256,13 +246,10 @@ def model_source(folder: str | Path, **options: Any) -> NetworkSource:
 def model_sources(
     models: str | Path | Sequence[str | Path] | Mapping[str, Any], **options: Any
 ) -> list[NetworkSource | PredictionFiles]:
-    """Rows from folders.
+    """Rows from a folder, several, or ``{name: folder or folders}``, with ``options`` as of :func:`model_source`.
 
-    Args:
-        models: a folder, several, or ``{name: folder or folders}``. Instead of a folder a dictionary may stand:
-            ``{"predictions": folder, "trained_on": name, "classes": {name: value}}`` for label maps that another
-            program has written, or ``{"folder": folder, …}`` with options of its own.
-        options: see :func:`model_source`.
+    Instead of a folder a dictionary may stand: ``{"predictions": folder, "trained_on": name, "classes": {name:
+    value}}`` for label maps that another program has written, or ``{"folder": folder, …}`` with options of its own.
     """
     sources: list[NetworkSource | PredictionFiles] = []
     named: Mapping[Any, Any] = models if isinstance(models, Mapping) else {None: models}

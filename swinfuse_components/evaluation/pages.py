@@ -25,7 +25,7 @@ def write_report(
     note: str = "",
     cases: int = 1,
 ) -> str:
-    """Write one HTML file that needs no network and no other file.
+    """Write one HTML file that needs no network and no other file; returns its path.
 
     Args:
         output: the file.
@@ -36,9 +36,6 @@ def write_report(
         title: of the page.
         note: a sentence or two below it.
         cases: of each column, so many are shown.
-
-    Returns:
-        path of the file.
 
     Raises:
         FileNotFoundError: if an evaluation's folder holds none.

@@ -75,12 +75,7 @@ def gallery(
 ) -> list[CasePicture]:
     """Pictures of a column's cases, with every model whose answers were kept.
 
-    Args:
-        output_dir: of the evaluation.
-        target: the column.
-        cases: names of cases; by default ``count`` of them between the worst and the best.
-        count: see ``cases``.
-        view: what the models were shown.
+    ``cases`` are names; by default there are ``count`` of them between the worst and the best.
 
     Raises:
         FileNotFoundError: if there is no evaluation, or no prediction was kept.
@@ -134,15 +129,9 @@ def segmentation_figure(
 ) -> list[Path]:
     """The paper's Fig. 3: segmentations of every model side by side, one figure for each target of an evaluation.
 
-    Args:
-        evaluation: ``output_dir`` of a finished evaluation that kept its predictions.
-        output_dir: ``segmentations_<target>.png`` and ``.csv`` are written there.
-        target: one column alone.
-        cases: names of cases; by default ``count`` between the worst and the best.
-        count: see ``cases``.
-        view: what the models were shown.
-        plane: of the slice.
-        margin: show only the labelled part and so many millimetres around it.
+    ``evaluation`` is its ``output_dir``; ``segmentations_<target>.png`` and ``.csv`` are written into this one's. For
+    ``cases`` and ``view`` see :func:`gallery`, for ``plane`` and ``margin``
+    :func:`~swinfuse_components.visualization.slices.side_by_side`.
     """
     index = read_index(evaluation)
     written = []
@@ -173,14 +162,8 @@ def attention_figure(
 ) -> Path:
     """The paper's Fig. 1: the module's gate over the image, for one case of every target, CT and MRI.
 
-    Args:
-        model_dir: folder of a fine-tuned model with a domain invariance module.
-        targets: data sets; one row each.
-        output_dir: ``attention.png`` and ``attention.csv`` are written there.
-        patient: patient to show; by default the first one of the first target that the others have too and the model
-            was not trained on.
-        plane: of the slice.
-        overlap: of the windows.
+    ``attention.png`` and ``attention.csv`` are written. The patient is by default the first one of the first target
+    that the others have too and the model was not trained on.
 
     Raises:
         ValueError: if the model has no module, or a target has no case of the patient.
@@ -223,14 +206,9 @@ def feature_figures(
 ) -> list[Path]:
     """Compare what encoders make of CT and of MRI at the same places.
 
-    Args:
-        models: folders of fine-tuned models by name; the sub-volumes are cut as the first one needs them.
-        pairs: registered CT and MRI, see :func:`~swinfuse_components.evaluation.features.paired_crops`. Give patients
-            that no model was trained on.
-        output_dir: ``cka.png``, ``tsne_<model>.png``, ``attention_difference_<model>.png``, each with its CSV, and
-            ``density.csv`` are written there.
-        crops: sub-volumes of each patient.
-        seed: of their places, and of t-SNE.
+    ``cka.png``, ``tsne_<model>.png``, ``attention_difference_<model>.png``, each with its CSV, and ``density.csv`` are
+    written. ``models`` are folders of fine-tuned models by name; sub-volumes are cut as the first one needs them, from
+    ``pairs`` (see :func:`~swinfuse_components.evaluation.features.paired_crops`) that no model was trained on.
     """
     folder = Path(output_dir)
     description = read_model(next(iter(models.values())))[1]

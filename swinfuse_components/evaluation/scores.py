@@ -46,16 +46,10 @@ class CaseScores(NamedTuple):
 def score_masks(
     prediction: np.ndarray | torch.Tensor, truth: np.ndarray | torch.Tensor, spacing: Sequence[float]
 ) -> CaseScores:
-    """Score one binary mask against another.
+    """Score one mask (D, H, W; non-zero is foreground) against another; ``spacing`` is a voxel's size in mm.
 
-    Args:
-        prediction: mask of shape (D, H, W), any dtype; non-zero is foreground.
-        truth: mask of the same shape.
-        spacing: size of a voxel along the three axes, in millimetres.
-
-    Returns:
-        Dice; average symmetric surface distance; 95th percentile of the Hausdorff distance; sensitivity; volumes.
-        Empty masks follow the table at the top of this module.
+    Returns Dice, average symmetric surface distance, 95th percentile of the Hausdorff distance, sensitivity and
+    volumes. Empty masks follow the table at the top of this module.
 
     Raises:
         ValueError: if the shapes differ or the spacing has not one positive value per axis.
@@ -91,17 +85,10 @@ def score_case(
     spacing: Sequence[float],
     classes: Mapping[str, tuple[Sequence[int], Sequence[int]]] | None = None,
 ) -> dict[str, CaseScores]:
-    """Score a label map, as the union of its foreground or class by class.
+    """Score a label map (D, H, W; 0 is background), as the union of its foreground or class by class.
 
-    Args:
-        prediction: labels of shape (D, H, W); 0 is background.
-        truth: labels of the same shape.
-        spacing: size of a voxel along the three axes, in millimetres.
-        classes: for every name, the labels of the prediction and the labels of the truth that stand for it. None takes
-            the union of all foreground on both sides, as the paper's Table 2 must, where organs differ.
-
-    Returns:
-        scores by class name; the union is called ``foreground``.
+    ``classes`` holds, by name, the labels of the prediction and those of the truth. None takes the union of all
+    foreground on both sides, as the paper's Table 2 must, where organs differ; it is called ``foreground``.
     """
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     if classes is None:

@@ -44,14 +44,10 @@ def case_name(item: Mapping[str, Any]) -> str:
 
 
 def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | None = None) -> np.ndarray:
-    """Label map (D, H, W) from a file, on the grid of an image.
+    """Label map (D, H, W) from a file, on the grid of an image (C, D, H, W) with an affine.
 
-    A map that is stored with other axes is turned. Values within 0.001 of a whole number are rounded.
-
-    Args:
-        path: the file.
-        image: (C, D, H, W) with an affine.
-        allowed: label values, background left out; None allows any.
+    A map that is stored with other axes is turned. Values within 0.001 of a whole number are rounded. ``allowed`` are
+    the label values, background left out; None allows any.
 
     Raises:
         ValueError: if the map has several channels, lies on another grid, or holds fractions or undeclared values.
@@ -113,6 +109,9 @@ class Target:
         channel: what a model with fewer channels is shown: a name, a number, or ``"each"``, which makes a column of
             every channel. None hands over all the channels.
 
+    Attributes:
+        views: columns: name, and number of the channel shown or None for all.
+
     Raises:
         ValueError: if the list is empty, an item lacks a key, two cases share a name, or the channel does not exist.
     """
@@ -141,7 +140,6 @@ class Target:
             raise ValueError(f"target {name}: several cases have one label {twice}: expected a file for each")
         names = unique_names(labels)
         self.items = [{**item, "case": names[str(item["label"])]} for item in items]
-        #: columns: name, and number of the channel shown or None for all
         self.views = self._channel_views(channel)
 
     def _channel_views(self, channel: str | int | None) -> dict[str, int | None]:

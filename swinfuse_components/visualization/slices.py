@@ -70,8 +70,7 @@ def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[fl
 def best_slice(target: np.ndarray, plane: str = "axial") -> int:
     """Number of the slice that shows most of a target, in a right-anterior-superior volume.
 
-    Each class counts by the share of its own largest area, so that a small one is not lost beside a large one. Of equal
-    slices, and without any target, it is the middle one.
+    Each class counts by the share of its own largest area. Of equal slices, and without a target, it is the middle one.
     """
     stack = np.moveaxis(np.asarray(target), PLANES[plane][0], 0)
     areas = [(stack == value).sum(axis=(1, 2)) for value in np.unique(stack) if value > 0]
