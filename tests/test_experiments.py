@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from filelock import FileLock, Timeout
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 from scipy import stats
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -91,24 +89,6 @@ def test_overlays_of_the_plan_name_keys_of_their_bundles_and_agree_on_the_networ
             assert (parser["dim"], parser["dim_options"]) == (arm["network"], arm.get("dim_options"))
 
 
-def test_other_organs_are_asked_of_the_networks_of_another_arm(run, tmp_path: Path, monkeypatch) -> None:
-    runner = run.Runner(str(tmp_path), str(tmp_path / "work"), minutes=1)
-    steps, collected = {}, {}
-    monkeypatch.setattr(runner, "step", lambda cell, kind, files, folder, **v: steps.update({kind: (files, folder, v)}))
-    monkeypatch.setattr(runner, "_column", str.upper)
-    monkeypatch.setattr(runner, "collect", lambda cell, cases, names: collected.update({cell.arm: names}))
-    runner.run(run.Cell("union_swinfuse", 0, 3))
-    folder = tmp_path / "work" / "swinfuse" / "seed0_fold3"
-    assert steps["finetune"][1] == folder  # skipped where the arm has been trained
-    files, where, values = steps["evaluate"]
-    assert values["models"] == [str(folder)] and where == folder / "union"
-    assert ConfigParser.load_config_files(files)["class_mapping"] is None
-    assert ["fold_file" in data for data in values["datasets"]] == [True, True, False]
-    assert collected == {"union_swinfuse": {"CT": "ct", "MR": "mr", "HIPPOCAMPUS": "hippocampus"}}
-    runner.run(run.Cell("head_neck_swin_unetr", 0, 1))
-    assert "fold_file" not in steps["finetune"][2]
-
-
 def test_done_cells_and_steps_are_skipped_and_time_is_kept(run, tmp_path: Path, monkeypatch) -> None:
     asked, work = [], tmp_path / "work"
     monkeypatch.setattr(run.Runner, "run", lambda self, cell: asked.append(cell))
@@ -144,25 +124,3 @@ def test_arms_run_from_pretraining_to_scores(run, swinfuse_data, tmp_path: Path,
         union = run.read_matrix()["arms"][arm].get("table") == "union"
         assert set(rows["structure"]) == ({"foreground"} if union else {"tumour", "bone"})
         assert rows["dice"].dropna().between(0, 1).all()
-
-
-def test_bone_is_the_threshold_of_the_ct_outside_the_tumour(run) -> None:
-    volumes = importlib.import_module("volumes")
-    ct = MetaTensor(torch.full((1, 4, 4, 4), -50.0))
-    ct[0, 1] = 700
-    label = MetaTensor(torch.zeros(1, 4, 4, 4))
-    label[0, 1, 0] = 1
-    found = volumes.with_bone(label, ct)
-    assert (found == 1).sum() == 4 and (found[0, 1, 1:] == volumes.BONE).all() and (found != 0).sum() == 16
-
-
-def test_losses_over_training_are_means_of_a_few_steps(run, tmp_path: Path) -> None:
-    features = importlib.import_module("features")
-    folder = tmp_path / "pretraining" / "swinfuse" / "fold3"
-    folder.mkdir(parents=True)
-    losses = pd.DataFrame({"inpainting": 1.5, "rotation": 1.0, "contrastive": 1.1, "density": 0.1 + np.arange(25) / 10})
-    losses.to_csv(folder / "losses.csv", index=False)
-    (folder / "done").touch()
-    found = features.losses_over_training(tmp_path)
-    assert found["step"].tolist() == [10, 20, 25] and set(found["fold"]) == {3}
-    assert found["density"].tolist() == pytest.approx([0.55, 1.55, 2.3])

@@ -161,11 +161,7 @@ def _segmentation(
 def slices_of(label_map: np.ndarray, affine: np.ndarray, slices: Sequence[Any], source: str) -> np.ndarray:
     """A label map (X, Y, Z) on the grid of a series as (slices, rows, columns), in the order of ``slices``.
 
-    Args:
-        label_map: the values.
-        affine: (4, 4), voxel indices to millimetres, right-anterior-superior.
-        slices: see :func:`read_slices`.
-        source: name of the series, for the message.
+    ``affine`` (4, 4) leads from voxels to millimetres, right-anterior-superior.
 
     Raises:
         ValueError: if the grids differ: the corner or a step by more than a tenth of a voxel.

@@ -62,15 +62,10 @@ def brats_datalist(
 ) -> list[dict]:
     """List the patients of a BraTS folder (2018 to 2021, 2023 and later), in a fixed order.
 
-    Args:
-        dataset_dir: the folder that holds the patients' folders.
-        channels: the sequences to load and their order; FLAIR, T1ce, T1, T2 by default.
-        labelled: whether the label map is listed.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
-
     Returns:
-        One dictionary a patient: ``image`` (a list of absolute paths in channel order), ``label``, ``modality``
-        (``"mr"``), ``patient``. Missing files are listed, for :func:`~swinfuse_components.data.check_datalist` to find.
+        One dictionary a patient: ``image`` (a list of absolute paths in the order of ``channels``), ``label``,
+        ``modality`` (``"mr"``), ``patient`` (see :func:`~swinfuse_components.data.patient_of`). Missing files are
+        listed, for :func:`~swinfuse_components.data.check_datalist` to find.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such folder, or no patient in it.
@@ -107,15 +102,10 @@ def synthrad_datalist(
     ``Task1/<region>/<id>/{ct,mr,mask}.nii.gz`` (2025: ``.mha``), any region names; a single task's or region's folder
     does as well. Patients with a cone-beam CT in place of the MRI (``Task2``) are left out.
 
-    Args:
-        dataset_dir: the folder that holds ``Task1``/``Task2``.
-        regions: names of the regions to use, e.g. ``["brain", "pelvis"]``; all by default.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
-
     Returns:
-        One dictionary a patient: absolute paths under ``ct``, ``mr`` or another modality, and ``mask``; ``patient``,
-        ``region``. What some patients have is listed for all: a gap is found by
-        :func:`~swinfuse_components.data.check_datalist`.
+        One dictionary a patient: absolute paths under ``ct``, ``mr`` or another modality, and ``mask``; ``patient``
+        (see :func:`~swinfuse_components.data.patient_of`), ``region``. What some patients have is listed for all: a
+        gap is found by :func:`~swinfuse_components.data.check_datalist`.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such folder, or no patient is left.

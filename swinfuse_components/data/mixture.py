@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from .checks import check_datalist
@@ -58,24 +57,19 @@ def read_task(
     task = describe_task(path, modality=modality)
     if layout_of(path) == "brats":
         return task, brats_datalist(path, patient_pattern=patient_pattern)
-    content = read_dataset_json(path)[2]
-    sections = ["training", *(["validation"] if content.get("validation") else [])]
-    parts = [msd_datalist(path, part, modality=modality, patient_pattern=patient_pattern) for part in sections]
-    if len(parts) > 1:  # the data set's own split: its validation is fold 0
-        parts = [[{**item, "fold": fold} for item in part] for part, fold in zip(parts, (1, 0))]
-    return task, [item for part in parts for item in part]
+    options: dict[str, Any] = {"modality": modality, "patient_pattern": patient_pattern}
+    training = msd_datalist(path, "training", **options)
+    if not read_dataset_json(path)[2].get("validation"):
+        return task, training
+    validation = msd_datalist(path, "validation", **options)
+    return task, [{**item, "fold": 1} for item in training] + [{**item, "fold": 0} for item in validation]
 
 
 def joint_datalist(datasets: Sequence[str | os.PathLike], *, patient_pattern: str | None = None) -> list[dict]:
     """Items of several labelled data sets with the same labels, for one training on all of them.
 
-    Args:
-        datasets: folders in any labelled layout; the first one gives the names of the labels.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
-
-    Returns:
-        Items that say their ``modality`` and, for :func:`sampling_weights`, their ``source`` with a ``weight`` of 1:
-        each data set is drawn as often as any other.
+    They say their ``modality`` and, for :func:`sampling_weights`, their ``source`` with a ``weight`` of 1: each data
+    set is drawn as often as any other.
 
     Raises:
         ValueError: if there is none, or two differ in their labels or in the number of their channels.
@@ -134,7 +128,11 @@ def read_source(
     if layout == "brats":
         listed, names = brats_datalist(root, labelled=False, patient_pattern=patient_pattern), list(BRATS_CHANNELS)
     else:
-        listed, names = _entries(root, patient_pattern)
+        _, file, content = read_dataset_json(root)
+        sections = ["training", *(["validation"] if content.get("validation") else [])]
+        parts = [msd_datalist(file, part, patient_pattern=patient_pattern, labelled=False) for part in sections]
+        listed = [item for part in parts for item in part]
+        names = list(read_channels(content, file)) if {"modality", "channel_names"} & set(content) else []
     items = []
     for item in listed:
         images = item["image"] if isinstance(item["image"], list) else [item["image"]]
@@ -146,15 +144,6 @@ def read_source(
                 )
             items.append({"image": image, "modality": found, "patient": item["patient"]})
     return items
-
-
-def _entries(root: Path, patient_pattern: str | None) -> tuple[list[dict], list[str]]:
-    """Entries of ``training`` and ``validation`` of a ``dataset.json`` or JSON list, and names of the channels."""
-    _, path, content = read_dataset_json(root)
-    sections = ["training", *(["validation"] if content.get("validation") else [])]
-    listed = [msd_datalist(path, section, patient_pattern=patient_pattern, labelled=False) for section in sections]
-    names = read_channels(content, path) if "modality" in content or "channel_names" in content else ()
-    return [item for part in listed for item in part], list(names)
 
 
 def pretraining_items(
@@ -177,9 +166,9 @@ def pretraining_items(
         modality: see ``regions``.
         patient_pattern: see ``regions``.
         exclude_patients: patients to leave out, e.g. those that a later test needs.
-        policy: see :func:`~swinfuse_components.data.check_datalist`.
-        contents: likewise.
-        spacing: likewise.
+        policy: see :func:`~swinfuse_components.data.check_datalist`, as for ``contents`` and ``spacing``.
+        contents: see ``policy``.
+        spacing: see ``policy``.
 
     Returns:
         Items as of :func:`read_source`, with ``source``, and ``weight`` where it was given.
@@ -213,9 +202,8 @@ def pretraining_items(
 def images_of_pairs(items: Sequence[Mapping], modalities: Sequence[str] | None = None) -> list[dict]:
     """Turn registered images of a patient into single ones: ``image``, ``modality``, and the item's other keys.
 
-    Args:
-        items: with images under the names of their modalities (``ct``, ``mr``), or with one ``image`` each.
-        modalities: those to keep, e.g. ``["ct"]``; all by default.
+    Items have images under the names of their modalities (``ct``, ``mr``), or one ``image`` each; ``modalities`` are
+    those to keep, all by default.
 
     Raises:
         ValueError: if nothing is left, or a modality is not registered.

@@ -36,7 +36,7 @@ def patient_of(path: str | os.PathLike, pattern: str | None = None) -> str:
     """
     stem = volume_stem(path)
     if pattern is not None:
-        whole = os.fspath(path)[: len(os.fspath(path)) - len(os.path.basename(os.fspath(path)))] + stem
+        whole = os.path.join(os.path.dirname(path), stem)
         match = re.search(pattern, stem) or re.search(pattern, whole)
         if match is None:
             raise ValueError(f"patient_pattern {pattern!r} does not match '{whole}'")

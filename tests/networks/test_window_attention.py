@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from monai.networks.nets.swin_unetr import (
 
 from swinfuse_components.networks.fast import EfficientWindowAttention, blocks
 from swinfuse_components.networks.fast.stage import SwinStage, merge
-from swinfuse_components.networks.fast.windows import order_by_kind, window_mask, window_plan
+from swinfuse_components.networks.fast.windows import window_mask, window_plan
 from swinfuse_components.networks.merging import LegacyPatchMerging
 
 CPU = torch.device("cpu")
@@ -152,15 +151,6 @@ def test_second_derivatives_equal_monai_or_are_an_error():
         product(SwinStage(copy.deepcopy(monai), "blocks"))
 
 
-def test_a_plan_holds_every_voxel_once():
-    plan = window_plan(2, (7, 8, 10), (3, 3, 3), (1, 1, 1), CPU)
-    assert sorted(plan.order.tolist()) == list(range(2 * 7 * 8 * 10))
-    assert torch.equal(plan.order[plan.back], torch.arange(len(plan.order)))
-    assert sum(kind.windows * len(kind.inside) for kind in plan.kinds) == len(plan.order)
-    assert len(plan.kinds) <= 8
-    assert window_plan(2, (7, 8, 10), (3, 3, 3), (1, 1, 1), CPU) is plan
-
-
 class Merge(torch.nn.Module):
     def __init__(self, merging):
         super().__init__()
@@ -228,16 +218,3 @@ def test_an_unknown_way_is_refused():
     monai = attention()
     with pytest.raises(ValueError, match="attention: found 'flash'"):
         EfficientWindowAttention(monai, "flash")
-
-
-def test_windows_of_one_kind_stand_together():
-    kinds = (0, 1, 0, 3)
-    order, back, places = order_by_kind(kinds, 8, CPU)
-    assert sorted(order.tolist()) == list(range(8))
-    assert torch.equal(order[back], torch.arange(8))
-    covered = list(itertools.chain.from_iterable(range(first, last) for _, first, last in places))
-    assert covered == list(range(8))
-    assert [kind for kind, *_ in places] == [0, 1, 3]
-    for kind, first, last in places:
-        assert last - first == 2 * kinds.count(kind)
-        assert {kinds[w % 4] for w in order[first:last].tolist()} == {kind}
