@@ -3,6 +3,7 @@
 from .baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold, mean_masks
 from .matrix import OutOfDistributionMatrix
 from .models import model_sources, unseen
+from .probing import read_volumes, run_probing
 from .record import EvaluationRecord, score_label_maps, write_evaluation
 from .tables import matrix_cells, write_results
 from .targets import read_targets
@@ -17,6 +18,8 @@ __all__ = [
     "mean_masks",
     "model_sources",
     "read_targets",
+    "read_volumes",
+    "run_probing",
     "score_label_maps",
     "unseen",
     "write_evaluation",

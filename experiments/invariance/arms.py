@@ -1,0 +1,253 @@
+"""The pre-trainings of docs/invariance.md, several at a time on one GPU (or in turn on a CPU), and their probes.
+
+    python experiments/invariance/arms.py prepare DATA SMALL --spacing 4
+    python experiments/invariance/arms.py train SMALL OUT --seconds 300 --device cuda
+    python experiments/invariance/arms.py probe SMALL OUT --device cuda
+    python experiments/invariance/arms.py measure SMALL OUT
+
+`prepare` writes volumes on a coarse grid, small enough to carry. `train` runs each arm and seed by the bundle's command
+until the time is over, then stops it as a scheduler would; the same command goes on where it stopped. OUT/<arm>_<seed>
+keeps its run. `probe` is `ood_eval`'s command over all of them; `measure` gives the partner's influence, CKA and
+neighbours on pairs of held-out patients.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fire
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from monai.transforms import Compose
+
+from swinfuse_components.data import load_fold, read_task, split_folds, synthrad_datalist
+from swinfuse_components.engines.run_folder import checkpoints_of
+from swinfuse_components.evaluation.features import cka_by_stage, paired_crops, pooled_features, same_modality
+from swinfuse_components.evaluation.probing import build_encoder, recorded_settings
+from swinfuse_components.evaluation.tables import write_csv
+from swinfuse_components.transforms import load_on_grid
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = "bundles/pretrain/configs/"
+CT, MRI = "MSD_like/Task63_AbdomenCT", "MSD_like/Task64_AbdomenMR"
+PAIRS = "SynthRAD_like"
+PRETRAIN_ON = [
+    {"path": PAIRS, "weight": 1},
+    {"path": CT, "weight": 1},
+    {"path": "MSD_like/Task50_HeadNeckCT", "weight": 0.5},
+]
+CT_WINDOW = [-125.0, 275.0]
+# overlays of each arm, and settings on top of them
+ARMS: dict[str, dict] = {
+    "paper": {"files": ["paper.yaml"]},
+    "swinfuse": {},
+    "no_dim": {"settings": {"dim": "none"}},
+    "two_contrasts": {"files": ["random_contrast.yaml"]},
+    "dense": {"files": ["dense.yaml"]},
+    "dense_no_dim": {"files": ["dense.yaml"], "settings": {"dim": "none"}},
+    "dense_pairs": {"files": ["dense.yaml", "dense_pairs.yaml"]},
+    "dense_mind": {"files": ["dense.yaml", "mind.yaml"]},
+    "dense_cosine": {"files": ["dense.yaml", "dim_cosine.yaml"]},
+    "dense_patches": {"files": ["dense.yaml", "dim_patches.yaml"]},
+}
+
+
+def prepare(data: str, out: str, spacing: float = 4.0) -> None:
+    """Write the volumes of the arms and the probe on a grid of ``spacing`` mm, in the layout that they have."""
+    source, target = Path(data), Path(out)
+    for folder in (PAIRS, *(str(entry["path"]) for entry in PRETRAIN_ON[1:]), MRI):
+        for file in sorted((source / folder).rglob("*.nii.gz")):
+            if "imagesTs" in file.parts:
+                continue
+            is_label = file.name == "mask.nii.gz" or "labelsTr" in file.parts
+            keys: dict = {"labels": ["x"]} if is_label else {}
+            item = Compose(load_on_grid([] if is_label else "x", [spacing] * 3, **keys))({"x": str(file)})
+            values = np.asarray(item["x"][0])
+            kind = np.uint8 if is_label else np.int16
+            path = target / file.relative_to(source)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(np.rint(values).astype(kind), np.asarray(item["x"].affine)), path)
+        if (source / folder / "dataset.json").is_file():
+            shutil.copy(source / folder / "dataset.json", target / folder / "dataset.json")
+
+
+def _held_out(data: Path) -> list[str]:
+    """Patients of the abdominal CT that the probe is tested on."""
+    return [item["patient"] for item in load_fold(split_folds(read_task(data / CT)[1], 5, seed=0), 0, "validation")]
+
+
+def _command(bundle: str, run: str, files: Sequence[str], settings: dict) -> list[str]:
+    command = [sys.executable, "-m", "monai.bundle", "run", run, "--bundle_root", f"bundles/{bundle}"]
+    command += ["--meta_file", f"bundles/{bundle}/configs/metadata.json"]
+    command += ["--logging_file", f"bundles/{bundle}/configs/logging.conf", "--config_file", repr(list(files))]
+    for key, value in settings.items():
+        command += [f"--{key}", value if isinstance(value, str) else repr(value)]
+    return command
+
+
+def _until(command: list[str], log: Path, deadline: float) -> None:
+    """Run a command; at the deadline it is asked to stop and save."""
+    with log.open("a") as stream:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            process.wait(max(deadline - time.time(), 1))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+    print(f"{log.stem}: exit code {process.returncode}", flush=True)
+
+
+def train(
+    data: str,
+    out: str,
+    seconds: float = 300,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    at_once: int = 16,
+    steps: int = 100_000,
+    feature_size: int = 24,
+    roi_size: int = 64,
+    spacing: float = 4.0,
+    batch_size: int = 4,
+    num_workers: int = 1,
+    device: str = "cuda",
+) -> None:
+    """Pre-train the arms, ``at_once`` at the same time, for ``seconds`` in all or ``steps`` each.
+
+    Args:
+        data: folder that ``prepare`` wrote.
+        out: folder of the runs; runs that are there go on.
+        seconds: after which every arm is stopped.
+        only: names of arms, all if empty.
+        seeds: of each arm.
+        at_once: number of processes.
+        steps: most steps of an arm.
+        feature_size: of the networks.
+        roi_size: edge of the regions, in voxels.
+        spacing: of the grid, in mm.
+        batch_size: sub-volumes of a step.
+        num_workers: processes that load data, for each arm.
+        device: ``cuda`` or ``cpu``.
+    """
+    folder, source = Path(out).resolve(), Path(data).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.time() + seconds
+    excluded = _held_out(source)
+
+    def work(job: tuple[str, int]) -> None:
+        name, seed = job
+        run = folder / f"{name}_{seed}"
+        if time.time() > deadline or (run / "model_final.pt").is_file():
+            return
+        arm, epoch = ARMS[name], min(50, steps)
+        settings = {
+            "datasets": [{**entry, "path": str(source / str(entry["path"]))} for entry in PRETRAIN_ON],
+            "exclude_patients": excluded,
+            "run_dir": str(run),
+            "seed": seed,
+            "device": f"$torch.device('{device}')",
+            "amp": device != "cpu",
+            "resume": bool(checkpoints_of(run)) if run.is_dir() else False,
+            "ct_window": CT_WINDOW,
+            "feature_size": feature_size,
+            "roi_size": roi_size,
+            "window_size": 4,
+            "spacing": [spacing] * 3,
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "epoch_length": epoch,
+            "max_epochs": max(steps // epoch, 1),
+            "val_interval": 2 if steps > epoch else 1,
+            **({"network_def::norm_name": ["group", {"num_groups": 4}]} if roi_size < 64 else {}),
+            **arm.get("settings", {}),
+        }
+        files = [CONFIGS + "train.json", *(CONFIGS + file for file in arm.get("files", []))]
+        command = _command("pretrain", "training", [*files, "experiments/invariance/budget.yaml"], settings)
+        _until(command, folder / f"{run.name}.log", deadline)
+
+    jobs = [(name, seed) for seed in seeds for name in only or ARMS]
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(work, jobs))
+
+
+def _runs(out: str) -> dict[str, list[Path]]:
+    """The newest checkpoint of every run, seed by seed, by the name of its arm."""
+    found: dict[str, list[Path]] = {}
+    for run in sorted(path for path in Path(out).resolve().iterdir() if path.is_dir()):
+        name = run.name.rpartition("_")[0]
+        if name in ARMS and checkpoints_of(run):
+            found.setdefault(name, []).append(checkpoints_of(run)[-1])
+    return {name: found[name] for name in ARMS if name in found}
+
+
+def probe(
+    data: str, out: str, spacing: float = 4.0, device: str = "cuda", random_seeds: int = 3, **options: object
+) -> None:
+    """Probe every run, and networks with random weights; ``options`` are settings of ``probing.json``."""
+    runs = _runs(out)
+    like = {**recorded_settings(next(iter(runs.values()))[0]), "dim": "none", "dim_options": None}
+    encoders: dict = {"random": [{**like, "seed": seed} for seed in range(random_seeds)]}
+    encoders |= {name: [str(path) for path in paths] for name, paths in runs.items()}
+    settings = {
+        "encoders": encoders,
+        "dataset_dir": str(Path(data).resolve() / CT),
+        "datasets": [str(Path(data).resolve() / MRI)],
+        "output_dir": str(Path(out).resolve() / "probing"),
+        "spacing": [spacing] * 3,
+        "ct_window": CT_WINDOW,
+        "device": f"$torch.device('{device}')",
+        **options,
+    }
+    subprocess.run(
+        _command("ood_eval", "probing", ["bundles/ood_eval/configs/probing.json"], settings), cwd=ROOT, check=True
+    )
+
+
+@torch.no_grad()
+def measure(data: str, out: str, spacing: float = 4.0, crops: int = 2) -> None:
+    """Influence of the partner before and after, CKA and neighbours, on registered pairs that no run was trained on."""
+    runs, records = _runs(out), []
+    lists = [path.with_name("patients.json") for paths in runs.values() for path in paths]
+    seen = {patient for file in lists for patient in json.loads(file.read_text())["training"]}
+    pairs = [item for item in synthrad_datalist(Path(data) / PAIRS) if item["patient"] not in seen]
+    for name, paths in runs.items():
+        for seed, path in enumerate(paths):
+            trained = build_encoder(path)
+            places = paired_crops(
+                pairs, roi_size=trained.roi_size, spacing=[spacing] * 3, ct_window=CT_WINDOW, crops=crops
+            )
+            untrained = build_encoder(None, seed, **recorded_settings(path))
+            for state, encoder in (("before", untrained), ("after", trained)):
+                own = torch.cat([encoder.embed(image[None]) for image in (*places.ct, *places.mr)])
+                partners = own.roll(len(places.ct), 0)
+                streams = [encoder.fuse(own, other).stream_i for other in (partners, partners.roll(1, 0))]
+                ct, mr = (pooled_features(encoder, images)[-1] for images in (places.ct, places.mr))
+                records.append(
+                    {
+                        "arm": name,
+                        "seed": seed,
+                        "state": state,
+                        "influence": float((streams[1] - streams[0]).norm() / streams[0].norm()),
+                        "cka": cka_by_stage([ct], [mr])[0]["cka"],
+                        "same_modality": float(same_modality(ct, mr).mean()),
+                        "places": len(ct),
+                    }
+                )
+    write_csv(pd.DataFrame(records), Path(out) / "measures.csv")
+    print(pd.DataFrame(records).to_string())
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    fire.Fire({"prepare": prepare, "train": train, "probe": probe, "measure": measure})

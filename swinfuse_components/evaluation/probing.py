@@ -1,0 +1,364 @@
+"""What a frozen encoder knows: voxels classified from its features, trained on one data set and scored on others."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, DivisiblePadd
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..checkpoints import load_pretrained
+from ..data import load_fold, read_task, same_patients, split_folds
+from ..networks import SwinFUSEEncoder
+from ..transforms import ModalityIntensityd, load_on_grid
+from .statistics import paired_test, summarize
+from .tables import interval, markdown, write_csv
+
+logger = logging.getLogger(__name__)
+
+#: Settings of an encoder that are read from the record beside its checkpoint, and their values where there is none.
+SETTINGS = {"feature_size": 48, "roi_size": 96, "window_size": 7, "dim": "none", "dim_options": None}
+SETTINGS |= {"downsample": "merging"}
+UNIT = ["encoder", "probe", "stage", "dataset"]
+
+
+class LabelledVolume(NamedTuple):
+    """One case on the working grid: image (1, D, H, W) in [0, 1], label (D, H, W), of even size."""
+
+    dataset: str
+    name: str
+    image: Tensor
+    label: Tensor
+
+
+class Places(NamedTuple):
+    """Sampled places: features (N, C), class (N,), and how many places of its volume each stands for (N,)."""
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def recorded_settings(checkpoint: str | Path | None) -> dict[str, Any]:
+    """Settings of the encoder that ``configuration.json`` or ``model.json`` beside a checkpoint records."""
+    chosen = dict(SETTINGS)
+    for name in ("configuration.json", "model.json"):
+        record = None if checkpoint is None else Path(checkpoint).with_name(name)
+        if record is not None and record.is_file():
+            content = json.loads(record.read_text(encoding="utf-8"))
+            content = {**content, **content.get("network_options", {})}
+            chosen |= {key: content[key] for key in SETTINGS if key in content}
+    return chosen
+
+
+def build_encoder(checkpoint: str | Path | None, seed: int = 0, **settings: Any) -> SwinFUSEEncoder:
+    """An encoder from any file that ``load_pretrained`` reads, or a random one.
+
+    Args:
+        checkpoint: file; None leaves the random weights.
+        seed: of the random weights.
+        settings: of :data:`SETTINGS`; by default the recorded ones.
+    """
+    chosen = {**recorded_settings(checkpoint), **settings}
+    torch.manual_seed(seed)
+    encoder = SwinFUSEEncoder(1, chosen.pop("feature_size"), chosen.pop("roi_size"), **chosen)
+    if checkpoint is not None:
+        load_pretrained(encoder, checkpoint, part="swin" if encoder.domain_invariance is None else "encoder")
+    return encoder.eval()
+
+
+def read_volumes(
+    dataset_dir: str,
+    others: Sequence[str],
+    *,
+    spacing: Sequence[float],
+    ct_window: Sequence[float],
+    fold: int = 0,
+    num_folds: int = 5,
+    split_seed: int = 0,
+) -> tuple[dict[str, int], list[LabelledVolume], list[LabelledVolume]]:
+    """Class values by name, the cases to train on, and those to test on.
+
+    Args:
+        dataset_dir: labelled data set; all but ``fold`` is trained on, ``fold`` tested on.
+        others: further data sets to test on; patients that are trained on are left out.
+        spacing: working grid, in mm.
+        ct_window: in Hounsfield units.
+        fold: held-out fold of ``dataset_dir``.
+        num_folds: of the split.
+        split_seed: of the split.
+
+    Raises:
+        ValueError: another data set lacks a class of the first one.
+    """
+    task, items = read_task(dataset_dir)
+    classes = {text: value for value, text in task.labels.items() if value != 0}
+    folds = split_folds(items, num_folds, seed=split_seed)
+    training = load_fold(folds, fold, "training")
+    seen = same_patients(item["patient"] for item in training)
+    prepare = Compose(
+        [
+            *load_on_grid("image", spacing, labels=["label"]),
+            ModalityIntensityd("image", ct_window=ct_window),
+            DivisiblePadd(["image", "label"], k=2),
+        ]
+    )
+
+    def load(name: str, modality: str, listed: Sequence[Mapping], values: Mapping[int, int]) -> list[LabelledVolume]:
+        found = []
+        for item in listed:
+            case = prepare({"image": item["image"], "label": item["label"], "modality": modality})
+            given = torch.as_tensor(case["label"])[0].round().long()
+            label = torch.zeros_like(given)
+            for theirs, ours in values.items():
+                label[given == theirs] = ours
+            found.append(LabelledVolume(name, str(item["patient"]), torch.as_tensor(case["image"]), label))
+        return found
+
+    own = {value: value for value in classes.values()}
+    test = load(task.name, task.modality, load_fold(folds, fold, "validation"), own)
+    for path in others:
+        other, listed = read_task(path)
+        by_name = {text: value for value, text in other.labels.items()}
+        if missing := sorted(set(classes) - set(by_name)):
+            raise ValueError(f"{path} has no class {missing}: it has {sorted(by_name)}")
+        unseen = [item for item in listed if not same_patients([item["patient"]]) & seen]
+        test += load(other.name, other.modality, unseen, {by_name[text]: value for text, value in classes.items()})
+    return classes, load(task.name, task.modality, training, own), test
+
+
+@torch.no_grad()
+def stage_features(encoder: SwinFUSEEncoder, image: Tensor, *, overlap: float = 0.25) -> list[Tensor]:
+    """Features of the patch embedding and of each stage, on the grid of the embedding (every second voxel).
+
+    Deeper stages are interpolated to that grid (trilinear) inside sliding windows.
+
+    Args:
+        encoder: in evaluation mode.
+        image: (1, D, H, W), sides even, on the encoder's device.
+        overlap: of the windows.
+
+    Returns:
+        for each of the five maps a tensor (C_k, D/2, H/2, W/2).
+    """
+
+    def together(windows: Tensor) -> Tensor:
+        first, *deeper = encoder(windows)
+        size = first.shape[2:]
+        return torch.cat([first, *(F.interpolate(x, size=size, mode="trilinear") for x in deeper)], dim=1)
+
+    inferer = SlidingWindowInferer(encoder.roi_size, sw_batch_size=2, overlap=overlap, mode="gaussian")
+    found = torch.as_tensor(inferer(image[None], together))[0]
+    channels = encoder.num_features // 2 ** (encoder.num_layers - 1)
+    return list(found.split([channels * 2**k for k in range(encoder.num_layers + 1)]))
+
+
+def coarse_labels(label: Tensor, classes: int) -> Tensor:
+    """The most frequent of ``classes`` + 1 labels in every cube of two voxels: (D, H, W) to (D/2, H/2, W/2)."""
+    shares = F.avg_pool3d(F.one_hot(label, classes + 1).movedim(-1, 0).float(), 2)
+    return shares.argmax(0)
+
+
+def draw_places(labels: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Up to ``number`` places of every class of a label map: flat indices, and how many places each stands for."""
+    flat, places, weights = labels.flatten().cpu(), [], []
+    for value in flat.unique():
+        among = (flat == value).nonzero()[:, 0]
+        chosen = among[torch.randperm(len(among), generator=generator)[:number]]
+        places.append(chosen)
+        weights.append(torch.full((len(chosen),), len(among) / len(chosen)))
+    return torch.cat(places), torch.cat(weights)
+
+
+class LinearProbe:
+    """One linear layer on standardised features, trained with cross-entropy and Dice as a segmentation network is.
+
+    Args:
+        places: to learn from.
+        classes: number of classes, background left out.
+        steps: of Adam over all places.
+    """
+
+    def __init__(self, places: Places, classes: int, steps: int = 300) -> None:
+        self.mean, self.std = places.features.mean(0), places.features.std(0).clamp_min(1e-6)
+        x, truth = (places.features - self.mean) / self.std, F.one_hot(places.labels, classes + 1).float()
+        share = places.weights[:, None] / places.weights.sum()
+        with torch.enable_grad():
+            self.weight = torch.zeros(classes + 1, x.shape[1], device=x.device, requires_grad=True)
+            self.bias = torch.zeros(classes + 1, device=x.device, requires_grad=True)
+            optimizer = torch.optim.Adam([self.weight, self.bias], lr=0.02)
+            for _ in range(steps):
+                logits = F.linear(x, self.weight, self.bias)
+                likely = logits.softmax(1)
+                overlap = (share * likely * truth).sum(0)[1:] / (share * (likely + truth)).sum(0)[1:]
+                cross_entropy = -(share * truth * logits.log_softmax(1)).sum()
+                loss = cross_entropy + 1 - 2 * overlap.mean() + 1e-4 * self.weight.square().sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor) -> Tensor:
+        """Features (N, C) to scores (N, classes + 1)."""
+        return F.linear((features - self.mean) / self.std, self.weight, self.bias)
+
+
+class NearestNeighbours:
+    """Votes of the nearest places in the space of standardised features, each for as many places as it stands for.
+
+    Args:
+        places: that vote.
+        classes: number of classes, background left out.
+        neighbours: that vote at each place.
+        most: places that are kept, drawn at random.
+        generator: of that draw.
+    """
+
+    def __init__(
+        self, places: Places, classes: int, neighbours: int = 20, most: int = 2000, *, generator: torch.Generator
+    ) -> None:
+        kept = torch.randperm(len(places.labels), generator=generator)[:most].to(places.labels.device)
+        self.mean, self.std = places.features.mean(0), places.features.std(0).clamp_min(1e-6)
+        self.known = (places.features[kept] - self.mean) / self.std
+        self.votes = F.one_hot(places.labels[kept], classes + 1) * places.weights[kept, None]
+        self.neighbours = min(neighbours, len(kept))
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor) -> Tensor:
+        """Features (N, C) to votes (N, classes + 1)."""
+        found = []
+        for part in features.split(8192):
+            nearest = torch.cdist((part - self.mean) / self.std, self.known).topk(self.neighbours, largest=False)
+            found.append(self.votes[nearest.indices].sum(1))
+        return torch.cat(found)
+
+
+def probe(
+    encoder: SwinFUSEEncoder,
+    classes: Mapping[str, int],
+    training: Sequence[LabelledVolume],
+    test: Sequence[LabelledVolume],
+    *,
+    places: int = 200,
+    overlap: float = 0.25,
+    neighbours: int = 20,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Iterator[dict[str, Any]]:
+    """Dice of every test case, class, stage and probe; see :func:`run_probing` for the arguments."""
+    encoder, generator = encoder.to(device), torch.Generator().manual_seed(seed)
+    count = max(classes.values())
+
+    def maps(volume: LabelledVolume) -> dict[str, Tensor]:
+        found = [x.flatten(1).T for x in stage_features(encoder, volume.image.to(device), overlap=overlap)]
+        return {**{str(k): x for k, x in enumerate(found)}, "all": torch.cat(found, 1)}
+
+    samples: dict[str, list[Places]] = {}
+    for volume in training:
+        labels = coarse_labels(volume.label, count)
+        chosen, weights = draw_places(labels, places, generator)
+        for stage, x in maps(volume).items():
+            drawn = Places(x[chosen.to(device)], labels.flatten()[chosen].to(device), weights.to(device))
+            samples.setdefault(stage, []).append(drawn)
+    joined = {stage: Places(*(torch.cat(parts) for parts in zip(*found))) for stage, found in samples.items()}
+    probes: dict[str, dict[str, Any]] = {"linear": {stage: LinearProbe(x, count) for stage, x in joined.items()}}
+    if neighbours:
+        probes["neighbours"] = {
+            stage: NearestNeighbours(x, count, neighbours, generator=generator) for stage, x in joined.items()
+        }
+    for volume in test:
+        size = volume.label.shape
+        coarse, truth = [side // 2 for side in size], volume.label.to(device)
+        for stage, x in maps(volume).items():
+            for kind, by_stage in probes.items():
+                scores = by_stage[stage](x).T.reshape(1, count + 1, *coarse)
+                answer = F.interpolate(scores, size=size, mode="trilinear")[0].argmax(0)
+                for name, value in classes.items():
+                    ours, theirs = answer == value, truth == value
+                    total = ours.sum() + theirs.sum()
+                    dice = float(2 * (ours & theirs).sum() / total) if theirs.any() else float("nan")
+                    yield {
+                        **dict(zip(UNIT, ["", kind, stage, volume.dataset])),
+                        "case": volume.name,
+                        "class": name,
+                        "dice": dice,
+                    }
+
+
+def run_probing(
+    encoders: Mapping[str, Any],
+    volumes: tuple[dict[str, int], list[LabelledVolume], list[LabelledVolume]],
+    output_dir: str | Path,
+    **options: Any,
+) -> pd.DataFrame:
+    """Probe several encoders and write ``probing.csv`` (every score), ``summary.csv``, and ``probing.md``.
+
+    Args:
+        encoders: by name: a checkpoint, null for random weights, a dictionary of ``checkpoint`` and settings of
+            :func:`build_encoder`, or a list of these, for as many seeds. The first one is what others are compared to.
+        volumes: see :func:`read_volumes`.
+        output_dir: an encoder whose scores are in its ``probing.csv`` is not probed again.
+        options: ``places`` of each class and case to learn from, ``overlap`` of the windows, ``neighbours`` (0: no such
+            probe), ``seed`` of the places, ``device``.
+
+    Returns:
+        the scores, one row for each encoder, seed, probe, stage, data set, case and class.
+    """
+    file = Path(output_dir) / "probing.csv"
+    done = [pd.read_csv(file, dtype={"stage": str, "case": str})] if file.is_file() else []
+    known = {(name, seed) for table in done for name, seed in zip(table["encoder"], table["seed"])}
+    for name, entries in encoders.items():
+        for seed, entry in enumerate(entries if isinstance(entries, (list, tuple)) else [entries]):
+            if (name, seed) in known:
+                continue
+            settings = dict(entry) if isinstance(entry, Mapping) else {"checkpoint": entry}
+            encoder = build_encoder(**{"checkpoint": None, "seed": seed, **settings})
+            rows = [{**row, "encoder": name, "seed": seed} for row in probe(encoder, *volumes, **options)]
+            done.append(pd.DataFrame(rows))
+            write_csv(pd.concat(done), file)
+            logger.info("%s, seed %d: %d scores", name, seed, len(rows))
+    table = pd.concat(done)
+    summary = summarize_probing(table, next(iter(encoders)))
+    write_csv(summary, Path(output_dir) / "summary.csv")
+    (Path(output_dir) / "probing.md").write_text(_markdown(summary), encoding="utf-8")
+    return table
+
+
+def summarize_probing(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Mean Dice over classes and seeds, its interval over cases, and the difference to the ``reference`` encoder."""
+    cases = table.groupby([*UNIT, "case"], sort=False)["dice"].mean().reset_index()
+    seeds = table.groupby([*UNIT, "seed"], sort=False)["dice"].mean().groupby(UNIT, sort=False)
+    spread = seeds.agg(seeds="size", lowest_seed="min", highest_seed="max").to_dict("index")
+    records = []
+    for key, part in cases.groupby(UNIT, sort=False):
+        mean, low, high, *_ = summarize(part["dice"])
+        record = {**dict(zip(UNIT, key)), "cases": len(part), "dice": mean, "low": low, "high": high, **spread[key]}
+        same = (cases[UNIT[1:]] == list(key[1:])).all(axis=1) & (cases["encoder"] == reference)
+        both = part.merge(cases[same], on="case", suffixes=("", "_reference"))
+        if key[0] != reference and len(both):
+            test = paired_test(both["dice"], both["dice_reference"])
+            record |= {"difference": test.difference, "difference_low": test.low, "difference_high": test.high}
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def _markdown(summary: pd.DataFrame) -> str:
+    header = ["encoder", "probe", "stage", "data set", "Dice", "seeds", "difference to the first encoder"]
+    lines = []
+    for r in summary.to_dict("records"):
+        difference = (
+            ""
+            if pd.isna(r.get("difference"))
+            else interval(r["difference"], r["difference_low"], r["difference_high"], 3)
+        )
+        seeds = f"{r['lowest_seed']:.3f} to {r['highest_seed']:.3f}" if r["seeds"] > 1 else ""
+        lines.append([*(r[name] for name in UNIT), interval(r["dice"], r["low"], r["high"], 3), seeds, difference])
+    return markdown(header, lines)
