@@ -22,6 +22,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from swinfuse_components.engines import PreparePretrainingBatch, ResumableDataLoader
+from swinfuse_components.finetuning import OpenVINONetwork
 from swinfuse_components.losses import DensityDivergenceLoss, PretrainingLoss
 from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
 from swinfuse_components.transforms import RandTwoViewsd
@@ -144,7 +145,8 @@ def inference(settings: Settings, variant: str, volume: str = "brats") -> Work:
     """Logits of a whole volume by sliding windows with half overlap.
 
     Variants: ``reference`` (MONAI's Swin UNETR on the whole volume), ``crop`` (ours without DIM, on the foreground,
-    put back into the whole), ``swinfuse`` (ours with DIM, on the foreground); ``reference_bf16``, ``crop_bf16``.
+    put back into the whole), ``swinfuse`` (ours with DIM, on the foreground); ``openvino`` (``crop``, its windows by
+    OpenVINO, on a CPU); ``reference_bf16``, ``crop_bf16``, ``openvino_bf16``.
     """
     channels, size, foreground = VOLUMES[volume]
     scale = settings.roi_size / 96
@@ -155,14 +157,16 @@ def inference(settings: Settings, variant: str, volume: str = "brats") -> Work:
     torch.manual_seed(0)
     sizes = {"feature_size": settings.feature_size, "window_size": settings.window_size}
     autocast = _precision(settings, variant)
-    variant = variant.removesuffix("_bf16")
+    openvino, half = variant.startswith("openvino"), variant.endswith("_bf16")
+    variant = "crop" if openvino else variant.removesuffix("_bf16")
     if variant == "reference":
         net: torch.nn.Module = reference.reference_segmentation(channels, 3, **sizes)
     else:
         net = SwinFUSE(channels, 3, settings.roi_size, dim="none" if variant == "crop" else variant, **sizes)
     net = net.to(settings.device).eval()
+    predictor = OpenVINONetwork(net, torch.bfloat16 if half else torch.float32) if openvino else net
     windows = functools.partial(
-        sliding_window_inference, roi_size=(settings.roi_size,) * 3, sw_batch_size=1, predictor=net, overlap=0.5
+        sliding_window_inference, roi_size=(settings.roi_size,) * 3, sw_batch_size=1, predictor=predictor, overlap=0.5
     )
 
     @torch.no_grad()

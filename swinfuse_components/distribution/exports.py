@@ -1,6 +1,6 @@
-"""A trained network as TorchScript, as ONNX or as a ``torch.export`` program, and back again as a function of a tensor.
+"""A trained network as TorchScript, ONNX, ``torch.export`` program or OpenVINO model, and back as a function.
 
-All three hold one region size, the one that the network was built for: the tokens of the domain invariance module tie
+All hold one region size, the one that the network was built for: the tokens of the domain invariance module tie
 its weights to it. Larger volumes go through sliding windows.
 """
 
@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-FORMATS = {".ts": "TorchScript, traced", ".onnx": "ONNX", ".pt2": "torch.export"}
+from ..finetuning.backends import require_openvino, to_openvino
+
+FORMATS = {".ts": "TorchScript, traced", ".onnx": "ONNX", ".pt2": "torch.export", ".xml": "OpenVINO"}
 
 
 def export_network(network: nn.Module, path: str | Path, *, in_channels: int, roi_size: Sequence[int]) -> Path:
-    """Write a network in the format that the file's suffix names: ``.ts``, ``.onnx`` or ``.pt2``.
+    """Write a network in the format that the file's suffix names: ``.ts``, ``.onnx``, ``.pt2`` or ``.xml``.
 
     Args:
         network: takes (1, in_channels, D, H, W), gives one tensor; it is put into evaluation mode.
@@ -27,7 +29,7 @@ def export_network(network: nn.Module, path: str | Path, *, in_channels: int, ro
 
     Raises:
         ValueError: another suffix.
-        ModuleNotFoundError: ONNX asked for without ``onnx`` and ``onnxscript``.
+        ModuleNotFoundError: ONNX asked for without ``onnx`` and ``onnxscript``, or OpenVINO without ``openvino``.
 
     Example:
         >>> network = nn.Conv3d(1, 2, 1)
@@ -43,6 +45,8 @@ def export_network(network: nn.Module, path: str | Path, *, in_channels: int, ro
             torch.onnx.export(
                 network, (example,), str(target), input_names=["image"], output_names=["pred"], dynamo=True
             )
+        elif target.suffix == ".xml":  # and a .bin beside it, which holds the weights
+            require_openvino().save_model(to_openvino(network, in_channels, roi_size), target, compress_to_fp16=False)
         else:
             torch.export.save(torch.export.export(network, (example,)), str(target))
     return target
@@ -54,7 +58,7 @@ def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
     Raises:
         ValueError: a suffix that :func:`export_network` does not write.
         FileNotFoundError: no such file.
-        ModuleNotFoundError: an ONNX file without ``onnxruntime``.
+        ModuleNotFoundError: an ONNX file without ``onnxruntime``, an OpenVINO model without ``openvino``.
     """
     source = _known(path)
     if not source.is_file():
@@ -63,6 +67,9 @@ def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
         return torch.jit.load(str(source), map_location="cpu").eval()
     if source.suffix == ".pt2":
         return torch.export.load(str(source)).module()
+    if source.suffix == ".xml":
+        compiled = require_openvino().compile_model(source, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda image: torch.from_numpy(compiled(torch.as_tensor(image).cpu().numpy())[0].copy()).to(image.device)
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(source))

@@ -47,6 +47,7 @@ class NetworkSource(Source):
             description.
         adapt_rounds: steps of adaptation to each scan, see :class:`~swinfuse_components.finetuning.AdaptingInferer`.
         precision: of the network, see :class:`~swinfuse_components.finetuning.PrecisionInferer`.
+        backend: what computes it, see there.
         device: where the network runs.
         network: in place of the description's.
         preprocessing: in place of the description's, see :func:`~swinfuse_components.finetuning.build_preprocessing`.
@@ -72,6 +73,7 @@ class NetworkSource(Source):
         largest_component: Sequence[int] | None = None,
         adapt_rounds: int = 0,
         precision: str = "float32",
+        backend: str = "torch",
         device: str | torch.device = "cpu",
         network: torch.nn.Module | None = None,
         preprocessing: Compose | None = None,
@@ -101,12 +103,14 @@ class NetworkSource(Source):
         self.inverter = Invertd("pred", self.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
         roi_size = description["roi_size"]
         windows = inferer or SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
-        self.inferer: Inferer = PrecisionInferer(windows, precision)
+        self.inferer: Inferer = PrecisionInferer(windows, precision, backend)
         if adapt_rounds:
             self.inferer = AdaptingInferer(self.inferer, roi_size, rounds=adapt_rounds)
         self._settings: dict[str, Any] = {"overlap": overlap, "native": native, "adapt_rounds": adapt_rounds}
         if precision != "float32":
             self._settings["precision"] = precision
+        if backend != "torch":
+            self._settings["backend"] = backend
         self._loaded = False
 
     def load(self) -> None:

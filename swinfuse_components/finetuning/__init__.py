@@ -1,6 +1,7 @@
 """What fine-tuning a segmentation network needs beyond MONAI."""
 
 from .adaptation import AdaptingInferer
+from .backends import OpenVINONetwork
 from .description import (
     GENERIC_DESCRIPTION,
     build_network,
@@ -29,6 +30,7 @@ __all__ = [
     "AdaptingInferer",
     "EncoderFreezer",
     "FlipAveragingInferer",
+    "OpenVINONetwork",
     "PrecisionInferer",
     "VolumeTable",
     "build_network",

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from .backends import BACKENDS, OpenVINONetwork, require_openvino
+
 __all__ = ["PrecisionInferer", "arithmetic"]
 
 
@@ -64,16 +66,34 @@ class PrecisionInferer(Inferer):
     Args:
         inferer: inferer that calls the network: a sliding window, or MONAI's ``SimpleInferer`` in training.
         precision: see :func:`arithmetic`.
+        backend: what computes the network: ``torch``, or ``openvino`` (inference on a CPU).
+
+    Raises:
+        ValueError: an unknown precision or backend.
+        ModuleNotFoundError: OpenVINO is asked for and not installed.
     """
 
-    def __init__(self, inferer: Inferer, precision: str = "float32") -> None:
+    def __init__(self, inferer: Inferer, precision: str = "float32", backend: str = "torch") -> None:
         super().__init__()
         arithmetic("auto" if precision == "float16" else precision, "cpu")
-        self.inferer, self.precision = inferer, precision
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}: expected one of {', '.join(BACKENDS)}")
+        if backend == "openvino":
+            require_openvino()
+        self.inferer, self.precision, self.backend = inferer, precision, backend
+        self._converted: tuple[Any, OpenVINONetwork] | None = None
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any] | nn.Module, *args: Any, **kwargs: Any) -> Any:
         """What the inferer answers to ``inputs`` (B, C, *spatial): a tensor, or tuples or dictionaries of them."""
         dtype = arithmetic(self.precision, inputs.device)
+        if self.backend == "openvino":
+            if not isinstance(network, nn.Module):
+                raise ValueError(f"backend openvino needs a module to convert: found {type(network).__name__}")
+            # adaptation to a scan changes weights in place
+            state = network, [weight._version for weight in network.parameters()]
+            if self._converted is None or self._converted[0] != state:
+                self._converted = state, OpenVINONetwork(network, dtype)
+            return self.inferer(inputs, self._converted[1], *args, **kwargs)
         exact = _FullPrecisionWhereWrong() if dtype == torch.bfloat16 and torch.is_grad_enabled() else nullcontext()
         # off is said too: an outer autocast of an engine would hold otherwise
         with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32), exact:

@@ -46,10 +46,12 @@ def largest_component(labels: np.ndarray) -> np.ndarray:
     return components == np.bincount(components.ravel())[1:].argmax() + 1
 
 
-def test_inference_follows_the_description_in_both_bundles(run_bundle: Run, scan: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def answer(run_bundle: Run, scan: Path, tmp_path: Path) -> Callable[..., np.ndarray]:
+    """The label map of the scan, by the inference of a bundle with one model and some settings."""
     model = write_model(tmp_path / "model", **TEST_TIME)
 
-    def answer(name: str, bundle: str = "finetune_msd", **settings: Any) -> np.ndarray:
+    def infer(name: str, bundle: str = "finetune_msd", **settings: Any) -> np.ndarray:
         output = tmp_path / name
         model_folder = {"model_dir" if bundle == "ood_eval" else "run_dir": str(model)}
         files = ["inference.json"] if bundle == "ood_eval" else ["inference.json", "mr.yaml"]
@@ -58,6 +60,10 @@ def test_inference_follows_the_description_in_both_bundles(run_bundle: Run, scan
         (file,) = output.glob("*_seg.nii.gz")
         return np.asarray(nibabel.load(file).dataobj)
 
+    return infer
+
+
+def test_inference_follows_the_description_in_both_bundles(answer: Callable[..., np.ndarray]) -> None:
     default = answer("default")
     matched = answer("matched", largest_component=[])
     components = ndimage.label(matched == 1, np.ones((3, 3, 3)))[1]
@@ -71,6 +77,16 @@ def test_inference_follows_the_description_in_both_bundles(run_bundle: Run, scan
     )
     adapted = answer("adapted", adapt_rounds=1)
     assert not np.array_equal(adapted, default) and np.array_equal(adapted, answer("ood_2", "ood_eval", adapt_rounds=1))
+
+
+def test_openvino_gives_the_same_labels(
+    answer: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install swinfuse-components[export]")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    default, other = answer("default"), answer("openvino", backend="openvino")
+    assert np.mean(other == default) > 0.999
+    assert np.array_equal(other, answer("ood_openvino", "ood_eval", backend="openvino"))
 
 
 def test_both_evaluations_follow_the_description(run_bundle: Run, scan: Path, tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ def test_weight_gradients_in_bfloat16_are_right_on_small_maps(size: tuple[int, i
         assert (ours.grad - true.grad).norm() < 0.01 * true.grad.norm()
 
 
+def test_an_unknown_backend_is_an_error() -> None:
+    with pytest.raises(ValueError, match="backend is 'tensorrt': expected one of torch, openvino"):
+        PrecisionInferer(SimpleInferer(), backend="tensorrt")
+
+
 @pytest.mark.parametrize("precision", ["bf16", "float16"])
 def test_a_precision_that_the_device_lacks_is_an_error(precision: str) -> None:
     with pytest.raises(ValueError, match=f"precision is '{precision}': expected auto or"):

@@ -1,0 +1,100 @@
+"""A network's windows computed by OpenVINO, which is quicker on a CPU than PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.utils import convert_to_numpy
+from torch import Tensor, nn
+
+__all__ = ["OpenVINONetwork", "to_openvino"]
+
+BACKENDS = ("torch", "openvino")
+
+
+def to_openvino(network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> Any:
+    """The network as an ``openvino.Model`` that takes (1, in_channels, *roi_size), in float32.
+
+    Raises:
+        ModuleNotFoundError: OpenVINO is not installed.
+    """
+    openvino = require_openvino()
+    example = torch.zeros(1, in_channels, *roi_size, device=next(network.parameters()).device)
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
+        # what depends on sizes becomes constant, as it should: the size of a window does not change
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return openvino.convert_model(network.eval(), example_input=example, input=list(example.shape))
+
+
+class OpenVINONetwork:
+    """A function from windows to logits, computed by OpenVINO on the CPU.
+
+    The network is converted when the first window shows its size, which takes up to half a minute, and the result is
+    kept in PyTorch's cache folder (``torch.hub.get_dir()``) under the hash of its weights.
+
+    Args:
+        network: the network, on the CPU.
+        precision: float32 or bfloat16.
+
+    Raises:
+        ModuleNotFoundError: OpenVINO is not installed.
+    """
+
+    def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
+        self.core = require_openvino().Core()
+        self.network, self.precision = network, precision
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Logits (B, classes, D, H, W) of windows (B, C, D, H, W).
+
+        Raises:
+            ValueError: the windows are not on the CPU.
+        """
+        if windows.device.type != "cpu":
+            raise ValueError(f"backend openvino computes on a CPU: found windows on {windows.device}")
+        shape = tuple(windows.shape[1:])
+        if shape not in self._compiled:
+            self._compiled[shape] = self._compile(shape)
+        arrays = convert_to_numpy(windows.detach())
+        return torch.cat([torch.from_numpy(self._compiled[shape](each[None])[0].copy()) for each in arrays])
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        folder = Path(torch.hub.get_dir()) / "openvino"
+        file = folder / f"{self._hash(shape)}.xml"
+        if file.is_file() and file.with_suffix(".bin").is_file():
+            model = self.core.read_model(file)
+        else:
+            model = to_openvino(self.network, shape[0], shape[1:])
+            folder.mkdir(parents=True, exist_ok=True)
+            scratch = file.with_suffix(".part.xml")
+            require_openvino().save_model(model, scratch, compress_to_fp16=False)
+            scratch.with_suffix(".bin").replace(file.with_suffix(".bin"))
+            scratch.replace(file)
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == torch.bfloat16 else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "CACHE_DIR": str(folder),
+        }
+        return self.core.compile_model(model, "CPU", options)
+
+    def _hash(self, shape: tuple[int, ...]) -> str:
+        digest = hashlib.sha256(f"{shape} {require_openvino().__version__} {self.network}".encode())
+        for name, weight in self.network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:24]
+
+
+def require_openvino() -> Any:
+    """The package, or one sentence that says what to install."""
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("backend openvino needs the package openvino: pip install openvino") from error
+    return openvino
