@@ -1,20 +1,7 @@
 """Weights in and out: read a checkpoint without running code, load it into a network, and say what happened."""
 
+# ruff: noqa: F401
 from .loading import load_pretrained, load_weights
 from .reading import CheckpointError, find_state_dict, read_checkpoint, read_weights, sha256
 from .report import LoadReport, TensorRecord
 from .sources import SourceWeights, identify_source
-
-__all__ = [
-    "CheckpointError",
-    "LoadReport",
-    "SourceWeights",
-    "TensorRecord",
-    "find_state_dict",
-    "identify_source",
-    "load_pretrained",
-    "load_weights",
-    "read_checkpoint",
-    "read_weights",
-    "sha256",
-]
