@@ -9,5 +9,5 @@ from .intensity import ForegroundMaskd, ModalityIntensityd
 from .mind import MindSSC, MindSSCd
 from .regional_contrast import RandCurve, RandLabelCurves, RandRegionContrast
 from .repeat import RepeatSamples
-from .test_time import MatchHistogram, MatchHistogramd, body_quantiles, measure_for_test_time
+from .test_time import MatchHistogramd, body_quantiles, measure_for_test_time
 from .views import RandTwoViewsd

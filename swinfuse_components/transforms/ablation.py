@@ -14,12 +14,7 @@ def silhouette(image: torch.Tensor) -> torch.Tensor:
 
     Half of Otsu's threshold, holes filled slice by slice along each axis. On thighs this agrees with the body masks of
     SynthRAD's kind with a Dice of 0.97 for CT and 0.95 for MRI, where Otsu's threshold itself loses dark muscle on MRI.
-
-    Args:
-        image: (C, D, H, W), intensities with a dark background, such as scaled to [0, 1].
-
-    Returns:
-        tensor of the same shape, type and metadata.
+    The image (C, D, H, W) has a dark background; the result has its shape, type and metadata.
     """
     from skimage.filters import threshold_otsu  # a second to import, for this control alone
 
@@ -42,20 +37,12 @@ def silhouette(image: torch.Tensor) -> torch.Tensor:
 
 
 def blank(image: torch.Tensor) -> torch.Tensor:
-    """An image of zeros: what the network knows without looking, mostly position.
-
-    Args:
-        image: any shape; the result has its shape, type and metadata.
-    """
+    """An image of zeros: what the network knows without looking, mostly position."""
     return torch.zeros_like(image)
 
 
 def inverted(image: torch.Tensor) -> torch.Tensor:
-    """Intensities turned over between the image's own extremes, 1 - x for an image scaled to [0, 1].
-
-    Args:
-        image: any shape; the result has its shape, type and metadata.
-    """
+    """Intensities turned over between the image's own extremes, 1 - x for an image scaled to [0, 1]."""
     return image.max() + image.min() - image
 
 

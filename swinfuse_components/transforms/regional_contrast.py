@@ -13,19 +13,14 @@ from .contrast import RandContrast, scale_to_unit
 
 
 def bezier_curve(inner: np.ndarray, samples: int = 256) -> np.ndarray:
-    """A cubic Bezier curve from (0, 0) to (1, 1), sampled at equal distances along x.
+    """y of a cubic Bezier curve from (0, 0) to (1, 1) at equal steps of x; it need not increase.
 
-    Args:
-        inner: the two inner control points, (2, 2), x before y and x increasing.
-        samples: number of samples.
-
-    Returns:
-        y at ``samples`` values of x from 0 to 1. It need not increase.
+    ``inner`` are the two inner control points, (2, 2), x before y and x increasing.
     """
     t = np.linspace(0, 1, samples)
     weights = np.stack([3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t)])
     x, y = np.asarray(inner).T @ weights + t**3
-    return np.interp(np.linspace(0, 1, samples), x, y)
+    return np.interp(t, x, y)
 
 
 def intensity_clusters(image: Tensor, number: int, rng: np.random.RandomState, rounds: int = 8) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy import ndimage
 from skimage.exposure import match_histograms
@@ -41,7 +41,6 @@ def measure_for_test_time(
     items: Sequence[Mapping[str, Any]],
     preprocessing: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     *,
-    share: float = 0.95,
     max_cases: int = 24,
 ) -> dict[str, Any]:
     """What a model's description keeps for test time, measured on its training items.
@@ -49,14 +48,13 @@ def measure_for_test_time(
     Args:
         items: training items.
         preprocessing: makes of each an item with ``image``, (C, D, H, W) in [0, 1], and ``label``, (1, D, H, W).
-        share: least share of a structure that lies in its largest component, for it to count as one component.
         max_cases: at most this many cases are read, spread evenly over the list.
 
     Returns:
         ``histogram``, the mean of :func:`body_quantiles` over the cases, or None where more than a tenth of the body
         is at the upper end of the window: what was clipped has lost its order, and matching to it does harm
-        (docs/carry_across.md). ``largest_component``, the label values that are one connected component in every
-        case: of these, and of no others, the largest component is kept.
+        (docs/carry_across.md). ``largest_component``, the label values of which 0.95 or more is one connected component
+        in every case: of these, and of no others, the largest component is kept.
     """
     quantiles: list[np.ndarray] = []
     shares: dict[int, float] = {}
@@ -69,66 +67,42 @@ def measure_for_test_time(
     clipped = bool((mean[:, FRACTIONS >= 0.9] >= 0.999).all(axis=1).any())
     if clipped:
         logger.info("over a tenth of the training images' body is clipped by the window: histograms are not matched")
-    largest = sorted(value for value, least in shares.items() if least >= share)
+    largest = sorted(value for value, least in shares.items() if least >= 0.95)
     return {"histogram": None if clipped else mean.tolist(), "largest_component": largest}
 
 
-class MatchHistogram(Transform):
+class MatchHistogramd(MapTransform):
     """Map the intensities of the body so that their histogram is the mean one of the training images.
 
-    Each value above ``threshold`` becomes the training value of the same cumulative fraction: monotone, without labels
-    or gradients. It is the source matching at test time of SRCSM, whose random convolutions by region train the
-    network.
+    Each value above 0.05 of an image in [0, 1] becomes the training value of the same cumulative fraction: monotone,
+    without labels or gradients; what is below is air and stays as it is. It is the source matching at test time of
+    SRCSM, whose random convolutions by region train the network. Type and metadata are kept.
 
     Args:
+        keys: keys of the images, each (C, D, H, W).
         quantiles: (C, Q) values at equal steps of the cumulative fraction, see :func:`measure_for_test_time`.
-        threshold: voxels up to this value, of an image in [0, 1], are air and stay as they are.
 
     Raises:
         ValueError: no quantiles, quantiles that decrease, or an image with another number of channels.
     """
 
-    def __init__(self, quantiles: Sequence[Sequence[float]] | None, threshold: float = BODY_THRESHOLD) -> None:
+    def __init__(self, keys: KeysCollection, quantiles: Sequence[Sequence[float]] | None) -> None:
+        super().__init__(keys)
         if quantiles is None:
             raise ValueError("no quantiles to match: model.json has no 'histogram' (random_contrast.yaml writes it)")
-        self.quantiles, self.threshold = np.asarray(quantiles, dtype=float), threshold
+        self.quantiles = np.asarray(quantiles, dtype=float)
         if self.quantiles.ndim != 2 or self.quantiles.shape[1] < 2 or (np.diff(self.quantiles) < 0).any():
             raise ValueError(f"quantiles of shape {self.quantiles.shape}: expected (channels, 2 or more), increasing")
-
-    def __call__(self, img: Tensor) -> Tensor:
-        """Match ``img``, (C, D, H, W) in [0, 1]; the type and a MetaTensor's metadata are kept."""
-        image = convert_to_tensor(img, track_meta=False).numpy()
-        if len(image) != len(self.quantiles):
-            raise ValueError(f"image with {len(image)} channel(s), histogram of {len(self.quantiles)}")
-        matched = image.copy()
-        for channel, wanted in zip(matched, self.quantiles, strict=True):
-            body = channel > self.threshold
-            if body.any():
-                channel[body] = match_histograms(channel[body], wanted)
-        return convert_to_dst_type(torch.from_numpy(matched), img)[0]
-
-
-class MatchHistogramd(MapTransform):
-    """Dictionary form of :class:`MatchHistogram`.
-
-    Args:
-        keys: keys of the images, each (C, D, H, W).
-        quantiles, threshold: see :class:`MatchHistogram`.
-        allow_missing_keys: pass over keys that an item lacks.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        quantiles: Sequence[Sequence[float]] | None,
-        threshold: float = BODY_THRESHOLD,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = MatchHistogram(quantiles, threshold)
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         item = dict(data)
         for key in self.key_iterator(item):
-            item[key] = self.transform(item[key])
+            matched = convert_to_tensor(item[key], track_meta=False).numpy().copy()
+            if len(matched) != len(self.quantiles):
+                raise ValueError(f"image with {len(matched)} channel(s), histogram of {len(self.quantiles)}")
+            for channel, wanted in zip(matched, self.quantiles, strict=True):
+                body = channel > BODY_THRESHOLD
+                if body.any():
+                    channel[body] = match_histograms(channel[body], wanted)
+            item[key] = convert_to_dst_type(torch.from_numpy(matched), item[key])[0]
         return item
