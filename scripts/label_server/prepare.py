@@ -16,9 +16,10 @@ from pathlib import Path
 def main(folder: str, checkpoint: str = "") -> None:
     path = Path(folder) / "configs" / "train.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    if "checkpoint_dir" in config:
+    guard = config["train"]["handlers"][0]
+    if "model.json" in guard.get("records", {}):
         config["imports"] = [*config.get("imports", []), "$import time"]
-        config["checkpoint_dir"] = "$@run_dir + '/session_' + time.strftime('%Y%m%d_%H%M%S')"
+        guard["run_dir"] = "$@run_dir + '/session_' + time.strftime('%Y%m%d_%H%M%S')"
         rules = "in_channels=@in_channels, channels=@task['channels']"
         config["initialize"] += [
             "$data.check_datalist([dict(item, modality=@task['modality']) for item in @train#dataset#data],"

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 
 from ..checkpoints import read_weights, sha256
 from ..data.paths import read_json
+from ..engines.run_folder import checkpoints_of
 from .vendoring import required_packages, vendor_library
 
 DESCRIPTION = "model.json"
@@ -45,7 +46,7 @@ def build_package(
 
     Args:
         bundle: the bundle's folder, whose name the package bears.
-        output_dir: where folder and zip are written; an older folder and zip of that name are replaced.
+        output_dir: where folder and zip are written; an older package of that name is replaced.
         weights: checkpoint for ``models/model.pt``: ``{"model": state dict}``, or a pre-training checkpoint, of which
             only the network's part is kept. A ``model.json`` beside it goes along, and the metadata takes channels,
             classes and region from it; pre-training leaves none, and its size of network and region is read in its
@@ -63,12 +64,18 @@ def build_package(
 
     Raises:
         FileNotFoundError: no such bundle, or no such weights.
+        FileExistsError: a folder of that name is no package built before, or a training has been in it.
         ValueError: an overlay has a key that neither of the two configurations has or comes to use.
     """
     source = Path(bundle).resolve()
     if not (source / "configs" / "metadata.json").is_file():
         raise FileNotFoundError(f"{source}: found no configs/metadata.json, expected a bundle's folder")
     output = Path(output_dir).resolve()
+    final = output / source.name
+    if final.exists() and (not any(output.glob(f"{source.name}_v*.zip")) or checkpoints_of(final / "models")):
+        raise FileExistsError(
+            f"{final} is there already, and no package that was built here: choose another output_dir"
+        )
     output.mkdir(parents=True, exist_ok=True)
 
     with tempfile.TemporaryDirectory(dir=output) as scratch:
@@ -87,7 +94,6 @@ def build_package(
         archive = Path(scratch) / f"{source.name}_v{version}.zip"
         _zip(folder, archive)
 
-        final = output / source.name
         if final.exists():
             shutil.rmtree(final)
         shutil.move(str(folder), final)

@@ -182,7 +182,13 @@ class RunCheckpoint:
             self.logger.info(f"nothing to resume in {self.run_dir}: starting from the beginning")
             return True
         state = read_checkpoint(path) if state is None else state
-        self._restore(state, engine, path)
+        try:
+            self._restore(state, engine, path)
+            for each in state["random"]:
+                set_random_state(each)
+        except (KeyError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path} is not the whole state of a training run ({reason})") from error
         if len(state["random"]) == idist.get_world_size():
             self._random_resumed = state["random"][idist.get_rank()]
         else:
@@ -194,11 +200,11 @@ class RunCheckpoint:
         return bool(state["trainer"]["epoch_closed"])
 
     def _refuse_lost_checkpoints(self, engine: Engine) -> None:
-        """A table with more rows than were made before the first checkpoint: there was one, and it is gone."""
+        """The model of a run's end, or more rows than come before the first checkpoint: it was there, and is gone."""
         table = self.run_dir / "losses.csv"
         rows = table.read_text(encoding="utf-8", errors="replace").count("\n") - 1 if table.is_file() else 0
         first = min(each for each in (self.interval, engine.state.epoch_length) if each)
-        if rows > first:
+        if rows > first or (rows == first and (self.run_dir / "model_final.pt").is_file()):
             raise ValueError(
                 f"{self.run_dir} holds a run of {rows} iterations, but none of its checkpoints: put them back to "
                 "resume it, or start a new run in another folder with '--run_dir'"

@@ -36,7 +36,10 @@ RANGES: dict[str, tuple[float, float, str]] = {
 }
 """Settings and the numbers that make sense for them, by name: lowest, highest, in words."""
 
-_PATHS = ("run_dir", "output_dir", "model_dir", "checkpoint_dir", "checkpoint", "checkpoint_file", "model_path")
+CHOICES = {"test": ("wilcoxon", "permutation")}
+"""Settings that are needed late, and the words that they may be."""
+
+_PATHS = ("dataset_dir", "run_dir", "output_dir", "model_dir", "checkpoint", "checkpoint_file", "model_path")
 _PER_AXIS = ("roi_size", "spacing", "window_size")  # one number for all axes, or one for each
 _GIVEN_BY_MONAI = {"run_name"}  # by the federated client, for experiment tracking
 _NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "yes": "True", "no": "False"}
@@ -93,6 +96,8 @@ def check_configuration() -> None:
     typed = dict(zip((argument.lstrip("-") for argument in sys.argv), sys.argv[1:]))
     for key in _PATHS:
         path = str(typed.get(key, content.get(key, ""))).replace("::", "#")
+        if key in content and not path.strip():
+            findings.append(f"{key} is empty: expected a path")
         if "#" in path and not path.startswith(("$", "@", "%")):
             findings.append(f"{key} is '{path}': MONAI takes '#' for a separator, name a folder without it")
     workflow = next(callers(ConfigWorkflow), None)
@@ -142,6 +147,10 @@ def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]
         yield f"{key} is {value!r}: expected one number for each of the three axes"
     elif key == "amp" and kind != "truth value":  # which the files give as an expression
         yield f"{key} is {value!r}, a {kind}: expected a truth value"
+    elif value not in CHOICES.get(key, (value,)):
+        yield f"{key} is {value!r}: expected {' or '.join(map(repr, CHOICES[key]))}"
+    elif key == "output_postfix" and re.search(r"[/\\]", str(value)):
+        yield f"{key} is {value!r}: expected a part of a file's name"
 
 
 def _kind(value: Any) -> str:

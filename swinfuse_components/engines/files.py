@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -12,12 +14,13 @@ from typing import IO, Any
 
 import torch
 
+logger = logging.getLogger(__name__)
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _FORMULA = r"[=+\-@\t\r]."
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: str | Path, mode: str = "w", *, keep_other: bool = False) -> Iterator[IO[Any]]:
     """Open ``path`` for writing so that a crash at any moment leaves the old file or the new one, never a mix.
 
     The content goes to a temporary file beside ``path``, is flushed to the disk and renamed when the ``with`` block
@@ -26,23 +29,32 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: the file.
         mode: ``"w"`` for text (UTF-8, line ends as written) or ``"wb"`` for bytes.
+        keep_other: keep a file of other content that was there, see :func:`keep_aside`.
 
     Raises:
         OSError: the disk is full, the folder is read-only or the like. The message names the file and the reason;
             the file that was there before is untouched.
     """
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with atomic_path(path) as temporary, open(temporary, mode, **text) as file:  # type: ignore[call-overload]
-        yield file
+    with atomic_path(path) as temporary:
+        with open(temporary, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+        if keep_other and Path(path).is_file() and Path(path).read_bytes() != temporary.read_bytes():
+            logger.warning("%s was there already, with other content: kept as %s", path, keep_aside(Path(path)))
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """As :func:`atomic_write`, for writers that take a path: the name of a file that becomes ``path`` in the end."""
+    """As :func:`atomic_write`, for writers that take a path: the name of a file that becomes ``path`` in the end.
+
+    What an interrupted call for the same ``path`` left is removed.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
+            left.unlink(missing_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -43,31 +45,45 @@ class StopSignals:
         self.received: int | None = None
         self.saving = False
         self._previous: dict[int, Any] = {}
+        self._process = 0
+        self._outlives_training = False
 
-    def install(self) -> None:
-        """From now on, catch the signals; nothing happens outside of the main thread."""
+    def install(self, owner: object = None) -> None:
+        """From now on, and as long as ``owner`` lives, catch the signals; nothing outside of the main thread."""
         if self._previous or threading.current_thread() is not threading.main_thread():
             return
-        self.received = None
+        self.received, self._process, self._outlives_training = None, os.getpid(), owner is not None
+        if owner is not None:
+            weakref.finalize(owner, self.uninstall)
         for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # Windows has no SIGHUP
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
 
+    def training_ended(self) -> None:
+        """There is nothing to save any more."""
+        self.saving = False
+        if not self._outlives_training:
+            self.uninstall()
+
     def uninstall(self) -> None:
         """Put back what was there before."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number, previous in self._previous.items():
             signal.signal(number, previous)
         self._previous = {}
         self.saving = False
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker that was forked
+            raise SystemExit(EXIT_INTERRUPTED)
         for each in self._previous:
             signal.signal(each, signal.SIG_DFL)
         self.received = number
         name = signal.Signals(number).name
         if not self.saving:
-            print(f"stopped by {name} before the first step: there was nothing to save", file=sys.stderr)
+            print(f"stopped by {name}: what is finished stays, the same command does the rest", file=sys.stderr)
             raise SystemExit(EXIT_INTERRUPTED)
         print(f"{name}: stopping after this step; a second signal ends the run without saving", file=sys.stderr)
 
@@ -123,7 +139,7 @@ class RunGuard:
         engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)
         for event in (Events.COMPLETED, Events.TERMINATE):
-            engine.add_event_handler(event, stop_signals.uninstall)
+            engine.add_event_handler(event, stop_signals.training_ended)
 
     def write_records(self) -> None:
         """Write the records; one of other content that an earlier run left is kept under a numbered name."""

@@ -296,15 +296,18 @@ def _lines(path: Path) -> list[str]:
 def _drop_rows_after(path: Path, iteration: int) -> None:
     """Cut a table back to ``iteration``, whole or not at all.
 
-    That of an earlier run, or one with damaged rows but for the last, which a kill cuts short, is kept aside.
+    That of an earlier run, or one with a damaged row that is not to be dropped, is kept aside.
     """
     header, *rows = _lines(path) or [""]
-    pairs = [(row, row.partition(",")[0]) for row in rows if row.count(",") == header.count(",")]
-    sound = [(row, int(number)) for row, number in pairs if number.isdecimal() and header.startswith("iteration,")]
-    if rows and (not iteration or len(sound) < len(rows) - 1):
+    numbers = [int(number) if (number := row.partition(",")[0]).isdecimal() else 0 for row in rows]
+    is_table = header.startswith("iteration,")
+    sound = [is_table and 0 < number and row.count(",") == header.count(",") for row, number in zip(rows, numbers)]
+    if rows and not path.read_bytes().endswith(b"\n"):  # cut short
+        sound[-1] = False
+    kept = [row for row, number, is_sound in zip(rows, numbers, sound) if is_sound and number <= iteration]
+    if rows and (not iteration or len(kept) < sum(number <= iteration for number in numbers)):
         aside = keep_aside(path)
         logging.getLogger(__name__).warning(f"{path} is of an earlier run or has damaged rows: kept as {aside}")
-    kept = [row for row, number in sound if number <= iteration]
     if not kept:
         path.unlink(missing_ok=True)
         return

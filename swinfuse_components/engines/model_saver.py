@@ -16,7 +16,8 @@ class ModelSaver:
 
     The file is replaced atomically, by the first process only. With :class:`RunCheckpoint` the best metric survives
     a resume, so a worse model never replaces a better one (MONAI's ``CheckpointSaver`` forgets it). A file that an
-    earlier run left is kept beside the best model as ``<name>.previous``, ``<name>.previous.2`` and so on.
+    earlier run left is kept as ``<name>.previous``, ``<name>.previous.2`` and so on: beside the first best model, and
+    a last model as soon as the run begins, so that it is there only where a run has ended.
 
     Args:
         path: the file.
@@ -36,10 +37,15 @@ class ModelSaver:
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator (best) or a trainer (last)."""
         if self.when == "last":
+            engine.add_event_handler(Events.STARTED, self._begun)
             engine.add_event_handler(Events.COMPLETED, self._save)
         else:
             engine.add_event_handler(Events.STARTED, self._started)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_best)
+
+    def _begun(self, engine: Engine) -> None:
+        if engine.state.iteration == 0 and self.path.exists() and idist.get_rank() == 0:
+            keep_aside(self.path)
 
     def _started(self, engine: Engine) -> None:
         self._first_of_run = engine.state.best_metric_epoch == -1

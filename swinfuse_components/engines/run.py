@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from .guards import stop_signals
 from .run_folder import checkpoints_of, refuse_used_folder
 
 MAY_CHANGE = frozenset(
-    "resume extend max_epochs train::trainer::max_epochs rounds run_name dataset_dir fold_file run_dir checkpoint_dir "
+    "resume extend max_epochs train::trainer::max_epochs rounds run_name dataset_dir fold_file run_dir "
     "output_dir bundle_root device distributed network batch_size num_workers cache_rate cache_num train::dataset "
     "validate val_interval checkpoint_interval log_interval use_checkpoint sw_batch_size data_policy check_contents "
     "init_checkpoint pretrained_checkpoint swin_unetr_checkpoint imports initialize run training checking "
@@ -74,6 +75,8 @@ def start_run(
     """
     short_errors()
     _quiet_monai()
+    workflow = next(callers(ConfigWorkflow), None)
+    stop_signals.install(workflow)
     if running_configuration() is not None:
         check_configuration()
     if distributed:
@@ -81,12 +84,8 @@ def start_run(
     _refuse_missing_device()
     _refuse_writing_into_data("output_dir" if run_dir is None else "run_dir")
     set_determinism(seed + idist.get_rank())
-    workflow = next(callers(ConfigWorkflow), None)
     if run_dir is None or (workflow is not None and workflow.run_id == "checking"):
         return
-    stop_signals.install()
-    if not str(run_dir).strip():
-        raise ValueError("run_dir is empty: expected the folder of the run")
     directory = Path(run_dir).resolve()
     if idist.get_rank() == 0:
         lock_run_dir(directory)
@@ -131,12 +130,16 @@ def _quiet_monai() -> None:
 def short_errors() -> None:
     """From now on, end with one message where the library refused what it was given.
 
+    Nor does a log whose reader has gone (``| head``), or TensorBoard's thread, print tracebacks of its own.
+
     An error counts as explained if the library itself raised it, if the system refused a file, or if it came of a
     part of a configuration before any engine was running. Anything else keeps its traceback, and so does everything
     if the environment variable ``SWINFUSE_TRACEBACK`` is set.
     """
     if not os.environ.get("SWINFUSE_TRACEBACK"):
         sys.excepthook = _report
+        threading.excepthook = _report_of_thread
+        logging.raiseExceptions = False
 
 
 def explanation(error: BaseException) -> str | None:
@@ -154,6 +157,8 @@ def explanation(error: BaseException) -> str | None:
             return f"{current.strerror}: {current.filename or 'a file of this run'}"
         if isinstance(current, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(current):
             return f"out of memory: {str(current).splitlines()[0]}. Try a smaller region, batch, window batch or cache"
+        if isinstance(current, SyntaxError):  # in an expression; the library has none
+            return f"no Python: {current.text}: {current.msg}"
         if isinstance(current, ModuleNotFoundError) and str(current).startswith("Cannot locate"):  # MONAI's _target_
             return str(current)
         is_running |= any(frame.filename.endswith("ignite/engine/engine.py") for frame in frames)
@@ -169,7 +174,7 @@ def explanation(error: BaseException) -> str | None:
 def _speaks_for_itself(source: Path) -> bool:
     """Whether who raises errors there does so on purpose: the library, one of the scripts, MONAI's command line."""
     is_own = source.is_relative_to(_LIBRARY) or source == Path(sys.argv[0]).resolve()
-    return is_own or source.parts[-3:] == ("monai", "bundle", "workflows.py")
+    return is_own or "/".join(source.parts[-3:]) in ("monai/bundle/workflows.py", "monai/bundle/reference_resolver.py")
 
 
 def lost_process(error: BaseException) -> str | None:
@@ -208,6 +213,12 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         print(f"error: {message}\n(SWINFUSE_TRACEBACK=1 shows where)", file=sys.stderr)
 
 
+def _report_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    """What a thread could not write, the main thread will say."""
+    if arguments.exc_value is None or explanation(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)
+
+
 def _join_processes() -> None:
     """Start the process group; the first process alone logs at level INFO."""
     cuda = torch.cuda.is_available()
@@ -224,7 +235,7 @@ def _refuse_missing_device() -> None:
         return
     device = parser.get_parsed_content("device")
     try:
-        torch.empty(1, device=torch.device(device))
+        torch.ones(1, device=torch.device(device)).item()  # which "meta" has none
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"device is {device}, which is not to be had here: {str(error).splitlines()[0]}") from error
 
@@ -275,3 +286,7 @@ def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:
         texts = str(old), str(new)
         same = max(0, len(os.path.commonprefix(texts)) - 40)  # of long expressions, where they differ
         yield f"{place} was {texts[0][same:][:80]}, is {texts[1][same:][:80]}"
+
+
+if next(callers(ConfigWorkflow), None) is not None:  # a configuration's imports, which come before its references
+    short_errors()

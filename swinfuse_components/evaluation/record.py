@@ -30,7 +30,7 @@ def _numbers(scores: Mapping[str, float]) -> dict[str, float | None]:
 def write_evaluation(
     path: str | os.PathLike[str], description: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], **facts: Any
 ) -> dict[str, Any]:
-    """Write ``evaluation.json`` and, beside it, ``cases.csv``.
+    """Write ``evaluation.json`` and, beside it, ``cases.csv``; others that were there are kept as ``<name>.previous``.
 
     Args:
         path: the JSON file.
@@ -56,13 +56,13 @@ def write_evaluation(
         "mean": {metric: _numbers({**mean, "mean": mean.mean()}) for metric, mean in means.items()},
         "cases": [{**n, **{m: _numbers(case[m]) for m in metrics}} for n, case in zip(names, cases)],
     }
-    with atomic_write(Path(path)) as file:
+    with atomic_write(Path(path), keep_other=True) as file:
         file.write(json.dumps(record, indent=1) + "\n")
     lines = [
         {**n, **{f"{m} {region}": v for m in metrics for region, v in _numbers(case[m]).items()}}
         for n, case in zip(names, cases)
     ]
-    write_csv(pd.DataFrame(lines), Path(path).parent / "cases.csv", na_rep="")
+    write_csv(pd.DataFrame(lines), Path(path).parent / "cases.csv", na_rep="", keep_other=True)
     return record
 
 

@@ -43,9 +43,9 @@ def csv_text(table: pd.DataFrame, *, header: bool = True, na_rep: str = "nan") -
     return table.map(csv_cell).to_csv(header=header, index=False, na_rep=na_rep) if len(table.columns) else ""
 
 
-def write_csv(table: pd.DataFrame, path: str | Path, *, na_rep: str = "nan") -> Path:
-    """Write a table as CSV, in one step."""
-    with atomic_write(path) as file:
+def write_csv(table: pd.DataFrame, path: str | Path, *, na_rep: str = "nan", keep_other: bool = False) -> Path:
+    """Write a table as CSV, in one step; ``keep_other`` as in :func:`~swinfuse_components.engines.atomic_write`."""
+    with atomic_write(path, keep_other=keep_other) as file:
         file.write(csv_text(table, na_rep=na_rep))
     return Path(path)
 

@@ -31,11 +31,13 @@ def common_description(model_dirs: Sequence[str | os.PathLike[str]]) -> dict[str
     where all of them do.
 
     Raises:
-        ValueError: if there is no model, or two differ in their network or preprocessing; both values are named.
+        ValueError: if there is no model, one twice, or two that differ in network or preprocessing; both are named.
         FileNotFoundError: if a folder has no ``model.json``.
     """
     if not model_dirs:
         raise ValueError("an ensemble needs at least one model folder")
+    if len(set(map(str, model_dirs))) < len(model_dirs):
+        raise ValueError(f"an ensemble needs different models, found {', '.join(map(str, model_dirs))}")
     paths = [Path(folder) / "model.json" for folder in model_dirs]
     for path in paths:
         if not path.is_file():

@@ -49,7 +49,7 @@ class VolumeTable:
     whose affine is in millimetres; a voxel's volume is the absolute determinant of its 3 x 3 part).
 
     Args:
-        path: CSV file, replaced at the end of a run.
+        path: CSV file, written at the end of a run; one of other content is kept as ``<name>.previous``.
         labels: ``{value: name}``; ``0`` is left out.
     """
 
@@ -77,5 +77,5 @@ class VolumeTable:
         """Write the collected rows."""
         columns = ["image", *(f"{name} (ml)" for name in self.labels.values())]
         table = pd.DataFrame(self.rows, columns=columns).map(csv_cell)
-        with atomic_write(self.path) as stream:
+        with atomic_write(self.path, keep_other=True) as stream:
             table.rename(columns=csv_cell).to_csv(stream, index=False)

@@ -1,5 +1,7 @@
 """Slips in overrides and overlays of the bundles: one message with the key, before anything is read or written."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ OTHERS = [
     ("finetune_msd", "inference.json", "overlap", 1),
     ("finetune_msd", "inference.json", "sw_batch_size", 0),
     ("ood_eval", "evaluate.json", "overlap", -0.5),
+    ("ood_eval", "evaluate.json", "test", "wilcoxn"),
 ]
 OVERLAYS = sorted(path for path in (Path(__file__).parents[2] / "bundles").glob("*/configs/**/*.yaml"))
 
@@ -103,3 +106,16 @@ def test_setting_that_a_component_refuses(repository: Path) -> None:
     steps = ["$@optimizer"]
     message = refusal(repository, "pretrain", ["train.json"], optimizer=optimizer, initialize=steps)
     assert message == "torch.optim.SGD refuses its settings: Invalid learning rate: -1"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("@learnig_rate", "`@learnig_rate` is not defined"), ("$len(", "no Python: len("), ("@seed", "circular")],
+)
+def test_references_and_expressions_that_cannot_be(value: str, expected: str, repository: Path) -> None:
+    """Before the first line of the configuration is run: in a process of its own, which imports the library then."""
+    config = repository / "bundles/finetune_msd/configs/train.json"
+    words = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", config, "--seed", value]
+    run = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
+    assert expected in run.stderr[run.stderr.index("error: ") :]

@@ -112,12 +112,58 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(finished: Fi
     assert finished.files() == finished.before
 
 
-def test_a_run_without_its_checkpoints_is_not_begun_anew(finished: Finished) -> None:
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_without_its_checkpoints_is_not_begun_anew(finished: Finished, epochs: int) -> None:
     for path in checkpoints_of(finished.folder):
         path.unlink()
+    table = finished.folder / "losses.csv"
+    table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[: 1 + 2 * epochs]))
     before = finished.files()
     assert "none of its checkpoints" in message_of(finished.run(resume=True))
     assert finished.files() == before
+
+
+def test_a_new_run_in_its_place_keeps_what_it_left(finished: Finished) -> None:
+    for path in checkpoints_of(finished.folder):
+        path.unlink()
+    run = finished.run(seed=1, max_epochs=1)
+    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    kept = {name: content for name, content in finished.before.items() if name.endswith((".csv", ".json", "l.pt"))}
+    assert len(kept) == 6 and set(kept.values()) <= set(finished.files().values())
+
+
+PARTS: dict[str, Any] = {"random": [{}], "trainer": {"iteration": "4"}, "data": None, "optimizer": {}}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_checkpoint_with_odd_parts_is_named(finished: Finished, part: str) -> None:
+    path = checkpoints_of(finished.folder)[-1]
+    torch.save({**torch.load(path, weights_only=True), part: PARTS[part]}, path)
+    before = finished.files()
+    assert str(path) in message_of(finished.run(resume=True, extend=True, max_epochs=3))
+    assert finished.files() == before
+
+
+TABLES: dict[str, Callable[[bytes], bytes]] = {
+    "cut short": lambda content: content[:-4],
+    "of zeros at its end": lambda content: content + bytes(100),
+    "of another program": lambda content: b"epoch,loss\r\n1,0.5\r\n",
+    "with a damaged row": lambda content: content.replace(b"\r\n2,", b"\r\n?,"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_damaged_tables_are_kept_and_named_when_it_goes_on(finished: Finished, name: str) -> None:
+    damaged = {table: TABLES[name](finished.before[table]) for table in ("losses.csv", "validation.csv")}
+    for table, content in damaged.items():
+        (finished.folder / table).write_bytes(content)
+    run = finished.run(resume=True, extend=True, max_epochs=3)
+    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    for table, content in damaged.items():
+        assert f"{table} is of an earlier run or has damaged rows" in run.log.read_text(encoding="utf-8")
+        assert (finished.folder / f"{table}.previous").read_bytes() == content
+        header, *rows = (finished.folder / table).read_text(encoding="utf-8").splitlines()
+        assert {row.count(",") for row in rows} == {header.count(",")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -1,8 +1,11 @@
 """Segmenting and scoring where a disk is full, a file is broken, or weights are not what they should be."""
 
 import json
+import os
 import resource
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,60 @@ def test_a_broken_image_of_three_is_reported_and_the_others_are_done(inference: 
     assert f"fatal: {broken}" in run.log.read_text(encoding="utf-8")
     assert "1 fatal finding" in message_of(inference.run(tmp_path / "strict", strict=True))
     assert not (tmp_path / "strict").exists()
+
+
+def test_stopped_in_the_middle_it_ends_with_code_75_and_is_done_by_the_same_command(
+    inference: Inference, tmp_path: Path
+) -> None:
+    run = inference.run(tmp_path / "out")
+    end = time.monotonic() + 300
+    while not list((tmp_path / "out").glob("*_seg.nii.gz")) and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(run.process.pid or 0, signal.SIGTERM)
+    log = run.log.read_text(encoding="utf-8") if run.exit_code() == 75 else ""
+    assert "stopped by SIGTERM: what is finished stays" in log and "Traceback" not in log
+    again = inference.run(tmp_path / "out")
+    assert again.exit_code() == 0, again.log.read_text(encoding="utf-8")
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 3 and not list((tmp_path / "out").glob(".*"))
+
+
+def killed_before_the_first_name() -> None:
+    def kill(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = kill
+
+
+def test_what_a_killed_run_left_is_removed_and_volumes_of_other_images_are_kept(
+    inference: Inference, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    assert inference.run(output, killed_before_the_first_name).exit_code() == -signal.SIGKILL
+    assert len(list(output.glob(".*"))) == 1
+    assert inference.run(output).exit_code() == 0
+    assert not list(output.glob(".*"))
+    if not (output / "volumes.csv").exists():  # ood_eval has none
+        return
+    before = (output / "volumes.csv").read_bytes()
+    for path in sorted(inference.images.glob("*"))[1:]:  # a second call, for one image
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run = inference.run(output)
+    assert run.exit_code() == 0 and "volumes.csv was there already" in run.log.read_text(encoding="utf-8")
+    assert (output / "volumes.csv.previous").read_bytes() == before
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "a name out of the folder": ({"output_postfix": "../../seg"}, "output_postfix is '../../seg'"),
+    "no data set": ({"dataset_dir": ""}, "dataset_dir is empty"),
+    "a device without values": ({"device": "meta"}, "device is meta"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_lose_or_find_too_much_are_refused(repository: Path, tmp_path: Path, name: str) -> None:
+    changes, expected = SETTINGS[name]
+    assert expected in message_of(Inference("finetune_msd", repository, tmp_path).run(tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
 
 
 def flip_a_bit(path: Path) -> None:
