@@ -48,7 +48,7 @@ def main(
                 facts = {"in_channels": task.in_channels, "channels": task.channels, "labels": task.labels}
             else:
                 items = read_source(folder, modality=modality, patient_pattern=patient_pattern)
-            facts |= {"root": folder, "roi_size": roi_size, "contents": contents}
+            facts |= {"root": folder, "roi_size": None if roi_size is None else int(roi_size), "contents": contents}
             findings = find_problems(items, workers=workers, record=record, **facts)
         except (ValueError, OSError) as error:  # one data set's trouble does not hide another's
             print(f"{folder} ({layout}): {error}")

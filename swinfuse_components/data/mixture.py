@@ -72,10 +72,12 @@ def joint_datalist(datasets: Sequence[str | os.PathLike], *, patient_pattern: st
     set is drawn as often as any other.
 
     Raises:
-        ValueError: if there is none, or two differ in their labels or in the number of their channels.
+        ValueError: if there is none, or one twice, or two differ in their labels or in the number of their channels.
     """
     if not datasets:
         raise ValueError("joint training needs data sets: --datasets \"['/data/ct','/data/mr']\"")
+    if len({os.path.realpath(path) for path in datasets}) < len(datasets):
+        raise ValueError(f"joint training needs different data sets, found {', '.join(map(str, datasets))}")
     read = [read_task(path, patient_pattern=patient_pattern) for path in datasets]
     first = read[0][0]
     for task, _ in read[1:]:

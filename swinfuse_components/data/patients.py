@@ -32,12 +32,15 @@ def patient_of(path: str | os.PathLike, pattern: str | None = None) -> str:
             the patient.
 
     Raises:
-        ValueError: if the pattern does not match.
+        ValueError: if the pattern is none or does not match.
     """
     stem = volume_stem(path)
     if pattern is not None:
         whole = os.path.join(os.path.dirname(path), stem)
-        match = re.search(pattern, stem) or re.search(pattern, whole)
+        try:
+            match = re.search(pattern, stem) or re.search(pattern, whole)
+        except re.error as error:
+            raise ValueError(f"patient_pattern {pattern!r} is no regular expression: {error}") from error
         if match is None:
             raise ValueError(f"patient_pattern {pattern!r} does not match '{whole}'")
         return match.group(1) if match.groups() else match.group(0)

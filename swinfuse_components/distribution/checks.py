@@ -1,6 +1,5 @@
 """Check a package for what the Model Zoo asks of it, before it is sent there."""
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import yaml
 from monai.bundle import ConfigParser, verify_net_in_out
 
 from ..checkpoints import CheckpointError, read_weights, sha256
+from ..data.paths import read_json
 from .package import LARGE_FILE_BYTES
 from .vendoring import LIBRARY, VENDORED, config_files
 
@@ -41,15 +41,19 @@ def check_package(folder: str | Path) -> list[str]:
     problems = [f"{name}: missing" for name in REQUIRED_FILES if not (root / name).is_file()]
     if problems:
         return problems
-    problems += _check_metadata(json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8")))
-    lines = (root / "docs" / "README.md").read_text(encoding="utf-8").splitlines()
-    headings = [re.sub(r"[#*]", "", line).strip().lower() for line in lines if line[:1] == "#"]
-    problems += [f"docs/README.md: no heading {name!r}" for name in HEADINGS if name not in headings]
-    problems += _check_large_files(root)
-    for path in config_files(root):
-        if (root / VENDORED).is_dir() and re.search(rf"\b{LIBRARY}\b", path.read_text(encoding="utf-8")):
-            problems.append(f"{path.relative_to(root)}: names {LIBRARY}, expected {VENDORED}")
-    return problems + _check_weights(root)
+    parts = (
+        ("configs/metadata.json", lambda: _check_metadata(read_json(root / "configs" / "metadata.json"))),
+        ("docs/README.md", lambda: _check_headings(root)),
+        ("large_files.yml", lambda: _check_large_files(root)),
+        ("configs", lambda: _check_names(root)),
+        ("configs/inference.json", lambda: _check_weights(root)),
+    )
+    for name, find in parts:
+        try:
+            problems += find()
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, yaml.YAMLError) as error:
+            problems.append(f"{name}: not as expected ({type(error).__name__}: {error})")
+    return problems
 
 
 def check_network(folder: str | Path) -> None:
@@ -99,6 +103,19 @@ def _check_metadata(metadata: dict[str, Any]) -> list[str]:
         tensor = metadata.get("network_data_format", {}).get(side, {}).get(name, {})
         problems += [f"metadata.json: {side} {name} lacks {key}" for key in TENSOR_KEYS if key not in tensor]
     return problems
+
+
+def _check_headings(root: Path) -> list[str]:
+    lines = (root / "docs" / "README.md").read_text(encoding="utf-8").splitlines()
+    headings = [re.sub(r"[#*]", "", line).strip().lower() for line in lines if line[:1] == "#"]
+    return [f"docs/README.md: no heading {name!r}" for name in HEADINGS if name not in headings]
+
+
+def _check_names(root: Path) -> list[str]:
+    if not (root / VENDORED).is_dir():
+        return []
+    named = [path for path in config_files(root) if re.search(rf"\b{LIBRARY}\b", path.read_text(encoding="utf-8"))]
+    return [f"{path.relative_to(root)}: names {LIBRARY}, expected {VENDORED}" for path in named]
 
 
 def _check_large_files(root: Path) -> list[str]:

@@ -1,10 +1,10 @@
 """A model card for a package: its page, the recipe of its weights, and metrics with the command that gives them."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints import read_weights
+from ..data.paths import read_json
+from ..evaluation.folds_table import read_evaluations
 
 # the settings of a training run that a reader needs to judge its weights, in the order of the configuration
 RECIPE = (
@@ -34,6 +34,7 @@ def write_model_card(
 
     Raises:
         FileNotFoundError: a package without ``docs/README.md``, or files that were named but are not there.
+        ValueError: they are something else.
     """
     root = Path(folder)
     page = root / "docs" / "README.md"
@@ -58,7 +59,7 @@ def _weights(root: Path) -> str:
 def _recipe(run_dir: str | Path | None) -> str:
     if run_dir is None:
         return "#### **Recipe**\n\nNot recorded: ask whoever gave you these weights."
-    content: dict[str, Any] = json.loads((Path(run_dir) / "configuration.json").read_text(encoding="utf-8"))
+    content = read_json(Path(run_dir) / "configuration.json")
     lines = [f"| `{key}` | {content[key]} |" for key in RECIPE if key in content]
     return "\n".join(["#### **Recipe**", "", "| setting | value |", "|---|---|", *lines])
 
@@ -66,7 +67,7 @@ def _recipe(run_dir: str | Path | None) -> str:
 def _metrics(metrics: str | Path | None, command: str) -> str:
     if metrics is None:
         return "#### **Metrics**\n\nNone: these weights were not evaluated."
-    record = json.loads(Path(metrics).read_text(encoding="utf-8"))
+    (record,) = read_evaluations([metrics])
     lines = [
         f"| {metric} | {region} | {'not defined' if value is None else format(value, '.4f')} |"
         for metric, regions in record["mean"].items()

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from monai.bundle import ConfigParser
 
 from ..checkpoints import read_weights, sha256
 from ..data.paths import read_json
+from ..engines.files import atomic_save
 from ..engines.run_folder import checkpoints_of
+from ..finetuning.description import read_description
 from .vendoring import required_packages, vendor_library
 
 DESCRIPTION = "model.json"
@@ -109,7 +110,7 @@ def save_weights(checkpoint: str | Path, target: str | Path) -> None:
         FileNotFoundError: no such checkpoint.
         CheckpointError: the file cannot be read safely or holds no weights.
     """
-    torch.save(read_weights(checkpoint), target)
+    atomic_save(read_weights(checkpoint), target)
 
 
 def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any]) -> None:
@@ -167,6 +168,7 @@ def _take_settings(run_dir: Path, folder: Path) -> None:
     """Let the package say of network, preprocessing and data what the run that made its weights wrote beside them."""
     description, configuration = run_dir / DESCRIPTION, run_dir / CONFIGURATION
     if description.is_file():
+        read_description([description])  # which refuses what is none
         shutil.copy(description, folder / "models" / DESCRIPTION)
         content = read_json(description)
         _update_data_format(folder, content)
@@ -210,6 +212,9 @@ def _update_data_format(folder: Path, description: dict[str, Any]) -> None:
     image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
     channels = dict(enumerate(description["channels"]))
     classes = dict(enumerate(description["regions"])) if description.get("sigmoid") else description["labels"]
+    texts = [description["modality"], *channels.values(), *classes.values()]
+    if code := [text for text in texts if str(text)[:1] in ("$", "@", "%")]:
+        raise ValueError(f"{DESCRIPTION} has the names {code}, which would be code in metadata.json")
     for tensor, names in ((image, channels), (pred, classes)):
         tensor["num_channels"] = len(names)
         tensor["channel_def"] = {str(index): name for index, name in names.items()}

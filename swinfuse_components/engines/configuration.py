@@ -41,6 +41,7 @@ CHOICES = {"test": ("wilcoxon", "permutation")}
 
 _PATHS = ("dataset_dir", "run_dir", "output_dir", "model_dir", "checkpoint", "checkpoint_file", "model_path")
 _PER_AXIS = ("roi_size", "spacing", "window_size")  # one number for all axes, or one for each
+_SECTIONS = ("train", "validate")
 _GIVEN_BY_MONAI = {"run_name"}  # by the federated client, for experiment tracking
 _NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "yes": "True", "no": "False"}
 
@@ -104,9 +105,10 @@ def check_configuration() -> None:
     if workflow is not None:
         files = [path for path in workflow.config_root_path.iterdir() if path.suffix in (".json", ".yaml", ".yml")]
         contents = [ConfigParser.load_config_file(path) for path in sorted(files)]
-        known = {re.split("::|#", str(name).lstrip("+"))[0] for each in contents for name in each}
-        known |= set(re.findall(r"@(\w+)", json.dumps(content, default=str)))
-        for key in sorted(set(content) - known - _GIVEN_BY_MONAI):
+        known = {name for each in contents for name in _names(each)}
+        for reference in re.findall(r"@(\w+)(::\w+)?", json.dumps(content, default=str)):
+            known |= {reference[0], "".join(reference)}
+        for key in sorted(set(_names(content)) - known - _GIVEN_BY_MONAI):
             close = difflib.get_close_matches(key, known, 1)
             findings.append(f"{key} is a key that nothing uses" + (f": did you mean {close[0]}?" if close else ""))
         for key, value in content.items():
@@ -120,6 +122,15 @@ def check_configuration() -> None:
                 findings += [] if low <= value <= high else [f"{name} is {value}: expected {words}"]
     if findings:
         raise ValueError("the configuration has errors: " + "; ".join(dict.fromkeys(findings)))
+
+
+def _names(content: Mapping[str, Any]) -> Iterator[str]:
+    """Ids of the first level, and of the second in the sections of a training."""
+    for key, value in content.items():
+        first, *rest = str(key).lstrip("+").replace("#", "::").split("::")
+        yield first
+        if first in _SECTIONS:
+            yield from (f"{first}::{name}" for name in rest[:1] or (value if isinstance(value, dict) else ()))
 
 
 def _is_not_python(value: Any) -> bool:

@@ -42,7 +42,7 @@ own where the state is restored."""
 
 _LIBRARY = Path(__file__).resolve().parents[1]
 # raised on purpose, with a message that says what was found and expected
-_EXPLAINED = (OSError, ValueError, RuntimeError)
+_EXPLAINED = (OSError, ValueError, RuntimeError, ImportError)
 # what the system refuses, wherever it happens: a full disk, a limit, a folder that is read-only or not the user's
 _REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 # what MONAI's parser says of the part of a configuration that fails
@@ -157,6 +157,8 @@ def explanation(error: BaseException) -> str | None:
             return f"{current.strerror}: {current.filename or 'a file of this run'}"
         if isinstance(current, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(current):
             return f"out of memory: {str(current).splitlines()[0]}. Try a smaller region, batch, window batch or cache"
+        if type(current).__module__.startswith("yaml."):  # which names the file
+            return f"not valid YAML: {current}"
         if isinstance(current, SyntaxError):  # in an expression; the library has none
             return f"no Python: {current.text}: {current.msg}"
         if isinstance(current, ModuleNotFoundError) and str(current).startswith("Cannot locate"):  # MONAI's _target_
@@ -288,5 +290,12 @@ def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:
         yield f"{place} was {texts[0][same:][:80]}, is {texts[1][same:][:80]}"
 
 
-if next(callers(ConfigWorkflow), None) is not None:  # a configuration's imports, which come before its references
+def _imported_by(workflow: ConfigWorkflow) -> None:
+    """Errors are one sentence from here on: the imports of a configuration come before its references."""
     short_errors()
+    if workflow.init_id not in workflow.parser:  # MONAI would begin without it
+        sys.exit(f"error: {workflow.init_id!r} is no part of the configuration: settings are written '--key value'")
+
+
+if (_workflow := next(callers(ConfigWorkflow), None)) is not None:
+    _imported_by(_workflow)

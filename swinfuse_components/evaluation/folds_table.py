@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.paths import read_json
 from ..engines.files import csv_cell
 from .paper import paper_column
 from .tables import markdown
@@ -32,11 +32,17 @@ def read_evaluations(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, 
         if not files or not all(file.is_file() for file in files):
             raise FileNotFoundError(f"no evaluation.json at or below {path}: run the bundle's `evaluating` first")
         for file in files:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            missing = {"task", "model", "fold", "cases", "training_patients"} - set(record)
+            record = read_json(file)
+            missing = {"task", "model", "fold", "cases", "training_patients", "mean"} - set(record)
             if missing:
                 raise ValueError(f"{file} is no record of an evaluation: it lacks {sorted(missing)}")
+            try:
+                float(record["mean"]["dice"]["mean"])
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{file} has no mean Dice: {record['mean']}") from error
             records.append({**record, "file": str(file)})
+    if not records:
+        raise FileNotFoundError("no evaluation.json was named: expected files or folders")
     return records
 
 

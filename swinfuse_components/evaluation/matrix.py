@@ -129,13 +129,23 @@ class OutOfDistributionMatrix:
                 found.append(f"{where} every patient of {target.name}")
         return list(dict.fromkeys(found))
 
-    def check(self) -> None:
+    def check(self, in_distribution: Mapping[str, str] | None = None) -> None:
         """Load every model and compare it with every target, before anything is computed.
+
+        Args:
+            in_distribution: see :func:`write_results`: of training data and columns that there are.
 
         Raises:
             ValueError: with all that is wrong, one line each.
         """
-        if found := self.problems():
+        found = self.problems()
+        columns = {column for target in self.targets for column in target.views}
+        data = {source.trained_on for source in self.sources}
+        for ours, theirs in (in_distribution or {}).items():
+            if ours not in data or theirs not in columns:
+                known = f"{sorted(data)} by {sorted(columns)}"
+                found.append(f"in_distribution has {ours!r} and {theirs!r}: expected training data by columns, {known}")
+        if found:
             raise ValueError("the evaluation cannot start:\n" + "\n".join(f"- {problem}" for problem in found))
 
     def run(self) -> pd.DataFrame:

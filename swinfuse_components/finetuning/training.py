@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from monai.handlers import MeanDice
 from torch import nn
 
 from ..checkpoints import LoadReport, load_pretrained
+from ..data.paths import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +54,18 @@ def pretraining_patients(checkpoint: str | os.PathLike[str]) -> list[str]:
     """Patients that a pre-training has seen, from the ``patients.json`` in the folder of its checkpoint.
 
     They must not be tested on either. Without the file the list is empty, and the log says so.
+
+    Raises:
+        ValueError: the file is damaged or another one.
     """
     path = Path(checkpoint).parent / "patients.json"
     if not path.is_file():
         logger.warning("%s does not exist: it is not known which patients the pre-training has seen", path)
         return []
-    return sorted(str(patient) for patient in json.loads(path.read_text(encoding="utf-8"))["training"])
+    training = read_json(path).get("training")
+    if not isinstance(training, list):
+        raise ValueError(f"{path} has no list 'training', which says what patients the pre-training has seen")
+    return sorted(map(str, training))
 
 
 def layerwise_parameter_groups(network: nn.Module, learning_rate: float, decay: float = 1.0) -> list[dict[str, Any]]:

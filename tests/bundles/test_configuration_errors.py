@@ -63,14 +63,18 @@ def refusal(*arguments: Any, **overrides: Any) -> str:
 @pytest.mark.parametrize("bundle", TRAININGS)
 def test_wrong_overrides_of_a_training(bundle: str, repository: Path, tmp_path: Path) -> None:
     places = {"dataset_dir": str(tmp_path / "no such folder"), "run_dir": str(tmp_path / "run")}
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("+train: {dataloadr: {num_workers: 1}}", encoding="utf-8")
     for key, (value, expected) in WRONG.items():
         message = refusal(repository, bundle, ["train.json"], **{**places, key: value})
         assert message.startswith(f"the configuration has errors: {key} is ") and expected in message
+    message = refusal(repository, bundle, ["train.json", str(overlay)], **places)
+    assert "train::dataloadr is a key that nothing uses: did you mean train::dataloader?" in message
     every = refusal(
         repository, bundle, ["train.json"], **{**places, **{key: value for key, (value, _) in WRONG.items()}}
     )
     assert all(f"{key} is " in every for key in WRONG)  # all at once
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [overlay]
 
 
 @pytest.mark.parametrize(
@@ -109,13 +113,18 @@ def test_setting_that_a_component_refuses(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [("@learnig_rate", "`@learnig_rate` is not defined"), ("$len(", "no Python: len("), ("@seed", "circular")],
+    ("words", "expected"),
+    [
+        ("--seed @learnig_rate", "`@learnig_rate` is not defined"),
+        ("--seed $len(", "no Python: len("),
+        ("--seed @seed", "circular"),
+        ("max_epochs=3", "'max_epochs=3' is no part of the configuration"),
+    ],
 )
-def test_references_and_expressions_that_cannot_be(value: str, expected: str, repository: Path) -> None:
+def test_references_and_words_that_cannot_be(words: str, expected: str, repository: Path) -> None:
     """Before the first line of the configuration is run: in a process of its own, which imports the library then."""
     config = repository / "bundles/finetune_msd/configs/train.json"
-    words = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", config, "--seed", value]
-    run = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", *words.split(), "--config_file", str(config)]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
     assert expected in run.stderr[run.stderr.index("error: ") :]

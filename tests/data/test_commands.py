@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from swinfuse_components.data import load_fold
+from swinfuse_components.engines import explanation
 
 
 @pytest.fixture
@@ -74,3 +76,35 @@ def test_a_bundle_shows_one_message_and_no_traceback(msd_folder, tmp_path):
     message = done.stderr[done.stderr.index("error: ") :]
     assert "case_01.nii.gz: has 0 bytes" in message and "case_02.nii.gz: does not exist" in message
     assert sorted(root.rglob("*")) == before and sorted(Path(tmp_path).iterdir()) == sorted([file, root])
+
+
+RECORD = ("task", "model", "fold", "cases", "training_patients", "mean")
+BAD_FILES: dict[str, tuple[str, str, str]] = {
+    "a record that is cut": ("table.py {}", '{"task": ', "not valid JSON"),
+    "a record without scores": ("table.py {}", json.dumps(dict.fromkeys(RECORD, "x")), "has no mean Dice"),
+    "no record": ("table.py", "", "no evaluation.json was named"),
+    "no regular expression": ("folds.py out . --patient_pattern (", "", "is no regular expression"),
+    "an overlay that is no YAML": (
+        "package.py build bundles/finetune_msd dist --overlays {}",
+        "a: [",
+        "not valid YAML",
+    ),
+    "a bundle in the way": ("package.py build bundles/finetune_msd bundles", "", "no package that was built here"),
+    "another record": ("package.py hub . --metrics {}", "{}", "is no record of an evaluation"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_scripts_say_in_one_sentence_what_they_cannot_read(
+    name: str, script, repository, msd_folder, tmp_path, monkeypatch
+) -> None:
+    words, content, expected = BAD_FILES[name]
+    path = tmp_path / ("overlay.yaml" if "overlay" in words else "evaluation.json")
+    path.write_text(content, encoding="utf-8")
+    monkeypatch.chdir(msd_folder(3) if "folds" in words else tmp_path)
+    shutil.copytree(repository / "bundles" / "finetune_msd", tmp_path / "bundles" / "finetune_msd")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "README.md").touch()
+    with pytest.raises(Exception) as error:
+        script(*words.format(path).split())
+    assert expected in (explanation(error.value) or "")

@@ -38,7 +38,7 @@ def test_card_carries_recipe_and_metrics_and_their_command(folder: Path, tmp_pat
         {"patient": "a", "image": "a.nii.gz", "dice": {"anterior": 0.5, "posterior": 0.25}},
         {"patient": "b", "image": "b.nii.gz", "dice": {"anterior": 0.7, "posterior": 0.75}},
     ]
-    write_evaluation(tmp_path / "evaluation.json", description, cases)
+    write_evaluation(tmp_path / "evaluation.json", description, cases, fold=0)
     command = "python -m monai.bundle run evaluating"
     options = {"run_dir": tmp_path, "metrics": tmp_path / "evaluation.json", "command": command}
     text = write_model_card(folder, **options).read_text(encoding="utf-8")

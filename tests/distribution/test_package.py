@@ -52,6 +52,20 @@ def folder(package: Callable[[str], Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(package("finetune_msd").parent / "finetune_msd", tmp_path / "finetune_msd"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("configs/metadata.json", b"[]"),
+        ("configs/inference.json", b"{}"),
+        ("large_files.yml", b"large_files: [{path: x}]"),
+        ("docs/README.md", b"\xff"),
+    ],
+)
+def test_files_that_are_something_else_are_named(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    assert any(problem.startswith(f"{name}: not as expected") for problem in check_package(folder))
+
+
 def test_all_that_is_missing_is_named(folder: Path) -> None:
     path, page = folder / "configs" / "metadata.json", folder / "docs" / "README.md"
     path.write_text("{}", encoding="utf-8")
@@ -147,7 +161,11 @@ def test_settings_beside_the_weights_never_become_code(package, repository: Path
     shutil.copytree(package("finetune_msd").parents[1] / "weights" / "finetune_msd", run)
     record = json.loads((run / "model.json").read_text(encoding="utf-8"))
     evil = "$__import__('os').system('touch planted')"
-    record |= {"dim_options": {"tokens": ["planes", {"gate": evil}]}, "spacing": [1, evil, 1], "ct_window": f"@{evil}"}
+    for key, value, message in (("spacing", [1, evil, 1], "spacing is"), ("channels", [evil], "would be code")):
+        (run / "model.json").write_text(json.dumps(record | {key: value}), encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            build_package(repository / "bundles" / "finetune_msd", tmp_path / "out", weights=run / "model.pt")
+    record["dim_options"] = {"tokens": ["planes", {"gate": evil}]}
     record["network_options"] = {"norm_name": ["group", {"_target_": "os.system"}]}
     (run / "model.json").write_text(json.dumps(record), encoding="utf-8")
     build_package(repository / "bundles" / "finetune_msd", tmp_path / "out", weights=run / "model.pt")
@@ -158,7 +176,7 @@ def test_settings_beside_the_weights_never_become_code(package, repository: Path
     )
     assert "__import__('os')" not in json.dumps(built) and "os.system" not in json.dumps(built)
     assert built["feature_size"] == record["feature_size"]
-    assert all(built[key] == plain[key] for key in ("dim_options", "spacing", "ct_window", "norm_name"))
+    assert all(built[key] == plain[key] for key in ("dim_options", "norm_name"))
 
 
 def without_python_path() -> dict[str, str]:
