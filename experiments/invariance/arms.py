@@ -31,10 +31,10 @@ import pandas as pd
 import torch
 from monai.transforms import Compose
 
-from swinfuse_components.data import load_fold, read_task, split_folds, synthrad_datalist
+from swinfuse_components.data import load_fold, read_task, split_folds, synthetic_volumes, synthrad_datalist
 from swinfuse_components.engines.run_folder import checkpoints_of
 from swinfuse_components.evaluation.features import cka_by_stage, paired_crops, pooled_features, same_modality
-from swinfuse_components.evaluation.probing import build_encoder, recorded_settings
+from swinfuse_components.evaluation.probing import build_encoder, recorded_settings, summarize_probing
 from swinfuse_components.evaluation.tables import write_csv
 from swinfuse_components.transforms import load_on_grid
 
@@ -42,24 +42,29 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = "bundles/pretrain/configs/"
 CT, MRI = "MSD_like/Task63_AbdomenCT", "MSD_like/Task64_AbdomenMR"
 PAIRS = "SynthRAD_like"
-PRETRAIN_ON = [
+PRETRAIN_ON: list[dict] = [
     {"path": PAIRS, "weight": 1},
     {"path": CT, "weight": 1},
     {"path": "MSD_like/Task50_HeadNeckCT", "weight": 0.5},
 ]
 CT_WINDOW = [-125.0, 275.0]
-# overlays of each arm, and settings on top of them
+# overlays of each arm, settings on top of them, the data sets where they are others, and the number of seeds (1)
 ARMS: dict[str, dict] = {
-    "paper": {"files": ["paper.yaml"]},
+    "paper": {"files": ["paper.yaml"], "seeds": 3},
     "swinfuse": {},
     "no_dim": {"settings": {"dim": "none"}},
     "two_contrasts": {"files": ["random_contrast.yaml"]},
-    "dense": {"files": ["dense.yaml"]},
+    "dense": {"files": ["dense.yaml"], "seeds": 3},
     "dense_no_dim": {"files": ["dense.yaml"], "settings": {"dim": "none"}},
     "dense_pairs": {"files": ["dense.yaml", "dense_pairs.yaml"]},
     "dense_mind": {"files": ["dense.yaml", "mind.yaml"]},
     "dense_cosine": {"files": ["dense.yaml", "dim_cosine.yaml"]},
     "dense_patches": {"files": ["dense.yaml", "dim_patches.yaml"]},
+    "synthetic": {"files": ["dense.yaml", "dense_pairs.yaml"], "datasets": ["synthetic"]},
+    "mixed": {
+        "files": ["dense.yaml", "dense_pairs.yaml"],
+        "datasets": [*PRETRAIN_ON, {"path": "synthetic", "weight": 2}],
+    },
 }
 
 
@@ -101,7 +106,7 @@ def _until(command: list[str], log: Path, deadline: float) -> None:
     with log.open("a") as stream:
         process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
         try:
-            process.wait(max(deadline - time.time(), 1))
+            process.wait(None if deadline == float("inf") else max(deadline - time.time(), 1))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             process.wait()
@@ -113,7 +118,6 @@ def train(
     out: str,
     seconds: float = 300,
     only: Sequence[str] = (),
-    seeds: Sequence[int] = (0,),
     at_once: int = 16,
     steps: int = 100_000,
     feature_size: int = 24,
@@ -130,7 +134,6 @@ def train(
         out: folder of the runs; runs that are there go on.
         seconds: after which every arm is stopped.
         only: names of arms, all if empty.
-        seeds: of each arm.
         at_once: number of processes.
         steps: most steps of an arm.
         feature_size: of the networks.
@@ -151,9 +154,13 @@ def train(
         if time.time() > deadline or (run / "model_final.pt").is_file():
             return
         arm, epoch = ARMS[name], min(50, steps)
+        entries = [{"path": entry} if isinstance(entry, str) else entry for entry in arm.get("datasets", PRETRAIN_ON)]
+        paths = [entry["path"] for entry in entries]
+        if "synthetic" in paths:
+            synthetic_volumes(source / "synthetic", 64, size=72, spacing=[spacing] * 3, ct_window=CT_WINDOW)
         settings = {
-            "datasets": [{**entry, "path": str(source / str(entry["path"]))} for entry in PRETRAIN_ON],
-            "exclude_patients": excluded,
+            "datasets": [{**entry, "path": str(source / entry["path"])} for entry in entries],
+            "exclude_patients": excluded if CT in paths else [],
             "run_dir": str(run),
             "seed": seed,
             "device": f"$torch.device('{device}')",
@@ -168,7 +175,8 @@ def train(
             "num_workers": num_workers,
             "epoch_length": epoch,
             "max_epochs": max(steps // epoch, 1),
-            "val_interval": 2 if steps > epoch else 1,
+            "val_interval": 4 if steps >= 4 * epoch else 1,
+            "check_contents": False,
             **({"network_def::norm_name": ["group", {"num_groups": 4}]} if roi_size < 64 else {}),
             **arm.get("settings", {}),
         }
@@ -176,7 +184,7 @@ def train(
         command = _command("pretrain", "training", [*files, "experiments/invariance/budget.yaml"], settings)
         _until(command, folder / f"{run.name}.log", deadline)
 
-    jobs = [(name, seed) for seed in seeds for name in only or ARMS]
+    jobs = [(name, seed) for name in only or ARMS for seed in range(ARMS[name].get("seeds", 1))]
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(work, jobs))
 
@@ -192,47 +200,65 @@ def _runs(out: str) -> dict[str, list[Path]]:
 
 
 def probe(
-    data: str, out: str, spacing: float = 4.0, device: str = "cuda", random_seeds: int = 3, **options: object
+    data: str, out: str, spacing: float = 4.0, device: str = "cuda", at_once: int = 16, **options: object
 ) -> None:
-    """Probe every run, and networks with random weights; ``options`` are settings of ``probing.json``."""
-    runs = _runs(out)
+    """Probe every run, and three networks with random weights, into OUT/probing.
+
+    Args:
+        data: folder that ``prepare`` wrote.
+        out: folder of the runs.
+        spacing: of the working grid, in mm.
+        device: ``cuda`` or ``cpu``.
+        at_once: number of processes.
+        options: settings of ``probing.json``.
+    """
+    runs, folder = _runs(out), Path(out).resolve()
     like = {**recorded_settings(next(iter(runs.values()))[0]), "dim": "none", "dim_options": None}
-    encoders: dict = {"random": [{**like, "seed": seed} for seed in range(random_seeds)]}
+    encoders: dict = {"random": [{**like, "seed": seed} for seed in range(3)]}
     encoders |= {name: [str(path) for path in paths] for name, paths in runs.items()}
-    settings = {
-        "encoders": encoders,
-        "dataset_dir": str(Path(data).resolve() / CT),
-        "datasets": [str(Path(data).resolve() / MRI)],
-        "output_dir": str(Path(out).resolve() / "probing"),
-        "spacing": [spacing] * 3,
-        "ct_window": CT_WINDOW,
-        "device": f"$torch.device('{device}')",
-        **options,
-    }
-    subprocess.run(
-        _command("ood_eval", "probing", ["bundles/ood_eval/configs/probing.json"], settings), cwd=ROOT, check=True
-    )
+
+    def work(name: str) -> None:
+        settings = {
+            "encoders": {name: encoders[name]},
+            "dataset_dir": str(Path(data).resolve() / CT),
+            "datasets": [str(Path(data).resolve() / MRI)],
+            "output_dir": str(folder / "probing" / name),
+            "spacing": [spacing] * 3,
+            "ct_window": CT_WINDOW,
+            "device": f"$torch.device('{device}')",
+            **options,
+        }
+        files = ["bundles/ood_eval/configs/probing.json"]
+        _until(_command("ood_eval", "probing", files, settings), folder / f"probing_{name}.log", float("inf"))
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(work, encoders))
+    found = [folder / "probing" / name / "probing.csv" for name in encoders]
+    table = pd.concat([pd.read_csv(file, dtype={"stage": str}) for file in found if file.is_file()])
+    write_csv(table.round({"dice": 4}), folder / "probing.csv")
+    write_csv(summarize_probing(table, "random"), folder / "probing_summary.csv")
 
 
 @torch.no_grad()
-def measure(data: str, out: str, spacing: float = 4.0, crops: int = 2) -> None:
+def measure(data: str, out: str, spacing: float = 4.0, crops: int = 2, device: str = "cpu") -> None:
     """Influence of the partner before and after, CKA and neighbours, on registered pairs that no run was trained on."""
-    runs, records = _runs(out), []
+    runs, records, places = _runs(out), [], None
     lists = [path.with_name("patients.json") for paths in runs.values() for path in paths]
     seen = {patient for file in lists for patient in json.loads(file.read_text())["training"]}
     pairs = [item for item in synthrad_datalist(Path(data) / PAIRS) if item["patient"] not in seen]
     for name, paths in runs.items():
         for seed, path in enumerate(paths):
             trained = build_encoder(path)
-            places = paired_crops(
-                pairs, roi_size=trained.roi_size, spacing=[spacing] * 3, ct_window=CT_WINDOW, crops=crops
-            )
+            if places is None:
+                options = {"roi_size": trained.roi_size, "spacing": [spacing] * 3, "ct_window": CT_WINDOW}
+                places = paired_crops(pairs, crops=crops, **options)
+                images = {"ct": places.ct.to(device), "mr": places.mr.to(device)}
             untrained = build_encoder(None, seed, **recorded_settings(path))
             for state, encoder in (("before", untrained), ("after", trained)):
-                own = torch.cat([encoder.embed(image[None]) for image in (*places.ct, *places.mr)])
-                partners = own.roll(len(places.ct), 0)
-                streams = [encoder.fuse(own, other).stream_i for other in (partners, partners.roll(1, 0))]
-                ct, mr = (pooled_features(encoder, images)[-1] for images in (places.ct, places.mr))
+                encoder = encoder.to(device)
+                own, partners = encoder.embed(images["ct"]), encoder.embed(images["mr"])
+                streams = [encoder.fuse(own, other).stream_i for other in (partners, partners.roll(crops, 0))]
+                ct, mr = (pooled_features(encoder, images[key])[-1].cpu() for key in ("ct", "mr"))
                 records.append(
                     {
                         "arm": name,

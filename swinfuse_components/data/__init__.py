@@ -15,4 +15,5 @@ from .modalities import Modality, get_modality, register_modality
 from .paths import UnsafePathError, resolve_inside
 from .patients import patient_of, patients_record, same_patients
 from .saving import AtomicSaveImaged
+from .synthetic import synthetic_volumes
 from .tasks import Task, msd_datalist, read_msd_task
