@@ -46,7 +46,7 @@ def random_labels(size: int, rng: np.random.RandomState) -> np.ndarray:
         moved = np.roll(dents, rng.randint(size, size=3), (0, 1, 2))
         _draw_shape(labels, value, size * rng.uniform(0.06, 0.22), moved, rng)
     if rng.uniform() < 2 / 3:
-        places = (np.stack(np.mgrid[[slice(size)] * 3], -1) + 0.5) / size * 2 - 1
+        places = (np.moveaxis(np.indices(labels.shape), 0, -1) + 0.5) / size * 2 - 1
         distance = np.linalg.norm(places / rng.uniform(0.7, 1.1, 3), axis=-1) + 0.1 * _smooth_field(size, 4, rng)
         labels[(labels == 0) & (distance < 1)] = number + 1
         labels[distance >= 1] = 0

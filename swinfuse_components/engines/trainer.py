@@ -24,8 +24,8 @@ class PreparePretrainingBatch(PrepareBatch):
     """Turn a batch of two-view items into what the pre-training network and its loss take.
 
     Reads ``view_i``, ``view_j``, ``target_i``, ``target_j`` (B, C, D, H, W), ``rotation_i``, ``rotation_j`` (B,) and
-    ``cutout_i``, ``cutout_j`` (B, 1, D, H, W). Targets are stacked on the batch axis, all first views before all
-    second ones, as the network stacks its outputs.
+    ``cutout_i``, ``cutout_j`` (B, 1, D, H, W), and ``shown`` (B, 1, D, H, W) where it is there. Targets are stacked on
+    the batch axis, all first views before all second ones, as the network stacks its outputs.
 
     Returns:
         ``(view_i, targets, (view_j,), {})`` with ``targets`` a dictionary of ``reconstruction`` (2B, C, D, H, W),
@@ -57,6 +57,8 @@ class PreparePretrainingBatch(PrepareBatch):
             return torch.cat([move(f"{name}_i"), move(f"{name}_j")])
 
         targets = {"reconstruction": stack("target"), "rotation": stack("rotation"), "cutout": stack("cutout")}
+        if "shown" in batchdata:
+            targets["shown"] = move("shown")
         targets["view"] = stack("view")  # for the log: how often a histogram finds the other view
         return move("view_i"), targets, (move("view_j"),), {}
 

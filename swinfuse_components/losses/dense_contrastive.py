@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .contrastive import NTXentLoss
-from .density import sample_tokens
 
 
 class DenseContrastiveLoss(nn.Module):
@@ -25,7 +25,8 @@ class DenseContrastiveLoss(nn.Module):
 
     Shape:
         ``maps``: one tensor (2B, d, D, H, W) for each map, all first views before all second ones; they may differ in
-        size. The result is a scalar.
+        size. ``shown``: (B, 1, D', H', W') of any size, true where both views show something; voxels of which less than
+        a quarter is shown are not drawn. The result is a scalar.
     """
 
     def __init__(self, temperature: float = 0.1, places: int = 512, gather_distributed: bool = False) -> None:
@@ -33,9 +34,16 @@ class DenseContrastiveLoss(nn.Module):
         self.places = places
         self.contrast = NTXentLoss(temperature, gather_distributed)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], shown: Tensor | None = None) -> Tensor:
         losses = []
         for x in maps:
-            first, second = x.as_subclass(Tensor).chunk(2)
-            losses.append(self.contrast(*sample_tokens(first, second, self.places)))
+            first, second = (view.movedim(1, -1).flatten(0, -2) for view in x.as_subclass(Tensor).chunk(2))
+            chosen = torch.arange(len(first), device=x.device)
+            if shown is not None:
+                depth, height, width = x.shape[2:]
+                share = F.adaptive_avg_pool3d(shown.as_subclass(Tensor).float(), (depth, height, width)).flatten()
+                # an empty volume has no such place: then all of them
+                chosen = chosen[share >= 0.25] if (share >= 0.25).any() else chosen
+            chosen = chosen[torch.randperm(len(chosen))[: self.places].to(x.device)]
+            losses.append(self.contrast(first[chosen], second[chosen]))
         return torch.stack(losses).mean()

@@ -50,7 +50,8 @@ class PretrainingLoss(nn.Module):
     - prediction: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` logits (2B, 4), ``"contrastive"`` (2B, d),
       ``"stream_i"`` and ``"stream_j"`` (B, C', D', H', W'); ``"dense"``, a list of maps (2B, d', D', H', W');
     - target: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` int64 (2B,); ``"cutout"`` (2B, 1 or C, D, H, W),
-      true where a voxel was removed, read only where ``cutout_weighting`` is not 1; ``"view"`` (2B, C, D, H, W),
+      true where a voxel was removed, read only where ``cutout_weighting`` is not 1; ``"shown"`` (B, 1, D, H, W),
+      optional, where the dense term draws its places; ``"view"`` (2B, C, D, H, W),
       optional, what the network was shown.
 
     It returns a dictionary of scalars: ``"loss"``, which carries the gradient, and for each term ``"<term>"`` and
@@ -159,7 +160,7 @@ class PretrainingLoss(nn.Module):
         return self.contrastive(z_i, z_j)
 
     def _dense(self, prediction: Mapping[str, Any], target: Mapping[str, Tensor]) -> Tensor:
-        return self.dense(prediction["dense"])
+        return self.dense(prediction["dense"], target.get("shown"))
 
     def _density(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
         return self.density(

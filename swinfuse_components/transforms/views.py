@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ class RandTwoViewsd(Randomizable, MapTransform):
     - ``view``: (C, D, H, W), rotated and cut;
     - ``target``: (C, D, H, W), rotated, not cut: what inpainting restores, or its description (C', D, H, W);
     - ``rotation``: int64 scalar in 0..3, the number of quarter turns;
-    - ``cutout``: (1, D, H, W), bool, True where voxels were removed.
+    - ``cutout``: (1, D, H, W), bool, True where voxels were removed;
+
+    and with ``same_rotation`` ``shown``: (1, D, H, W), bool, True in the foreground that neither view lacks.
 
     Args:
         keys: one key makes both views of that image (``views``); two keys make one view of each, for a CT and an MRI
@@ -96,8 +99,8 @@ class RandTwoViewsd(Randomizable, MapTransform):
         }
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
-        item = dict(data)
-        turns = 0
+        item: dict[Hashable, Any] = dict(data)
+        turns, axes = 0, [axis + 1 for axis in self.rotation_axes]
         for suffix, key in zip("ij", (self.keys[0], self.keys[-1]), strict=True):
             image = convert_to_tensor(item[key], dtype=torch.float32, track_meta=False)
             first, second = (image.shape[axis + 1] for axis in self.rotation_axes)
@@ -108,4 +111,7 @@ class RandTwoViewsd(Randomizable, MapTransform):
                 )
             turns = turns if self.same_rotation and suffix == "j" else self.randomize()
             item.update({f"{name}_{suffix}": value for name, value in self._view(image, turns).items()})
+            if self.same_rotation:
+                seen = torch.rot90(image > image.min() + 0.05 * (image.max() - image.min()), turns, axes).any(0, True)
+                item["shown"] = seen & ~item[f"cutout_{suffix}"] & (item["shown"] if suffix == "j" else True)
         return item

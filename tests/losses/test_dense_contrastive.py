@@ -46,6 +46,19 @@ def test_the_places_are_the_same_in_both_views() -> None:
     assert float(loss([torch.cat([maps, maps.flip(2)])])) > 1
 
 
+def test_only_places_that_both_views_show_are_drawn() -> None:
+    maps, shown = draw(0, 4, 5, 2, 2, 2), torch.zeros(2, 1, 4, 4, 4, dtype=torch.bool)
+    shown[0, 0, :2, :2, :2] = True
+    shown[1, 0, 2:, 2:, 2:] = True
+    shown[1, 0, 0, 0, 0] = True  # an eighth of a voxel of the map: not enough
+    first, second = maps.chunk(2)
+    kept = [torch.stack([view[0, :, 0, 0, 0], view[1, :, 1, 1, 1]]) for view in (first, second)]
+    expected = reference([torch.cat(kept).view(4, 5, 1, 1, 1)], 0.1)
+    assert float(DenseContrastiveLoss(0.1)([maps], shown)) == pytest.approx(float(expected), abs=1e-9)
+    empty = DenseContrastiveLoss(0.1)([maps], torch.zeros_like(shown))
+    assert float(empty) == pytest.approx(float(reference([maps], 0.1)), abs=1e-9)
+
+
 def test_collapsed_maps_give_the_logarithm_of_the_places() -> None:
     loss = DenseContrastiveLoss(places=10)([torch.ones(2, 4, 4, 4, 4)])
     assert float(loss) == pytest.approx(math.log(2 * 10 - 1), abs=1e-6)

@@ -85,8 +85,9 @@ def test_views_of_one_geometry_with_targets_without_contrast():
         expected = describe(torch.rot90(image, int(item["rotation_i"]), (1, 2)))
         assert torch.equal(item["target_i"], expected) and torch.equal(item["target_j"], expected)
         kept = ~(item["cutout_i"] | item["cutout_j"])[0]
-        order = [item[f"view_{s}"][0][kept] for s in "ij"]
-        assert not torch.allclose(*order)
+        assert not torch.allclose(*[item[f"view_{suffix}"][0][kept] for suffix in "ij"])
+        foreground = torch.rot90(image > 0.05, int(item["rotation_i"]), (1, 2))[0]
+        assert (item["shown"][0] != (foreground & kept)).sum() < 20  # the threshold is relative to the range
     assert len(turns) > 1
 
 
