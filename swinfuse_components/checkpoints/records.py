@@ -18,11 +18,8 @@ def differing_settings(path: Path, network: nn.Module) -> list[str]:
     """How the module of the network differs from the one that the record beside a checkpoint describes.
 
     A module with another gate, other residuals, or other heads of the same total width has tensors of the same names
-    and shapes; it would load without a sign and compute something else.
-
-    Args:
-        path: the checkpoint; ``configuration.json`` or ``model.json`` in its folder are read as data.
-        network: the network it is loaded into.
+    and shapes; it would load without a sign and compute something else. ``configuration.json`` or ``model.json`` in
+    the checkpoint's folder are read as data.
 
     Returns:
         one text for each setting, empty if all agree or nothing is recorded.

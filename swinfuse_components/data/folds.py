@@ -89,18 +89,15 @@ def load_folds(
     channels: Sequence[str] = BRATS_CHANNELS,
     patient_pattern: str | None = None,
 ) -> list[dict]:
-    """Read a fold file: a section of entries with ``fold``; relative paths are taken from ``root``.
+    """Entries of a fold file (that of :func:`save_folds`, MONAI's Auto3DSeg), with absolute paths and ``patient``.
 
     Args:
-        path: the JSON file, in the form written by :func:`save_folds`, MONAI's Auto3DSeg and others.
+        path: the JSON file.
         root: folder of the data; the file's own folder by default. No path may leave it.
         section: ``"training"``, or the name of another list in the file.
         channels: names of the channels; where the names of an entry's images say these sequences of MRI in another
             order, the images are put into this one.
         patient_pattern: see :func:`~swinfuse_components.data.patient_of`, for entries without ``patient``.
-
-    Returns:
-        The entries with absolute paths, each with its ``patient``.
 
     Raises:
         FileNotFoundError, ValueError: if the file does not exist, or is not of that form.

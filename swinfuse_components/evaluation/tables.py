@@ -120,15 +120,11 @@ def _is_asked(first: Sequence[str], second: Sequence[str]) -> bool:
 
 
 def drop_table(rows: pd.DataFrame, in_distribution: Mapping[str, str]) -> pd.DataFrame:
-    """Dice in distribution, out of distribution, and the drop between them.
+    """Dice in distribution, out of distribution, and the drop between them, per model, view, class and other target.
 
-    Args:
-        rows: of the matrix.
-        in_distribution: for the data a model was trained on, the column that is its own held-out part.
-
-    Returns:
-        one line per model, view, class and other target. The drop and its interval are over the patients tested in
-        both (``paired``: how many); where the two share no patients only the difference of the means stands.
+    ``in_distribution`` is, for the data a model was trained on, the column that is its own held-out part. The drop and
+    its interval are over the patients tested in both (``paired``: how many); where the two share no patients only the
+    difference of the means stands.
     """
     groups, records = dict(iter(rows.groupby([*ROW, *COLUMN], sort=False))), []
     for (model, trained_on, view, target, label), group in groups.items():
@@ -267,8 +263,7 @@ def write_results(
     Args:
         rows: of the matrix.
         output_dir: folder for the files.
-        in_distribution: for the data a model was trained on, the column that is its own held-out part; by default the
-            column of the same name, where there is one.
+        in_distribution: see :func:`drop_table`; by default the column of the same name, where there is one.
         failures: cases that could not be scored.
         method: ``wilcoxon`` or ``permutation``.
         reference: set the paper's Table 2 beside the table.

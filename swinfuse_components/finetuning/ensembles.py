@@ -69,18 +69,12 @@ def load_ensemble(
 def require_unseen(
     items: Sequence[Mapping[str, Any]], description: Mapping[str, Any], allow_seen: bool = False
 ) -> Sequence[Mapping[str, Any]]:
-    """Refuse to score a model on patients of its training or pre-training, whatever channel their names end in.
+    """``items`` to be scored, unless they hold patients of the model's training or pre-training.
 
-    Args:
-        items: data list about to be scored.
-        description: of the model (``training_patients``, ``pretraining_patients``).
-        allow_seen: warn instead of raising.
-
-    Returns:
-        ``items``.
+    They are known whatever channel their names end in. ``allow_seen`` warns of them.
 
     Raises:
-        ValueError: if patients of ``items`` are among the training patients; they are named.
+        ValueError: names such patients.
     """
     kinds = {str(item["modality"]) for item in items if item.get("modality")} - {str(description.get("modality"))}
     if kinds and description.get("modality"):

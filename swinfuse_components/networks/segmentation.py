@@ -14,13 +14,7 @@ from .merging import resolve_downsample
 
 
 class FixedSizeModule(nn.Module):
-    """A network as traced for one input size, in a module that ``torch.jit.script`` accepts.
-
-    Args:
-        network: takes one image (B, channels, D, H, W).
-        in_channels: its channels.
-        roi_size: the (D, H, W) it is traced for.
-    """
+    """A network of one image (B, channels, D, H, W) as traced for ``roi_size``, which ``torch.jit.script`` accepts."""
 
     def __init__(self, network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> None:
         super().__init__()

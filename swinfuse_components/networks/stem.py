@@ -8,20 +8,15 @@ from .domain_invariance import DomainInvarianceOutput
 
 
 class DomainInvariantStem(nn.Module):
-    """A stem (first convolution or patch embedding) followed by a domain invariance module.
+    """A stem (image to embedding (B, C, D', H', W')) followed by a domain invariance module for such embeddings.
 
     Called with one input (B, channels, D, H, W) it returns the fused embedding, so it stands in for the bare stem.
     Called with two it returns the module's named tuple, for pre-training with two views.
-
-    Args:
-        stem: turns an image into an embedding (B, C, D', H', W').
-        domain_invariance: the module for such embeddings.
     """
 
     def __init__(self, stem: nn.Module, domain_invariance: nn.Module) -> None:
         super().__init__()
-        self.stem = stem
-        self.domain_invariance = domain_invariance
+        self.stem, self.domain_invariance = stem, domain_invariance
 
     def forward(self, x_i: Tensor, x_j: Tensor | None = None) -> Tensor | DomainInvarianceOutput:
         p_i = self.stem(x_i)
@@ -31,16 +26,13 @@ class DomainInvariantStem(nn.Module):
 
 
 def insert_domain_invariance(network: nn.Module, stem: str, domain_invariance: nn.Module) -> DomainInvariantStem:
-    """Put a domain invariance module behind one submodule of a network, in place.
+    """Put a domain invariance module behind one submodule of a network, in place; returns the new stem.
 
     Args:
         network: any network, for instance MONAI's ``SegResNet``.
         stem: name of the submodule, for instance ``"convInit"`` of ``SegResNet`` or ``"input_block"`` of ``DynUNet``;
             its weights then stand under ``<stem>.stem``, those of the module under ``<stem>.domain_invariance``.
         domain_invariance: the module. Window tokens suit full-resolution stems; plane tokens are for small ones.
-
-    Returns:
-        The new stem.
 
     Raises:
         ValueError: the network has no submodule of that name.

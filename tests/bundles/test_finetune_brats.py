@@ -35,14 +35,9 @@ def test_from_a_one_channel_pre_training_to_label_maps(
     torch.save({"model": pretrainer.state_dict()}, tmp_path / "pretrained.pt")
     run_dir = tmp_path / "run"
     common = {"dataset_dir": str(brats_dir), "num_folds": 2, "run_dir": str(run_dir), "overlap": 0.0, "num_workers": 0}
-    run_bundle(
-        "finetune_brats",
-        ["train.json"],
-        "training",
-        start="pretrained",
-        pretrained_checkpoint=str(tmp_path / "pretrained.pt"),
-        **{**tiny, **common, "views": 2, "batch_size": 1},
-    )
+    options = {**tiny, **common, "views": 2, "batch_size": 1, "start": "pretrained"}
+    options["pretrained_checkpoint"] = str(tmp_path / "pretrained.pt")
+    run_bundle("finetune_brats", ["train.json"], "training", **options)
     described = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
     assert described["channels"] == ["FLAIR", "T1ce", "T1", "T2"] and described["regions"] == REGIONS
     assert described["sigmoid"] is True and described["model_name"] == "SwinFUSE (P)"
@@ -118,13 +113,8 @@ def test_real_patients_train_and_come_back_on_their_grid(
     start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = swinfuse_data / "BraTS21_like"
-    common = {
-        "dataset_dir": str(folder),
-        "num_folds": 2,
-        "run_dir": str(tmp_path / "run"),
-        "overlap": 0.0,
-        "num_workers": 0,
-    }
+    common = {"dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
+    common |= {"num_folds": 2, "overlap": 0.0, "num_workers": 0}
     # 4 mm for the test's time; the answer is on the grid of 1 mm all the same
     options = {**tiny, **common, "spacing": [4.0, 4.0, 4.0], "roi_size": PRETRAINED_ROI, "start": start}
     checkpoint = str(pretrained_run / "model.pt")

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
 
-from ..models import BRATS, write_model
 from .conftest import DECATHLON
 
 BUNDLES = ("finetune_msd", "finetune_brats")
@@ -102,12 +101,9 @@ def test_training_can_be_driven_by_monai_label(repository: Path, bundle: str) ->
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-@pytest.mark.parametrize(("name", "kind"), [("train.json", "train"), ("inference.json", "infer")])
-def test_monai_finds_its_properties(
+def test_monai_finds_the_properties_of_a_training(
     repository: Path,
     bundle: str,
-    name: str,
-    kind: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     make_msd_task: Callable[..., Path],
@@ -115,21 +111,10 @@ def test_monai_finds_its_properties(
     tiny: dict[str, Any],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    dataset_dir = make_msd_task() if bundle == "finetune_msd" else brats_dir
-    path = repository / "bundles" / bundle / "configs" / name
-    if kind == "infer":
-        write_model(tmp_path / "run", **(BRATS if bundle == "finetune_brats" else {"modality": "mr"}))
-        for key in ("spacing", "roi_size", "feature_size", "window_size"):
-            tiny.pop(key, None)
-    workflow = ConfigWorkflow(
-        config_file=str(path),
-        workflow_type=kind,
-        logging_file=False,
-        dataset_dir=str(dataset_dir if kind == "train" or bundle == "finetune_brats" else dataset_dir / "imagesTr"),
-        run_dir=str(tmp_path / "run"),
-        num_folds=2,
-        **tiny,
-    )
+    folder = make_msd_task() if bundle == "finetune_msd" else brats_dir
+    path = str(repository / "bundles" / bundle / "configs" / "train.json")
+    options = {**tiny, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run"), "num_folds": 2}
+    workflow = ConfigWorkflow(path, workflow_type="train", logging_file=False, **options)
     workflow.initialize()
     assert workflow.check_properties() == []
     assert Path(workflow.bundle_root) == repository / "bundles" / bundle

@@ -32,19 +32,9 @@ def test_each_decathlon_task_takes_a_training_step(
 ) -> None:
     channels, labels = DECATHLON[name]
     folder = make_msd_task(name, channels, labels, cases=2)
-    before = {**tiny, "val_interval": 0}  # one step, no validation
-    workflow = run_bundle(
-        "finetune_msd",
-        ["train.json", f"tasks/{name}.yaml"],
-        "training",
-        dataset_dir=str(folder),
-        run_dir=str(tmp_path / "run"),
-        num_folds=2,
-        **before,
-    )
-    network = (
-        workflow.network_def if hasattr(workflow, "network_def") else workflow.parser.get_parsed_content("network_def")
-    )
+    options = {**tiny, "val_interval": 0, "num_folds": 2, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
+    workflow = run_bundle("finetune_msd", ["train.json", f"tasks/{name}.yaml"], "training", **options)
+    network = workflow.parser.get_parsed_content("network_def")
     state = torch.load(tmp_path / "run" / "model_final.pt", weights_only=True)["model"]
     assert state["out.conv.conv.weight"].shape[0] == len(labels) + 1
     assert state["swinViT.patch_embed.proj.weight"].shape[1] == len(channels)
@@ -88,17 +78,8 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
         run_dir = str(tmp_path / f"runs/fold{fold}")
         run_bundle("finetune_msd", ["train.json"], "run", fold=fold, start=start, run_dir=run_dir, **{**common, **tiny})
         assert (tmp_path / f"runs/fold{fold}" / "losses.png").stat().st_size > 1000
-        evaluated = run_bundle(
-            "finetune_msd",
-            ["train.json", "evaluate.json"],
-            "evaluating",
-            fold=fold,
-            run_dir=run_dir,
-            overlap=0.0,
-            num_workers=0,
-            save_predictions=True,
-            **common,
-        )
+        settings = {"fold": fold, "run_dir": run_dir, "overlap": 0.0, "num_workers": 0, "save_predictions": True}
+        evaluated = run_bundle("finetune_msd", ["train.json", "evaluate.json"], "evaluating", **settings, **common)
         described = json.loads((tmp_path / f"runs/fold{fold}" / "model.json").read_bytes())
         assert described["start"] == start and bool(described["pretraining_patients"]) == (start == "pretrained")
         record = json.loads((tmp_path / f"runs/fold{fold}" / "evaluation" / "evaluation.json").read_bytes())
@@ -119,28 +100,15 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
     with pytest.raises(Exception, match="ConfigExpression") as refused:
         run_bundle("finetune_msd", files, "evaluating", dataset_dir=str(task), **models)
     assert "were used in training" in str(refused.value.__cause__ or refused.getrepr())
-    run_bundle(
-        "finetune_msd",
-        ["train.json", "evaluate.json", "all_cases.yaml", "ensemble.yaml"],
-        "evaluating",
-        dataset_dir=str(unseen),
-        tta_axes=[2],
-        **models,
-    )
+    files = ["train.json", "evaluate.json", "all_cases.yaml", "ensemble.yaml"]
+    run_bundle("finetune_msd", files, "evaluating", dataset_dir=str(unseen), tta_axes=[2], **models)
     record = json.loads((tmp_path / "runs" / "ensemble" / "evaluation.json").read_text(encoding="utf-8"))
     assert len(record["cases"]) == 1 and len(record["training_patients"]) == 4
     shutil.copytree(unseen / "imagesTr", tmp_path / "images")
     for vote in (False, True):
         output = tmp_path / f"ensemble_{vote}"
-        run_bundle(
-            "finetune_msd",
-            ["inference.json", "ensemble.yaml"],
-            "inference",
-            dataset_dir=str(tmp_path / "images"),
-            output_dir=str(output),
-            vote=vote,
-            **models,
-        )
+        paths = {"dataset_dir": str(tmp_path / "images"), "output_dir": str(output)}
+        run_bundle("finetune_msd", ["inference.json", "ensemble.yaml"], "inference", vote=vote, **paths, **models)
         (image,) = (tmp_path / "images").iterdir()
         assert_on_grid_of(output / image.name.replace(".nii.gz", "_seg.nii.gz"), image)
 
@@ -154,17 +122,8 @@ def test_a_real_ct_task_trains_from_its_dataset_json_alone(
     # coarse, for the test's time; the CT window is measured
     options = {**tiny, "spacing": [6.0, 6.0, 6.0], "roi_size": PRETRAINED_ROI}
     options["val_interval"] = 5  # more than there are epochs: the last one is validated, or there would be no model.pt
-    run_bundle(
-        "finetune_msd",
-        ["train.json"],
-        "training",
-        dataset_dir=str(folder),
-        run_dir=str(run_dir),
-        num_folds=2,
-        start=start,
-        pretrained_checkpoint=str(pretrained_run / "model.pt"),
-        **options,
-    )
+    options |= {"start": start, "pretrained_checkpoint": str(pretrained_run / "model.pt"), "num_folds": 2}
+    run_bundle("finetune_msd", ["train.json"], "training", dataset_dir=str(folder), run_dir=str(run_dir), **options)
     described = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
     low, high = described["ct_window"]
     assert described["modality"] == "ct" and -400 < low < high < 2500
@@ -174,13 +133,8 @@ def test_a_real_ct_task_trains_from_its_dataset_json_alone(
 @pytest.fixture
 def random_model(tmp_path: Path) -> Path:
     """A model folder with random weights whose network answers with every class somewhere."""
-    return write_model(
-        tmp_path / "model",
-        modality="mr",
-        channels=["MRI"],
-        labels={"0": "background", "1": "first", "2": "second"},
-        spacing=[1.5, 1.5, 1.5],
-    )
+    labels = {"0": "background", "1": "first", "2": "second"}
+    return write_model(tmp_path / "model", modality="mr", channels=["MRI"], labels=labels, spacing=[1.5, 1.5, 1.5])
 
 
 @pytest.mark.parametrize("case", sorted(AFFINES))
@@ -235,15 +189,8 @@ def test_overlays_train_as_they_say(
     overlay: str, run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = make_msd_task(cases=2, spacing=(2.0, 2.0, 2.0))
-    workflow = run_bundle(
-        "finetune_msd",
-        ["train.json", f"{overlay}.yaml"],
-        "training",
-        dataset_dir=str(folder),
-        run_dir=str(tmp_path / "run"),
-        num_folds=2,
-        **{**tiny, "val_interval": 0},
-    )
+    options = {**tiny, "val_interval": 0, "num_folds": 2, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
+    workflow = run_bundle("finetune_msd", ["train.json", f"{overlay}.yaml"], "training", **options)
     described = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))
     state = torch.load(tmp_path / "run" / "model_final.pt", weights_only=True)["model"]
     image = workflow.parser.get_parsed_content("train::dataset")[0][0]["image"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow, run
+from monai.bundle import run
 
 from swinfuse_components.data import assign_folds
 
@@ -104,15 +104,6 @@ def test_mistakes_are_said_before_anything_is_computed(repository: Path, workpla
         evaluate(repository, [], **options, output_dir=str(tmp_path / "out"), class_mapping={"spleen": "box"})
     assert "model SwinFUSE (BoxCT) has no class 'spleen': it has ['box']" in str(error.value.__cause__)
     assert not (tmp_path / "out").exists()
-
-
-def test_inference_has_the_properties_that_the_zoo_reads(repository: Path, workplace: Path) -> None:
-    config = str(repository / "bundles/ood_eval/configs/inference.json")
-    metadata = str(repository / "bundles/ood_eval/configs/metadata.json")
-    places = {"model_dir": str(workplace / "swinfuse"), "dataset_dir": str(workplace / "Task02_BoxMR/imagesTr")}
-    workflow = ConfigWorkflow(config, meta_file=metadata, workflow_type="inference", **places)
-    workflow.initialize()
-    assert workflow.check_properties() == []
 
 
 def test_inference_writes_a_label_map_on_the_grid_of_the_image(
