@@ -99,6 +99,15 @@ def test_it_is_extended_with_other_workers_cache_and_place_of_the_data(finished:
     assert checksum.read_text(encoding="utf-8") == "ABC"  # of an earlier version; nobody reads it
 
 
+def test_it_is_not_scored_on_regions_of_no_class(finished: Finished) -> None:
+    evaluate = finished.bundle.config.with_name("evaluate.json")
+    options = {"dataset_dir": finished.bundle.dataset, "run_dir": finished.folder, "num_folds": 2}
+    files = finished.bundle.config, evaluate
+    run = command(finished.folder.with_suffix(".log"), "evaluating", *files, regions={"box": [9]}, **options)
+    assert "'box' is [9], expected some of the label values [0, 1]" in message_of(run)
+    assert finished.files() == finished.before
+
+
 def unreadable() -> None:
     def load(*_: Any, **__: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -187,6 +187,27 @@ def test_a_description_of_odd_values_is_refused_with_all_of_them(repository: Pat
     assert str(path) in message and all(f"{key} is " in message for key in ODD)
 
 
+MATRIX: dict[str, tuple[dict[str, Any], str]] = {
+    "data that nobody was trained on": (
+        {"in_distribution": {"Boxes": "Task"}},
+        "in_distribution has 'Boxes' and 'Task'",
+    ),
+    "one model twice": ({"models": "['model', 'model']"}, "two models are called"),
+    "no such test": ({"test": "t-test"}, "test is 't-test'"),
+}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_what_does_not_fit_is_said_before_anything_is_scored(repository: Path, tmp_path: Path, name: str) -> None:
+    changes, expected = MATRIX[name]
+    task = write_msd_task(tmp_path, "Task", ("MRI",), ("box",), cases=2)
+    model = write_model(tmp_path / "model", modality="mr")
+    options = {"dataset_dir": task, "model_dir": model, "output_dir": tmp_path / "out", **changes}
+    config = repository / "bundles/ood_eval/configs/evaluate.json"
+    run = command(tmp_path / "log", "evaluating", config, in_child=lambda: os.chdir(tmp_path), **options)
+    assert expected in message_of(run) and not (tmp_path / "out").exists()
+
+
 def test_scores_and_predictions_of_the_matrix_are_whole_too(repository: Path, tmp_path: Path) -> None:
     task = write_msd_task(tmp_path, "Task", ("MRI",), ("box",), cases=2)
     model, output = write_model(tmp_path / "model", modality="mr"), tmp_path / "out"

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ..models import write_model
 from .small_runs import SmallBundle, command, message_of
 
 Make = Callable[[Path], dict[str, Any]]
@@ -38,6 +39,12 @@ def image_under_two_names(task: Path) -> dict[str, Any]:
     for folder in ("imagesTr", "labelsTr"):
         shutil.copy(task / folder / "case_000.nii.gz", task / folder / "other.nii.gz")
     return folds(task, [*entries, {**{k: f"{k}sTr/other.nii.gz" for k in ("image", "label")}, "fold": 1}])
+
+
+def of_a_damaged_pretraining(task: Path) -> dict[str, Any]:
+    model = write_model(task.parent / "pretrained")
+    (model / "patients.json").write_text('{"training": 3', encoding="utf-8")
+    return {"start": "pretrained", "pretrained_checkpoint": model / "model.pt"}
 
 
 def rewritten(change: Callable[[np.ndarray], np.ndarray], spacing: float = 1.0) -> Make:
@@ -76,6 +83,7 @@ MSD: dict[str, tuple[Make, str]] = {
     "no epochs, deep down": (lambda task: {"train::trainer::max_epochs": 0}, "max_epochs is 0: expected 1 or more"),
     "no regular expression": (lambda task: {"patient_pattern": "("}, "missing ), unterminated subpattern"),
     "no such transform": (lambda task: {"loss": {"_target_": "monai.losses.Nothing"}}, "monai.losses.Nothing"),
+    "a damaged record": (of_a_damaged_pretraining, "patients.json' is not valid JSON"),
     "an unknown fold": (lambda task: {"fold": 7}, "fold 7 cannot be held out"),
 }
 PRETRAIN: dict[str, tuple[dict[str, Any], str]] = {
