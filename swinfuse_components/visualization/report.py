@@ -10,13 +10,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 
 from ..engines.files import atomic_write
-from ..engines.logs import read_table
-from .plots import curves
+from ..engines.logs import draw_curves
 from .slices import CasePicture, to_ras
 
 # autoescape: names of models, data sets, classes and cases are text, whatever they hold
@@ -81,27 +79,15 @@ def pictures(heading: str, files: Mapping[str, str | Path]) -> dict[str, Any]:
 
 
 def training_curves(heading: str, runs: Mapping[str, str | Path]) -> dict[str, Any]:
-    """A section of curves of training runs, from ``losses.csv`` and ``validation.csv`` of their folders.
+    """A section with the curves of each training run, from ``losses.csv`` and ``validation.csv`` of its folder.
 
-    One figure for each quantity, one line for each run. Folders without these files are passed over.
+    Folders without these files are passed over.
     """
-    series: dict[str, dict[str, pd.Series]] = {}
-    for run, folder in runs.items():
-        for kind, file in (("training", "losses.csv"), ("validation", "validation.csv")):
-            table = read_table(Path(folder) / file)
-            x = next((name for name in ("iteration", "epoch") if name in table), None)
-            if x is None:
-                continue
-            table = table.dropna(subset=x).drop_duplicates(x, keep="last")
-            for name, values in table.set_index(x).dropna(axis=1, how="all").items():
-                if name not in ("epoch", "lr") and "_of_" not in name and not name.endswith("_weighted"):
-                    series.setdefault(f"{kind}: {name}", {})[run] = values
-    with tempfile.TemporaryDirectory() as folder:
-        files = {
-            name: curves(pd.DataFrame(lines), f"{folder}/{number}.png", title=name, ylabel=name.split(": ")[1])
-            for number, (name, lines) in enumerate(series.items())
-        }
-        return pictures(heading, files)
+    with tempfile.TemporaryDirectory() as temporary:
+        files = {run: Path(temporary, f"{number}.png") for number, run in enumerate(runs)}
+        for run, folder in runs.items():
+            draw_curves(Path(folder) / "losses.csv", Path(folder) / "validation.csv", files[run])
+        return pictures(heading, {run: file for run, file in files.items() if file.is_file()})
 
 
 def viewers(heading: str, cases: Sequence[CasePicture]) -> dict[str, Any]:

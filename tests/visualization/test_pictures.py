@@ -79,7 +79,7 @@ def test_heat_map_colours_follow_the_values(tmp_path: Path) -> None:
 def test_curves_of_runs(tmp_path: Path) -> None:
     (tmp_path / "losses.csv").write_text("iteration,loss,val,note\n1,2.0,,a\n2,1.5,0.4,b\n3,nan,,c\n", encoding="utf-8")
     section = training_curves("Curves", {"run": tmp_path, "none": tmp_path / "none"})
-    assert [figure["caption"] for figure in section["figures"]] == ["training: loss", "training: val"]
+    assert [figure["caption"] for figure in section["figures"]] == ["run"]
     with pytest.raises(ValueError, match="no curves"):
         curves(pd.DataFrame(), tmp_path / "c.png")
 
