@@ -6,7 +6,6 @@ import pytest
 from swinfuse_components.engines.guards import write_record
 from swinfuse_components.finetuning import (
     GENERIC_DESCRIPTION,
-    mirror_axes,
     patients_of,
     read_description,
     regions_of,
@@ -55,19 +54,6 @@ def test_regions_are_the_classes_unless_told_otherwise() -> None:
     labels = {"0": "background", "1": "liver", "2": "cancer"}
     assert regions_of({"labels": labels}) == {"liver": [1], "cancer": [2]}
     assert regions_of({"labels": labels, "regions": {"liver": [1, 2]}}) == {"liver": [1, 2]}
-
-
-@pytest.mark.parametrize(
-    ("names", "axes"),
-    [
-        (["tumour"], [0, 1, 2]),
-        (["RightParotid", "LeftParotid"], [1, 2]),
-        (["Anterior", "Posterior"], [0, 2]),
-        (["upper lobe left"], [1]),
-    ],
-)
-def test_an_axis_that_a_class_is_named_for_is_not_mirrored(names: list[str], axes: list[int]) -> None:
-    assert mirror_axes({"labels": {str(number): name for number, name in enumerate(["background", *names])}}) == axes
 
 
 def test_patients_are_known_by_their_file_where_a_list_does_not_say() -> None:
