@@ -1,7 +1,8 @@
 """Packages of the bundles, as the Model Zoo and MONAI Label take them.
 
-python scripts/package.py build bundles/finetune_msd --weights runs/spleen/model.pt --output_dir dist
-python scripts/package.py check dist/finetune_msd
+python scripts/package.py build bundles/finetune_msd --name spleen_ct_segmentation --weights runs/spleen/model.pt \\
+    --metrics runs/spleen/evaluation/evaluation.json --output_dir dist
+python scripts/package.py check dist/spleen_ct_segmentation
 python scripts/package.py verify_network dist/finetune_msd
 python scripts/package.py hub dist/finetune_msd --run_dir RUN --metrics RUN/evaluation/evaluation.json
 """
@@ -25,14 +26,25 @@ def check(folder: str) -> None:
 def build(
     bundle: str,
     output_dir: str = "dist",
+    name: str | None = None,
     weights: str | None = None,
+    metrics: str | None = None,
     overlays: str = "",
     url_prefix: str = "",
     vendor: bool = True,
 ) -> Path:
     """Build a package's folder and zip; `overlays` is a comma-separated list of configuration files."""
     files = [name for name in overlays.split(",") if name] if isinstance(overlays, str) else list(overlays)
-    return build_package(bundle, output_dir, weights=weights, overlays=files, url_prefix=url_prefix, vendor=vendor)
+    return build_package(
+        bundle,
+        output_dir,
+        name=name,
+        weights=weights,
+        metrics=metrics,
+        overlays=files,
+        url_prefix=url_prefix,
+        vendor=vendor,
+    )
 
 
 if __name__ == "__main__":

@@ -39,8 +39,11 @@ class CheckpointError(ValueError):
     """
 
     def __init__(self, message: str, report: LoadReport | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message, report)
         self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

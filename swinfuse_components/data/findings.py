@@ -65,11 +65,11 @@ class DataListError(ValueError):
     """A data list with fatal findings; ``findings`` holds them all, warnings too."""
 
     def __init__(self, findings: Sequence[Finding], advice: str = "") -> None:
+        super().__init__(findings, advice)
         self.findings, self.advice = list(findings), advice
-        fatal = sum(finding.fatal for finding in findings)
-        lines = "\n".join(f"  {finding}" for finding in findings)
-        counts = f"{fatal} fatal finding(s) and {len(findings) - fatal} warning(s)"
-        super().__init__(f"the data list has {counts}{advice and '; ' + advice}\n{lines}")
 
-    def __reduce__(self) -> tuple:
-        return type(self), (self.findings, self.advice)
+    def __str__(self) -> str:
+        fatal = sum(finding.fatal for finding in self.findings)
+        lines = "\n".join(f"  {finding}" for finding in self.findings)
+        counts = f"{fatal} fatal finding(s) and {len(self.findings) - fatal} warning(s)"
+        return f"the data list has {counts}{self.advice and '; ' + self.advice}\n{lines}"

@@ -92,10 +92,7 @@ def brats_datalist(
 
 
 def synthrad_datalist(
-    dataset_dir: str | os.PathLike,
-    *,
-    regions: Sequence[str] | str | None = None,
-    patient_pattern: str | None = None,
+    dataset_dir: str | os.PathLike, *, regions: Sequence[str] | str | None = None, patient_pattern: str | None = None
 ) -> list[dict]:
     """List the patients below a SynthRAD folder (2023 or 2025), in a fixed order.
 

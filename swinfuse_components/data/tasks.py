@@ -99,7 +99,7 @@ def _read_labels(content: Mapping, path: Path) -> tuple[dict[int, str], dict[str
             labels[values[0]] = name
     if twice := sorted({name for name in labels.values() if list(labels.values()).count(name) > 1}):
         raise ValueError(f"'{path}': several labels are called {', '.join(twice)}: each needs a name of its own")
-    for value in {value for values in regions.values() for value in values} - set(labels):
+    for value in set().union(*regions.values()) - set(labels):
         labels[value] = f"label {value}"
     if sorted(labels) != list(range(len(labels))) or len(labels) < 2:
         raise ValueError(f"'{path}': label values must be 0 (background), 1, 2, … without gaps, found {sorted(labels)}")

@@ -122,7 +122,8 @@ def _check_large_files(root: Path) -> list[str]:
     listing = root / "large_files.yml"
     entries = yaml.safe_load(listing.read_text(encoding="utf-8"))["large_files"] if listing.is_file() else []
     listed = {entry["path"]: entry for entry in entries}
-    problems = [f"{name}: its url in large_files.yml is empty" for name, entry in listed.items() if not entry["url"]]
+    without = [name for name, entry in listed.items() if not entry.get("url")]
+    problems = [f"{name}: its url in large_files.yml is empty" for name in without]
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         name = path.relative_to(root).as_posix()
         if path.stat().st_size > LARGE_FILE_BYTES and name not in listed:

@@ -13,6 +13,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from ..checkpoints import read_weights, sha256
+from ..data.modalities import modality_of_word
 from ..data.paths import read_json
 from ..engines.files import atomic_save
 from ..engines.run_folder import checkpoints_of
@@ -36,7 +37,9 @@ def build_package(
     bundle: str | Path,
     output_dir: str | Path,
     *,
+    name: str | None = None,
     weights: str | Path | None = None,
+    metrics: str | Path | None = None,
     overlays: Sequence[str | Path] = (),
     settings: dict[str, Any] | None = None,
     metadata: dict[str, Any] | None = None,
@@ -46,17 +49,20 @@ def build_package(
     """Build ``output_dir/<name>/`` and ``output_dir/<name>_v<version>.zip`` from a bundle's folder.
 
     Args:
-        bundle: the bundle's folder, whose name the package bears.
+        bundle: the bundle's folder.
         output_dir: where folder and zip are written; an older package of that name is replaced.
+        name: of the package, as the zoo wants it, with organ, modality and task: ``"spleen_ct_segmentation"``; the
+            bundle's own name unless given.
         weights: checkpoint for ``models/model.pt``: ``{"model": state dict}``, or a pre-training checkpoint, of which
             only the network's part is kept. A ``model.json`` beside it goes along, and the metadata takes channels,
             classes and region from it; pre-training leaves none, and its size of network and region is read in its
             ``configuration.json``. None leaves the package without weights: it trains, but infers nothing.
+        metrics: ``evaluation.json`` of the evaluation of these weights, for ``eval_metrics`` of the metadata.
         overlays: configuration files laid over ``train.json`` and ``inference.json``: what was changed for the weights
             is written into the files, since MONAI Label reads one file alone. A key must be one of theirs, or one to
             which the overlay's other keys refer.
         settings: the same, as values: ``{"feature_size": 12}``.
-        metadata: entries laid over ``metadata.json``, e.g. ``eval_metrics`` or ``network_data_format``.
+        metadata: entries laid over ``metadata.json``, e.g. ``network_data_format``.
         vendor: whether to carry the library as ``scripts/``; False for a machine that has it installed.
         url_prefix: where files over 25 MB will be found; their names are appended for ``large_files.yml``.
 
@@ -66,33 +72,43 @@ def build_package(
     Raises:
         FileNotFoundError: no such bundle, or no such weights.
         FileExistsError: a folder of that name is no package built before, or a training has been in it.
-        ValueError: an overlay has a key that neither of the two configurations has or comes to use.
+        ValueError: an overlay has a key that neither of the two configurations has or comes to use; a name with other
+            characters than letters, digits and underscores; metrics of a model that was trained on other patients.
     """
     source = Path(bundle).resolve()
+    name = source.name if name is None else name
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise ValueError(f"name: found {name!r}, expected letters, digits and underscores, e.g. spleen_ct_segmentation")
     if not (source / "configs" / "metadata.json").is_file():
         raise FileNotFoundError(f"{source}: found no configs/metadata.json, expected a bundle's folder")
     output = Path(output_dir).resolve()
-    final = output / source.name
-    if final.exists() and (not any(output.glob(f"{source.name}_v*.zip")) or checkpoints_of(final / "models")):
+    final = output / name
+    if final.exists() and (not any(output.glob(f"{name}_v*.zip")) or checkpoints_of(final / "models")):
         raise FileExistsError(
             f"{final} is there already, and no package that was built here: choose another output_dir"
         )
     output.mkdir(parents=True, exist_ok=True)
 
     with tempfile.TemporaryDirectory(dir=output) as scratch:
-        folder = Path(scratch) / source.name
+        folder = Path(scratch) / name
         shutil.copytree(source, folder, ignore=_LEFT_BEHIND)
         _bake(folder / "configs", overlays, settings or {})
         version = _update_metadata(folder / "configs" / "metadata.json", metadata or {})
         if vendor:
-            packages = required_packages(vendor_library(folder))
-            _update_metadata(folder / "configs" / "metadata.json", {"+required_packages_version": packages})
+            _add_packages(folder / "configs" / "metadata.json", required_packages(vendor_library(folder)))
         (folder / "models").mkdir()
         if weights is not None:
             save_weights(weights, folder / "models" / "model.pt")
             _take_settings(Path(weights).parent, folder)
+        if name != source.name:
+            _update_metadata(folder / "configs" / "metadata.json", {"name": _display_name(name)})
+        if metrics is not None:
+            found = {"eval_metrics": _metrics_of(Path(metrics), folder / "models" / DESCRIPTION)}
+            _update_metadata(folder / "configs" / "metadata.json", found)
+        for path in folder.rglob("*.json"):  # in the zoo's format
+            path.write_text(json.dumps(read_json(path), indent=4) + "\n", encoding="utf-8")
         _list_large_files(folder, url_prefix)
-        archive = Path(scratch) / f"{source.name}_v{version}.zip"
+        archive = Path(scratch) / f"{name}_v{version}.zip"
         _zip(folder, archive)
 
         if final.exists():
@@ -164,6 +180,32 @@ def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
     return str(content["version"])
 
 
+def _add_packages(path: Path, packages: dict[str, str]) -> None:
+    """Name what the metadata does not name yet, in the versions installed here."""
+    known = json.loads(path.read_text(encoding="utf-8"))["required_packages_version"]
+    _update_metadata(path, {"required_packages_version": {**packages, **known}})
+
+
+def _display_name(name: str) -> str:
+    """``spleen_ct_segmentation``: Spleen CT segmentation."""
+    words = [word.upper() if modality_of_word(word) else word for word in name.split("_")]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+
+
+def _metrics_of(evaluation: Path, description: Path) -> dict[str, float]:
+    """Means of an evaluation by the zoo's kind of name: ``{"mean_dice": 0.8, "mean_dice_spleen": 0.8}``."""
+    record = read_json(evaluation)
+    patients = read_json(description)["training_patients"] if description.is_file() else None
+    if patients is None or sorted(record["training_patients"]) != sorted(patients):
+        raise ValueError(f"{evaluation}: the evaluated model was trained on other patients than these weights")
+    return {
+        f"mean_{metric}" if region == "mean" else f"mean_{metric}_{region}": round(value, 4)
+        for metric, regions in record["mean"].items()
+        for region, value in regions.items()
+        if value is not None
+    }
+
+
 def _take_settings(run_dir: Path, folder: Path) -> None:
     """Let the package say of network, preprocessing and data what the run that made its weights wrote beside them."""
     description, configuration = run_dir / DESCRIPTION, run_dir / CONFIGURATION
@@ -219,6 +261,12 @@ def _update_data_format(folder: Path, description: dict[str, Any]) -> None:
         tensor["num_channels"] = len(names)
         tensor["channel_def"] = {str(index): name for index, name in names.items()}
         tensor["spatial_shape"] = list(description["roi_size"])
+    if not description.get("sigmoid"):
+        listed = ", ".join(f"{value} {name}" for value, name in description["labels"].items())
+        metadata |= {"label_classes": listed, "pred_classes": f"one channel a class: {listed}"}
+        metadata["image_classes"] = f"{len(channels)} channel(s) of {description['modality'].upper()}: " + ", ".join(
+            description["channels"]
+        )
     image["modality"] = description["modality"].upper()
     image["format"] = "hounsfield" if description["modality"] == "ct" else "magnitude"
     path.write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")

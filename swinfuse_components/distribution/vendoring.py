@@ -17,6 +17,7 @@ from pathlib import Path
 
 LIBRARY = "swinfuse_components"
 VENDORED = "scripts"
+LINE_LENGTH = 120
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -41,8 +42,8 @@ def vendor_library(bundle: Path) -> list[Path]:
         target = bundle / VENDORED / folder.relative_to(ROOT)
         target.mkdir(parents=True, exist_ok=True)
         own = {module.stem for module in modules if module.parent == folder}
-        lines = [line for name, line in _exports(folder).items() if name in own]
-        (target / "__init__.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines = [_import_line(name, taken) for name, taken in _exports(folder).items() if name in own]
+        (target / "__init__.py").write_text("".join(lines), encoding="utf-8")
     for module in modules:
         shutil.copy(module, bundle / VENDORED / module.relative_to(ROOT))
     for path, text in texts.items():
@@ -82,20 +83,28 @@ def required_packages(modules: Iterable[Path]) -> dict[str, str]:
     return {distribution: importlib.metadata.version(distribution) for distribution in sorted(found)}
 
 
-def _exports(folder: Path) -> dict[str, str]:
-    """The import lines of a room's ``__init__``, by the module that they take from."""
+def _exports(folder: Path) -> dict[str, list[str]]:
+    """The names that a room's ``__init__`` takes from each of its modules."""
     path = folder / "__init__.py"
-    lines: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
         if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-            lines.setdefault(node.module, []).append(ast.unparse(node))
-    return {module: "\n".join(each) for module, each in lines.items()}
+            names.setdefault(node.module, []).extend(alias.name for alias in node.names)
+    return names
+
+
+def _import_line(module: str, names: list[str]) -> str:
+    """As black and isort write it, which check the zoo's code."""
+    line = f"from .{module} import {', '.join(names)}\n"
+    if len(line) <= LINE_LENGTH + 1:
+        return line
+    return f"from .{module} import (\n" + "".join(f"    {name},\n" for name in names) + ")\n"
 
 
 def _defining_module(folder: Path, name: str) -> Path | None:
     """The module from which the room's ``__init__`` takes ``name``."""
-    for module, line in _exports(folder).items():
-        if re.search(rf"import .*\b{name}\b", line):
+    for module, names in _exports(folder).items():
+        if name in names:
             inner = folder / module
             return _defining_module(inner, name) if inner.is_dir() else inner.with_suffix(".py")
     return None

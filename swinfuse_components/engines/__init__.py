@@ -7,7 +7,7 @@ from .files import atomic_save, atomic_write
 from .guards import EXIT_INTERRUPTED, NonFiniteLossError, RunGuard
 from .logs import LossCurves, SaturationWarner, StatsLogger, TrainingProgress, middle_slices, summary_writer
 from .model_saver import ModelSaver
-from .run import explanation, lock_run_dir, short_errors, start_run
+from .run import explanation, lock_run_dir, short_errors, start_run, unlock_run_dir
 from .trainer import (
     LossTerms,
     PreparePretrainingBatch,
@@ -51,4 +51,5 @@ __all__ = [
     "start_run",
     "summary_writer",
     "term_values",
+    "unlock_run_dir",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import atexit
 import errno
 import json
 import logging
@@ -96,19 +95,19 @@ def start_run(
 
 
 def lock_run_dir(run_dir: str | Path) -> None:
-    """Claim a run's folder for this process until it ends; the system lets go of it however the process ends.
+    """Claim a run's folder for this process until the training ends, or the process, however that ends.
 
     Raises:
         RuntimeError: another process works in the folder.
         OSError: the folder cannot be made or written to.
     """
     directory = Path(run_dir).resolve()
-    if directory in _locks:
-        return
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / ".lock")
-        lock.acquire(timeout=0)
+        # one lock for the process, in any thread, also where a server imports this module anew for each training
+        lock = FileLock(directory / ".lock", thread_local=False, is_singleton=True)
+        if not lock.is_locked:
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise RuntimeError(
             f"another process is running in {directory} (it holds {directory / '.lock'}): wait for its end, or give "
@@ -117,7 +116,12 @@ def lock_run_dir(run_dir: str | Path) -> None:
     except OSError as error:
         raise OSError(error.errno, f"cannot write to the run's folder {directory}: {error.strerror}") from error
     _locks[directory] = lock
-    atexit.register(lock.release)
+
+
+def unlock_run_dir(run_dir: str | Path) -> None:
+    """Let other processes work in a run's folder: the process may go on after the training, a server for instance."""
+    if lock := _locks.pop(Path(run_dir).resolve(), None):
+        lock.release()
 
 
 def _quiet_monai() -> None:

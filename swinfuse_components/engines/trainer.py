@@ -11,6 +11,7 @@ from ignite.engine import Engine
 from ignite.metrics import Average
 from monai.engines import PrepareBatch, SupervisedTrainer
 from monai.engines.utils import IterationEvents
+from monai.handlers import MLFlowHandler
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -78,14 +79,13 @@ class PretrainingTrainer(SupervisedTrainer):
     """
 
     def __init__(
-        self,
-        *args: Any,
-        loss_function: Callable[..., Mapping[str, Tensor]],
-        decollate: bool = False,
-        **kwargs: Any,
+        self, *args: Any, loss_function: Callable[..., Mapping[str, Tensor]], decollate: bool = False, **kwargs: Any
     ) -> None:
         self.term_function = loss_function
         kwargs.setdefault("iteration_update", accumulate)
+        for handler in kwargs.get("train_handlers") or ():
+            if isinstance(handler, MLFlowHandler):  # `--tracking mlflow` adds one that expects decollated output
+                handler.output_transform = _tracked_terms
         super().__init__(*args, loss_function=self._total_loss, decollate=decollate, **kwargs)
 
     def _total_loss(self, prediction: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
@@ -94,6 +94,10 @@ class PretrainingTrainer(SupervisedTrainer):
             raise KeyError(f"the loss function returned {sorted(terms)}, without the total 'loss' to minimise")
         self.state.output[TERMS_KEY] = {name: value.detach() for name, value in terms.items()}
         return terms["loss"]
+
+
+def _tracked_terms(output: Mapping[str, Any]) -> dict[str, float]:
+    return {f"train_{name}": value for name, value in term_values(output).items()}
 
 
 def accumulate(engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from monai.transforms import Compose, CropForegroundd, Lambdad
 
-from ..data import describe_task, get_modality
+from ..data import describe_task, get_modality, patient_of
 from ..data.paths import read_json
 from ..networks import SwinFUSE
 from ..transforms import VIEWS, MatchHistogramd, ModalityIntensityd, load_on_grid
@@ -206,10 +206,16 @@ def labels_of_regions(masks: torch.Tensor, regions: Mapping[str, Sequence[int]])
     return labels
 
 
-def patients_of(items: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Sorted patients of a data list; an item without one is known by the name of its (first) image."""
+def patients_of(items: Iterable[Mapping[str, Any]], description: str | os.PathLike[str] | None = None) -> list[str]:
+    """Sorted patients of a data list; an item without one is known by the name of its (first) image.
+
+    ``description`` is the ``model.json`` of weights that training goes on from; its patients are added, if it exists.
+    """
     patients = set()
     for item in items:
         image = item["image"]
-        patients.add(str(item.get("patient") or Path(image if isinstance(image, str) else image[0]).name))
+        patients.add(str(item.get("patient") or patient_of(image if isinstance(image, str) else image[0])))
+    if description is not None and os.path.isfile(description):
+        known = read_description([description])
+        patients |= {*known["training_patients"], *known["pretraining_patients"]}
     return sorted(patients)

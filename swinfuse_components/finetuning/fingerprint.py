@@ -16,9 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def fingerprint(
-    items: Sequence[Mapping[str, Any]],
-    modality: str,
-    known: Mapping[str, Any] | None = None,
+    items: Sequence[Mapping[str, Any]], modality: str, known: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Median spacing of the images and, for CT, the range of Hounsfield units under their labels.
 

@@ -17,10 +17,7 @@ PAPER_OPTIONS = {"tokens": "planes", "gate": "product", "shared": False, "residu
 
 
 def build_domain_invariance(
-    variant: str,
-    embed_dim: int,
-    embedding_size: Sequence[int] | int | None,
-    options: Mapping[str, Any] | None = None,
+    variant: str, embed_dim: int, embedding_size: Sequence[int] | int | None, options: Mapping[str, Any] | None = None
 ) -> nn.Module | None:
     """Build a domain invariance module by its name.
 

@@ -64,11 +64,7 @@ class RandContrastd(Randomizable, MapTransform):
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        transform: RandContrast,
-        label_key: str = "label",
-        allow_missing_keys: bool = False,
+        self, keys: KeysCollection, transform: RandContrast, label_key: str = "label", allow_missing_keys: bool = False
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         self.transform = transform

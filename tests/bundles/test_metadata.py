@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 TRAINING = ("pretrain", "finetune_msd", "finetune_brats")
+ZOO_PYTHON = "3.10"  # of the Model Zoo's own checks: newer releases of numpy and others do not exist for it
 SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
 # beyond the schema: what the Model Zoo reads, and what a reader of the zoo's pages expects
 ZOO_KEYS = ("name", "changelog", "data_source", "data_type", "intended_use", "references")
@@ -24,7 +25,8 @@ def read_metadata(repository: Path, bundle: str) -> dict[str, Any]:
 def pinned_versions(repository: Path) -> dict[str, str]:
     lines = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+    held = [pin for pin in pins if pin.marker is None or pin.marker.evaluate({"python_version": ZOO_PYTHON})]
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in held}
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

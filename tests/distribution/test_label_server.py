@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ import torch
 pytestmark = pytest.mark.slow
 # making the environment takes minutes; a server that has one is up in seconds
 START_SECONDS = 1500
+SESSION = {"pretrained": True, "device": "cpu", "max_epochs": 1, "val_split": 0.34, "multi_gpu": False}
 UNLOADED = "Checkpoint keys don't match"
 
 
@@ -45,9 +47,30 @@ class Server:
     def text(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def segment(self, bundle: str, image: str, path: Path) -> nib.Nifti1Image:
-        path.write_bytes(self.ask(f"/infer/{bundle}?image={image}&output=image"))
+    def segment(self, bundle: str, image: str, path: Path, **chosen: object) -> nib.Nifti1Image:
+        request = urllib.request.Request(
+            f"{self.address}/infer/{bundle}?image={image}&output=image",
+            urllib.parse.urlencode({"params": json.dumps(chosen)}).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=1500) as answer:
+            path.write_bytes(answer.read())
         return nib.load(path)
+
+    def models(self) -> dict:
+        return json.loads(self.ask("/info/", method="GET"))["models"]
+
+    def train_here(self, bundle: str) -> None:
+        """A session in the server's own process."""
+        self.ask(f"/train/{bundle}?run_sync=true", SESSION)
+
+    def train(self, bundle: str) -> None:
+        """A session in a process of its own, as clients start it."""
+        self.ask(f"/train/{bundle}", SESSION)
+        end = time.monotonic() + START_SECONDS
+        while (task := json.loads(self.ask("/train/", method="GET")))["status"] in ("SUBMITTED", "RUNNING"):
+            assert time.monotonic() < end, task
+            time.sleep(1)
+        assert task["status"] == "DONE", self.text()[-4000:]
 
     def check_weights(self) -> None:
         text = self.text()
@@ -56,7 +79,7 @@ class Server:
 
 
 @contextmanager
-def serve(repository: Path, bundle: Path, images: Path, scratch: Path, *options: str) -> Iterator[Server]:
+def serve(repository: Path, bundles: Path | list[Path], images: Path, scratch: Path, *options: str) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,7 +88,8 @@ def serve(repository: Path, bundle: Path, images: Path, scratch: Path, *options:
     environment.pop("VENV", None)
     if "SWINFUSE_LABEL_VENV" in os.environ:
         environment["VENV"] = os.environ["SWINFUSE_LABEL_VENV"]
-    command = [str(repository / "scripts" / "label_server.sh"), str(bundle), str(images), "--port", str(port)]
+    places = map(str, [*(bundles if isinstance(bundles, list) else [bundles]), images])
+    command = [str(repository / "scripts" / "label_server.sh"), *places, "--port", str(port)]
     command += ["--app", str(scratch / f"app_{port}"), *options]
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
@@ -150,13 +174,14 @@ def test_server_segments_as_the_command_line_does_and_trains(
         np.testing.assert_array_equal(np.asarray(answer.dataobj), np.asarray(expected.dataobj))
         assert len(np.unique(np.asarray(answer.dataobj))) > 1, "one label everywhere: any weights would agree"
 
-        request = {"pretrained": True, "device": "cpu", "max_epochs": 1, "val_split": 0.34, "multi_gpu": False}
         weights = next((tmp_path).glob(f"app_*/model/{bundle}/models/model.pt"))
-        before = weights.read_bytes()
-        server.ask(f"/train/{bundle}?run_sync=true", request)
-        assert "Training Finished" in server.log.read_text(encoding="utf-8")
-        server.check_weights()
-        assert weights.read_bytes() != before, "training left no new weights"
+        # in the server's own process, in another one, and again
+        for sessions, train in enumerate((server.train_here, server.train, server.train_here), 1):
+            before = weights.read_bytes()
+            train(bundle)
+            assert server.text().count("Training Finished") == sessions
+            server.check_weights()
+            assert weights.read_bytes() != before, "training left no new weights"
     assert (folder / "models" / "model.pt").read_bytes() == (
         package(bundle).parent / bundle / "models" / "model.pt"
     ).read_bytes(), "training in the server changed the package"
@@ -184,8 +209,7 @@ def test_training_in_the_server_starts_from_a_pre_training_checkpoint(
     images = studies("finetune_msd")
     folder = package("finetune_msd").parent / "finetune_msd"
     with serve(repository, folder, images, tmp_path, "--pretrained", str(checkpoint)) as server:
-        request = {"pretrained": True, "device": "cpu", "max_epochs": 1, "val_split": 0.34, "multi_gpu": False}
-        server.ask("/train/finetune_msd?run_sync=true", request)
+        server.train_here("finetune_msd")
         log = server.log.read_text(encoding="utf-8")
         assert "Training Finished" in log
         assert str(checkpoint) in log, "the log does not name the checkpoint that training starts from"
@@ -195,3 +219,38 @@ def test_training_in_the_server_starts_from_a_pre_training_checkpoint(
         torch.load(weights, weights_only=True)["model"].keys()
         == torch.load(folder / "models" / "model.pt", weights_only=True).keys()
     )
+
+
+def test_two_bundles_in_one_server(
+    repository: Path, package: Callable[[str], Path], studies: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folders = [package(bundle).parent / bundle for bundle in ("finetune_msd", "finetune_brats")]
+    # who the weights were trained on
+    folders[0] = Path(shutil.copytree(folders[0], tmp_path / "finetune_msd"))
+    description = folders[0] / "models" / "model.json"
+    content = json.loads(description.read_text(encoding="utf-8"))
+    description.write_text(json.dumps(content | {"training_patients": ["earlier"]}), encoding="utf-8")
+    images, tumours = studies("finetune_msd"), studies("finetune_brats")
+    shutil.copy(tumours / "case_0.nii.gz", images / "tumour.nii.gz")
+    with serve(repository, folders, images, tmp_path) as server:
+        models = server.models()
+        assert models["finetune_msd"]["labels"] == {"anterior": 1, "posterior": 2}
+        tumour = {"necrotic tumour core": 1, "peritumoral oedema": 2, "enhancing tumour": 4}
+        assert models["finetune_brats"]["labels"] == tumour
+        shown = {"overlap": 0.5, "mirrored_averaging": False, "precision": ["float32", "bfloat16"]}
+        assert shown.items() <= models["finetune_brats"]["config"].items()
+        plain = server.segment("finetune_msd", "case_0", tmp_path / "plain.nii.gz")
+        values = np.unique(server.segment("finetune_brats", "tumour", tmp_path / "tumour.nii.gz").dataobj)
+        assert set(values) <= {0, 1, 2, 4} and len(values) > 1
+        # another sum over mirrored copies, and the first answer again without them
+        chosen = {"mirrored_averaging": True, "overlap": 0.25}
+        mirrored = server.segment("finetune_msd", "case_0", tmp_path / "mirrored.nii.gz", **chosen)
+        again = server.segment("finetune_msd", "case_0", tmp_path / "again.nii.gz")
+        assert not np.array_equal(plain.dataobj, mirrored.dataobj)
+        np.testing.assert_array_equal(plain.dataobj, again.dataobj)
+        server.train("finetune_msd")
+        server.check_weights()
+    (model,) = tmp_path.glob("app_*/model/finetune_msd/models/model.json")
+    known = set(json.loads(model.read_text(encoding="utf-8"))["training_patients"])
+    assert "earlier" in known and len(known) == 3
+    assert known < {"earlier", "case_0", "case_1", "case_2"}, "names of patients, without suffix"
