@@ -1,9 +1,12 @@
 """MONAI Deploy application: a DICOM series in, what a package segments out as DICOM SEG. See docs/distribution.md.
 
-python scripts/deploy_app.py -i DICOM_FOLDER -o OUTPUT -m dist/finetune_msd
+PACKAGE=dist/finetune_msd python scripts/deploy_app.py -i DICOM_FOLDER -o OUTPUT
+
+The package is not given as the model (-m): Deploy would look there for TorchScript alone.
 """
 
 import json
+import os
 from pathlib import Path
 
 from monai.deploy.conditions import CountCondition
@@ -17,15 +20,15 @@ from monai.deploy.operators import (
     DICOMSeriesToVolumeOperator,
     IOMapping,
     MonaiBundleInferenceOperator,
-    SegmentDescription,
 )
+from monai.deploy.operators.dicom_seg_writer_operator import SegmentDescription
 from pydicom.sr.codedict import codes
 
 
 class SegmentationApp(Application):
     def compose(self) -> None:
         context: AppContext = Application.init_app_context(self.argv)
-        package = Path(context.model_path)
+        package = Path(os.environ["PACKAGE"])
         model = json.loads((package / "models" / "model.json").read_text(encoding="utf-8"))
         modality = "CT" if model["modality"] == "ct" else "MR"
         rule = {"name": modality, "conditions": {"Modality": modality}}

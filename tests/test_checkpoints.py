@@ -382,6 +382,16 @@ def test_half_precision_weights_are_raised_to_the_networks(write: Callable) -> N
     torch.testing.assert_close(network.out.conv.conv.weight, source.out.conv.conv.weight, atol=1e-3, rtol=1e-3)
 
 
+def test_whole_numbers_that_a_mean_made_floats_are_whole_numbers_again(write: Callable) -> None:
+    network = SwinFUSE(1, 2, **SMALL)
+    state = {name: value.float() for name, value in network.state_dict().items()}
+    load_pretrained(SwinFUSE(1, 2, **SMALL), write({"model": state}))
+    name = next(name for name, value in network.state_dict().items() if not value.is_floating_point())
+    state[name] = state[name] + 0.5
+    with pytest.raises(CheckpointError, match=name):
+        load_pretrained(SwinFUSE(1, 2, **SMALL), write({"model": state}))
+
+
 def test_another_network_altogether(write: Callable) -> None:
     path = write({"model": nn.Linear(2, 2).state_dict()})
     refused(SwinUNETR(1, 2, feature_size=12), path, r"no Swin encoder among its 2 tensors: found weight, bias")

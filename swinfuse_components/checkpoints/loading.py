@@ -178,6 +178,9 @@ def _match(targets: Mapping[str, Tensor], source: SourceWeights, report: LoadRep
 
 def _fit(name: str, value: Tensor, target: Tensor) -> tuple[str, str, Tensor | None]:
     """Status, reason and new value of a tensor that both sides have."""
+    if value.is_floating_point() > target.is_floating_point() and value.layout == torch.strided:
+        if torch.equal(value, value.round()):  # a federated server's mean makes floats of whole numbers
+            value = value.to(target.dtype)
     if value.layout != torch.strided or value.is_floating_point() != target.is_floating_point():
         return MISMATCH, f"is {value.dtype}, expected {target.dtype}", None
     if value.shape == target.shape:
