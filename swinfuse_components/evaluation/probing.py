@@ -60,13 +60,7 @@ def recorded_settings(checkpoint: str | Path | None) -> dict[str, Any]:
 
 
 def build_encoder(checkpoint: str | Path | None, seed: int = 0, **settings: Any) -> SwinFUSEEncoder:
-    """An encoder from any file that ``load_pretrained`` reads, or a random one.
-
-    Args:
-        checkpoint: file; None leaves the random weights.
-        seed: of the random weights.
-        settings: of :data:`SETTINGS`; by default the recorded ones.
-    """
+    """An encoder from any file that ``load_pretrained`` reads, or a random one; by default of the recorded settings."""
     chosen = {**recorded_settings(checkpoint), **settings}
     torch.manual_seed(seed)
     encoder = SwinFUSEEncoder(1, chosen.pop("feature_size"), chosen.pop("roi_size"), **chosen)
@@ -87,14 +81,8 @@ def read_volumes(
 ) -> tuple[dict[str, int], list[LabelledVolume], list[LabelledVolume]]:
     """Class values by name, the cases to train on, and those to test on.
 
-    Args:
-        dataset_dir: labelled data set; all but ``fold`` is trained on, ``fold`` tested on.
-        others: further data sets to test on; patients that are trained on are left out.
-        spacing: working grid, in mm.
-        ct_window: in Hounsfield units.
-        fold: held-out fold of ``dataset_dir``.
-        num_folds: of the split.
-        split_seed: of the split.
+    Of ``dataset_dir`` all but ``fold`` is trained on and ``fold`` tested on; ``others`` are tested on, but for patients
+    that are trained on. The working grid's ``spacing`` is in mm, ``ct_window`` in Hounsfield units.
 
     Raises:
         ValueError: another data set lacks a class of the first one.
@@ -137,17 +125,10 @@ def read_volumes(
 
 @torch.no_grad()
 def stage_features(encoder: SwinFUSEEncoder, image: Tensor, *, overlap: float = 0.25) -> list[Tensor]:
-    """Features of the patch embedding and of each stage, on the grid of the embedding (every second voxel).
+    """Features of the patch embedding and of each stage, on the grid of the embedding: (C_k, D/2, H/2, W/2) each.
 
-    Deeper stages are interpolated to that grid (trilinear) inside sliding windows.
-
-    Args:
-        encoder: in evaluation mode.
-        image: (1, D, H, W), sides even, on the encoder's device.
-        overlap: of the windows.
-
-    Returns:
-        for each of the five maps a tensor (C_k, D/2, H/2, W/2).
+    Deeper stages are interpolated to that grid (trilinear) inside sliding windows. The image (1, D, H, W) has even
+    sides and is on the encoder's device.
     """
 
     def together(windows: Tensor) -> Tensor:
@@ -181,10 +162,7 @@ def draw_places(labels: Tensor, number: int, generator: torch.Generator) -> tupl
 class LinearProbe:
     """One linear layer on standardised features, trained with cross-entropy and Dice as a segmentation network is.
 
-    Args:
-        places: to learn from.
-        classes: number of classes, background left out.
-        steps: of Adam over all places.
+    ``classes`` is their number without the background; each of Adam's ``steps`` is over all places.
     """
 
     def __init__(self, places: Places, classes: int, steps: int = 300) -> None:
@@ -214,12 +192,7 @@ class LinearProbe:
 class NearestNeighbours:
     """Votes of the nearest places in the space of standardised features, each for as many places as it stands for.
 
-    Args:
-        places: that vote.
-        classes: number of classes, background left out.
-        neighbours: that vote at each place.
-        most: places that are kept, drawn at random.
-        generator: of that draw.
+    ``classes`` is their number without the background; at ``most`` so many places are kept, drawn at random.
     """
 
     def __init__(
@@ -285,12 +258,8 @@ def probe(
                     ours, theirs = answer == value, truth == value
                     total = ours.sum() + theirs.sum()
                     dice = float(2 * (ours & theirs).sum() / total) if theirs.any() else float("nan")
-                    yield {
-                        **dict(zip(UNIT, ["", kind, stage, volume.dataset])),
-                        "case": volume.name,
-                        "class": name,
-                        "dice": dice,
-                    }
+                    unit = dict(zip(UNIT, ["", kind, stage, volume.dataset]))
+                    yield {**unit, "case": volume.name, "class": name, "dice": dice}
 
 
 def run_probing(
@@ -354,11 +323,9 @@ def _markdown(summary: pd.DataFrame) -> str:
     header = ["encoder", "probe", "stage", "data set", "Dice", "seeds", "difference to the first encoder"]
     lines = []
     for r in summary.to_dict("records"):
-        difference = (
-            ""
-            if pd.isna(r.get("difference"))
-            else interval(r["difference"], r["difference_low"], r["difference_high"], 3)
-        )
+        difference = ""
+        if not pd.isna(r.get("difference")):
+            difference = interval(r["difference"], r["difference_low"], r["difference_high"], 3)
         seeds = f"{r['lowest_seed']:.3f} to {r['highest_seed']:.3f}" if r["seeds"] > 1 else ""
         lines.append([*(r[name] for name in UNIT), interval(r["dice"], r["low"], r["high"], 3), seeds, difference])
     return markdown(header, lines)
