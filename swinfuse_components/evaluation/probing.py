@@ -268,7 +268,7 @@ def run_probing(
     output_dir: str | Path,
     **options: Any,
 ) -> pd.DataFrame:
-    """Probe several encoders and write ``probing.csv`` (every score), ``summary.csv``, and ``probing.md``.
+    """Probe several encoders; write ``probing.csv`` (all scores, which are returned), ``summary.csv``, ``probing.md``.
 
     Args:
         encoders: by name: a checkpoint, null for random weights, a dictionary of ``checkpoint`` and settings of
@@ -277,9 +277,6 @@ def run_probing(
         output_dir: an encoder whose scores are in its ``probing.csv`` is not probed again.
         options: ``places`` of each class and case to learn from, ``overlap`` of the windows, ``neighbours`` (0: no such
             probe), ``seed`` of the places, ``device``.
-
-    Returns:
-        the scores, one row for each encoder, seed, probe, stage, data set, case and class.
     """
     file = Path(output_dir) / "probing.csv"
     done = [pd.read_csv(file, dtype={"stage": str, "case": str})] if file.is_file() else []
