@@ -76,8 +76,8 @@ class StopSignals:
         self.saving = False
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a worker that was forked
-            raise SystemExit(EXIT_INTERRUPTED)
+        if os.getpid() != self._process:  # a worker, which its process ends
+            return
         for each in self._previous:
             signal.signal(each, signal.SIG_DFL)
         self.received = number

@@ -161,6 +161,10 @@ def explanation(error: BaseException) -> str | None:
             return f"{current.strerror}: {current.filename or 'a file of this run'}"
         if isinstance(current, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(current):
             return f"out of memory: {str(current).splitlines()[0]}. Try a smaller region, batch, window batch or cache"
+        if current.__cause__ is None and any(
+            frame.filename.endswith("monai/transforms/io/array.py") for frame in frames
+        ):
+            return f"cannot read an image: {type(current).__name__}: {current}. The same command does the rest"
         if type(current).__module__.startswith("yaml."):  # which names the file
             return f"not valid YAML: {current}"
         if isinstance(current, SyntaxError):  # in an expression; the library has none

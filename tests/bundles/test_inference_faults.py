@@ -77,16 +77,31 @@ def test_a_broken_image_of_three_is_reported_and_the_others_are_done(inference: 
 def test_stopped_in_the_middle_it_ends_with_code_75_and_is_done_by_the_same_command(
     inference: Inference, tmp_path: Path
 ) -> None:
-    run = inference.run(tmp_path / "out")
+    """Ctrl-C goes to the workers too."""
+    run = inference.run(tmp_path / "out", os.setpgrp, num_workers=1)
     end = time.monotonic() + 300
     while not list((tmp_path / "out").glob("*_seg.nii.gz")) and time.monotonic() < end:
         time.sleep(0.01)
-    os.kill(run.process.pid or 0, signal.SIGTERM)
+    os.killpg(run.process.pid or 0, signal.SIGINT)
     log = run.log.read_text(encoding="utf-8") if run.exit_code() == 75 else ""
-    assert "stopped by SIGTERM: what is finished stays" in log and "Traceback" not in log
+    assert "stopped by SIGINT: what is finished stays" in log and "Traceback" not in log
     again = inference.run(tmp_path / "out")
     assert again.exit_code() == 0, again.log.read_text(encoding="utf-8")
     assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 3 and not list((tmp_path / "out").glob(".*"))
+
+
+def test_an_image_that_breaks_after_the_check_is_one_sentence(inference: Inference, tmp_path: Path) -> None:
+    def break_the_last() -> None:
+        replace, last = os.replace, sorted(inference.images.rglob("*.nii.gz"))[-1]
+
+        def replace_and_break(*paths: Any) -> None:
+            last.write_bytes(last.read_bytes()[:300])
+            replace(*paths)
+
+        os.replace = replace_and_break
+
+    assert "cannot read an image: " in message_of(inference.run(tmp_path / "out", break_the_last))
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
 
 
 def killed_before_the_first_name() -> None:
