@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, DivisiblePadd
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints import load_pretrained
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 #: Settings of an encoder that are read from the record beside its checkpoint, and their values where there is none.
 SETTINGS = {"feature_size": 48, "roi_size": 96, "window_size": 7, "dim": "none", "dim_options": None}
 SETTINGS |= {"downsample": "merging"}
+#: Places that vote as neighbours, drawn from those that the linear probe learns from.
+MOST_NEIGHBOURS = 2000
 UNIT = ["encoder", "probe", "stage", "dataset"]
 
 
@@ -159,59 +161,34 @@ def draw_places(labels: Tensor, number: int, generator: torch.Generator) -> tupl
     return torch.cat(places), torch.cat(weights)
 
 
-class LinearProbe:
-    """One linear layer on standardised features, trained with cross-entropy and Dice as a segmentation network is.
-
-    ``classes`` is their number without the background; each of Adam's ``steps`` is over all places.
-    """
-
-    def __init__(self, places: Places, classes: int, steps: int = 300) -> None:
-        self.mean, self.std = places.features.mean(0), places.features.std(0).clamp_min(1e-6)
-        x, truth = (places.features - self.mean) / self.std, F.one_hot(places.labels, classes + 1).float()
-        share = places.weights[:, None] / places.weights.sum()
-        with torch.enable_grad():
-            self.weight = torch.zeros(classes + 1, x.shape[1], device=x.device, requires_grad=True)
-            self.bias = torch.zeros(classes + 1, device=x.device, requires_grad=True)
-            optimizer = torch.optim.Adam([self.weight, self.bias], lr=0.02)
-            for _ in range(steps):
-                logits = F.linear(x, self.weight, self.bias)
-                likely = logits.softmax(1)
-                overlap = (share * likely * truth).sum(0)[1:] / (share * (likely + truth)).sum(0)[1:]
-                cross_entropy = -(share * truth * logits.log_softmax(1)).sum()
-                loss = cross_entropy + 1 - 2 * overlap.mean() + 1e-4 * self.weight.square().sum()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-
-    @torch.no_grad()
-    def __call__(self, features: Tensor) -> Tensor:
-        """Features (N, C) to scores (N, classes + 1)."""
-        return F.linear((features - self.mean) / self.std, self.weight, self.bias)
+def linear_probe(places: Places, classes: int, steps: int = 300) -> nn.Linear:
+    """A linear layer from features to ``classes`` and background, trained with cross-entropy and Dice by Adam."""
+    x, truth = places.features, F.one_hot(places.labels, classes + 1).float()
+    share = places.weights[:, None] / places.weights.sum()
+    layer = nn.Linear(x.shape[1], classes + 1, device=x.device)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
+    for _ in range(steps):
+        logits = layer(x)
+        likely = logits.softmax(1)
+        overlap = (share * likely * truth).sum(0)[1:] / (share * (likely + truth)).sum(0)[1:]
+        cross_entropy = -(share * truth * logits.log_softmax(1)).sum()
+        loss = cross_entropy + 1 - 2 * overlap.mean() + 1e-4 * layer.weight.square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return layer.requires_grad_(False)
 
 
-class NearestNeighbours:
-    """Votes of the nearest places in the space of standardised features, each for as many places as it stands for.
-
-    ``classes`` is their number without the background; at ``most`` so many places are kept, drawn at random.
-    """
-
-    def __init__(
-        self, places: Places, classes: int, neighbours: int = 20, most: int = 2000, *, generator: torch.Generator
-    ) -> None:
-        kept = torch.randperm(len(places.labels), generator=generator)[:most].to(places.labels.device)
-        self.mean, self.std = places.features.mean(0), places.features.std(0).clamp_min(1e-6)
-        self.known = (places.features[kept] - self.mean) / self.std
-        self.votes = F.one_hot(places.labels[kept], classes + 1) * places.weights[kept, None]
-        self.neighbours = min(neighbours, len(kept))
-
-    @torch.no_grad()
-    def __call__(self, features: Tensor) -> Tensor:
-        """Features (N, C) to votes (N, classes + 1)."""
-        found = []
-        for part in features.split(8192):
-            nearest = torch.cdist((part - self.mean) / self.std, self.known).topk(self.neighbours, largest=False)
-            found.append(self.votes[nearest.indices].sum(1))
-        return torch.cat(found)
+def neighbour_votes(features: Tensor, places: Places, classes: int, neighbours: int) -> Tensor:
+    """Votes (N, classes + 1) of the nearest places for features (N, C), each for as many places as it stands for."""
+    votes = F.one_hot(places.labels, classes + 1) * places.weights[:, None]
+    found = []
+    for part in features.split(8192):
+        nearest = torch.cdist(part, places.features).topk(min(neighbours, len(votes)), largest=False)
+        found.append(votes[nearest.indices].sum(1))
+    return torch.cat(found)
 
 
 def probe(
@@ -241,25 +218,29 @@ def probe(
         for stage, x in maps(volume).items():
             drawn = Places(x[chosen.to(device)], labels.flatten()[chosen].to(device), weights.to(device))
             samples.setdefault(stage, []).append(drawn)
-    joined = {stage: Places(*(torch.cat(parts) for parts in zip(*found))) for stage, found in samples.items()}
-    probes: dict[str, dict[str, Any]] = {"linear": {stage: LinearProbe(x, count) for stage, x in joined.items()}}
-    if neighbours:
-        probes["neighbours"] = {
-            stage: NearestNeighbours(x, count, neighbours, generator=generator) for stage, x in joined.items()
-        }
+    probes: dict[str, tuple[Tensor, Tensor, nn.Linear, Places]] = {}
+    for stage, parts in samples.items():
+        features, known, stand_for = (torch.cat(values) for values in zip(*parts))
+        mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
+        joined = Places((features - mean) / std, known, stand_for)
+        kept = torch.randperm(len(known), generator=generator)[:MOST_NEIGHBOURS].to(device)
+        probes[stage] = mean, std, linear_probe(joined, count), Places(*(values[kept] for values in joined))
     for volume in test:
-        size = volume.label.shape
-        coarse, truth = [side // 2 for side in size], volume.label.to(device)
+        size, truth = volume.label.shape, volume.label.to(device)
         for stage, x in maps(volume).items():
-            for kind, by_stage in probes.items():
-                scores = by_stage[stage](x).T.reshape(1, count + 1, *coarse)
-                answer = F.interpolate(scores, size=size, mode="trilinear")[0].argmax(0)
+            mean, std, layer, voters = probes[stage]
+            x = (x - mean) / std
+            scores = {"linear": layer(x)}
+            if neighbours:
+                scores["neighbours"] = neighbour_votes(x, voters, count, neighbours)
+            for kind, values in scores.items():
+                coarse = values.T.reshape(1, count + 1, *(side // 2 for side in size))
+                answer = F.interpolate(coarse, size=size, mode="trilinear")[0].argmax(0)
                 for name, value in classes.items():
                     ours, theirs = answer == value, truth == value
-                    total = ours.sum() + theirs.sum()
-                    dice = float(2 * (ours & theirs).sum() / total) if theirs.any() else float("nan")
-                    unit = dict(zip(UNIT, ["", kind, stage, volume.dataset]))
-                    yield {**unit, "case": volume.name, "class": name, "dice": dice}
+                    dice = 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum())
+                    where = {"probe": kind, "stage": stage, "dataset": volume.dataset, "case": volume.name}
+                    yield {**where, "class": name, "dice": float(dice) if theirs.any() else float("nan")}
 
 
 def run_probing(
@@ -287,7 +268,7 @@ def run_probing(
                 continue
             settings = dict(entry) if isinstance(entry, Mapping) else {"checkpoint": entry}
             encoder = build_encoder(**{"checkpoint": None, "seed": seed, **settings})
-            rows = [{**row, "encoder": name, "seed": seed} for row in probe(encoder, *volumes, **options)]
+            rows = [{"encoder": name, "seed": seed, **row} for row in probe(encoder, *volumes, **options)]
             done.append(pd.DataFrame(rows))
             write_csv(pd.concat(done), file)
             logger.info("%s, seed %d: %d scores", name, seed, len(rows))
