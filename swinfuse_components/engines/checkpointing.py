@@ -49,10 +49,8 @@ class RunCheckpoint:
         evaluator: of the validation, whose best metric has to survive.
         interval: save every so many iterations as well as at the end of each epoch; 0 for epochs alone.
         keep: number of checkpoints that stay.
-        resume: continue from the newest sound checkpoint of the folder; from the start if the run was stopped before
-            its first checkpoint.
-        extend: allow ``max_epochs`` to differ from that of the checkpoint; the learning-rate schedule then follows
-            the new plan.
+        resume: continue from the newest sound checkpoint of the folder; from the start if there was none yet.
+        extend: allow another ``max_epochs`` than the checkpoint's; the learning-rate schedule follows the new plan.
 
     Raises:
         FileExistsError: (when the run starts) the folder has checkpoints and ``resume`` is off.
@@ -78,12 +76,8 @@ class RunCheckpoint:
             raise ValueError(f"objects: the names {sorted(set(objects) & set(_RESERVED))} are taken")
         self.run_dir = Path(run_dir)
         self.objects = {name: thing for name, thing in objects.items() if thing is not None}
-        self.data_loader = data_loader
-        self.evaluator = evaluator
-        self.interval = interval
-        self.keep = keep
-        self.resume = resume
-        self.extend = extend
+        self.data_loader, self.evaluator = data_loader, evaluator
+        self.interval, self.keep, self.resume, self.extend = interval, keep, resume, extend
         self.logger = logging.getLogger(__name__)
         self._data: dict[str, Any] = {}
         self._random_before: dict[str, Any] | None = None  # of the running iteration

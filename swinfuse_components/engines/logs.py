@@ -45,10 +45,8 @@ class StatsLogger(StatsHandler):
 class TrainingProgress:
     """Progress bar over all iterations of all epochs, with the loss and the estimated time left.
 
-    Ignite's own ``ProgressBar`` starts anew each epoch and so cannot say when a run will end.
-
-    Args:
-        tqdm_kwargs: further arguments of ``tqdm.tqdm`` (``disable``, ``mininterval``, ``file``, ...).
+    Ignite's own ``ProgressBar`` starts anew each epoch and so cannot say when a run will end. ``tqdm_kwargs`` are
+    further arguments of ``tqdm.tqdm`` (``disable``, ``mininterval``, ``file``, ...).
     """
 
     def __init__(self, **tqdm_kwargs: Any) -> None:
