@@ -8,6 +8,7 @@ python experiments/federated.py dist/pretrain DATA --rounds 3 --output_dir joine
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def main(bundle: str, dataset_dir: str, rounds: int, output_dir: str, joined: bo
             sent.append(client.get_weights().weights)
         for name, value in weights.items():
             weights[name] = value + (sum(each[name] for each in sent) / len(sent)).to(value.dtype)
+    shutil.copy(Path(output_dir) / "ct" / "configuration.json", output_dir)  # what the network of model.pt is
     for client in {*sites.values(), *trained}:
         client.finalize()
 

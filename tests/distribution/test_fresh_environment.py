@@ -1,7 +1,7 @@
 """Each zip runs from its own folder where nothing is installed but what its metadata asks for.
 
 Slow: the environment (PyTorch and all, 2 GB) takes minutes to make. SWINFUSE_PACKAGE_VENV names a place to make it in
-and to keep it.
+and to keep it, SWINFUSE_PACKAGE_PYTHON an interpreter to make it with, such as the Python 3.10 of the Model Zoo.
 """
 
 import csv
@@ -44,7 +44,8 @@ def fresh_python(package: Callable[[str], Path], tmp_path_factory: pytest.TempPa
     place = Path(given) if given else tmp_path_factory.mktemp("environment") / "venv"
     python, stamp = place / "bin" / "python", place / "installed.txt"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8").split() != wanted:
-        made = run(Path(sys.executable), "-m", "venv", str(place))
+        interpreter = os.environ.get("SWINFUSE_PACKAGE_PYTHON", sys.executable)
+        made = run(Path(interpreter), "-m", "venv", str(place))
         if made.returncode:
             pytest.skip(f"no environment with pip can be made here: {made.stdout[-300:]}{made.stderr[-300:]}")
         installed = run(python, "-m", "pip", "install", "--quiet", *wanted)
