@@ -16,8 +16,9 @@ import torch
 
 from swinfuse_components.distribution import build_package, check_network, check_package, save_weights
 from swinfuse_components.distribution.checks import HEADINGS, REQUIRED_FILES, REQUIRED_KEYS
+from swinfuse_components.evaluation import write_evaluation
 
-from .conftest import make_package
+from .conftest import make_package, make_weights
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 # run first thing in the interpreter, it makes the installed library invisible, as on a machine that has none
@@ -103,6 +104,27 @@ def test_large_files_are_listed_with_their_hash(folder: Path) -> None:
         "models/large.pt: its sha256 is not the one in large_files.yml",
         "models/large.pt: its url in large_files.yml is empty",
     } <= set(check_package(folder))
+
+
+def test_a_package_has_the_name_and_the_metrics_that_it_is_given(repository: Path, tmp_path: Path) -> None:
+    weights = make_weights("finetune_msd", tmp_path / "run")
+    description = json.loads(weights.with_name("model.json").read_text(encoding="utf-8"))
+    cases = [{"patient": "a", "image": "a.nii.gz", "dice": {"anterior": 0.5, "posterior": 0.25}}]
+    write_evaluation(tmp_path / "evaluation.json", description, cases)
+    options = {"weights": weights, "metrics": tmp_path / "evaluation.json", "vendor": False}
+    name = "hippocampus_mr_segmentation"
+    archive = build_package(repository / "bundles" / "finetune_msd", tmp_path, name=name, **options)
+    assert archive.name == f"{name}_v0.1.0.zip"
+    metadata = json.loads((tmp_path / name / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert metadata["name"] == "Hippocampus MR segmentation"
+    expected = {"mean_dice": 0.375, "mean_dice_anterior": 0.5, "mean_dice_posterior": 0.25}
+    assert metadata["eval_metrics"] == expected
+    assert metadata["label_classes"] == "0 background, 1 anterior, 2 posterior"
+    write_evaluation(tmp_path / "evaluation.json", {**description, "training_patients": ["another"]}, cases)
+    with pytest.raises(ValueError, match="other patients"):
+        build_package(repository / "bundles" / "finetune_msd", tmp_path, name=name, **options)
+    with pytest.raises(ValueError, match="a/b"):
+        build_package(repository / "bundles" / "finetune_msd", tmp_path, name="a/b", **options)
 
 
 @pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
