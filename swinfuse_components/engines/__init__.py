@@ -3,11 +3,12 @@
 from .checkpointing import RunCheckpoint
 from .configuration import bundle_root, check_configuration, federated
 from .data_order import ItemError, ResumableBatchSampler, ResumableDataLoader, SeededDataset, current_iteration
+from .errors import explanation, short_errors
 from .files import atomic_save, atomic_write
 from .guards import EXIT_INTERRUPTED, NonFiniteLossError, RunGuard
 from .logs import LossCurves, SaturationWarner, StatsLogger, TrainingProgress, middle_slices, summary_writer
 from .model_saver import ModelSaver
-from .run import explanation, lock_run_dir, short_errors, start_run, unlock_run_dir
+from .run import lock_run_dir, start_run, unlock_run_dir
 from .trainer import (
     LossTerms,
     PreparePretrainingBatch,

@@ -253,10 +253,11 @@ class RunCheckpoint:
             gone, new = (
                 [n for n in a if n not in set(b)] for a, b in ((theirs, ours["names"]), (ours["names"], theirs))
             )
+            found = [f"{len(n)} {word} (such as {n[0]})" for n, word in ((gone, "gone"), (new, "new")) if n]
             raise ValueError(
-                f"{source} was made with other data: {len(theirs)} items there, {ours['items']} here, {len(gone)} gone "
-                f"(such as {next(iter(gone), 'none')}), {len(new)} new (such as {next(iter(new), 'none')}). Resume "
-                "with the same data, or start a new run from the weights"
+                f"{source} was made with other data: {len(theirs)} items there, {ours['items']} here, "
+                f"{', '.join(found) or 'in another order'}. Resume with the same data, or start a new run from "
+                "the weights"
             )
         if federated():  # each round adds its epochs to those done
             return

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toy_training import ToyPretrainer, ToyViews, make_items
 
 from swinfuse_components import engines
-from swinfuse_components.engines.run import lost_process
+from swinfuse_components.engines.errors import lost_process
 from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import PretrainingLoss
 from swinfuse_components.networks import SwinFUSEPretrainer
