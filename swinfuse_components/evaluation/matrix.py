@@ -89,7 +89,6 @@ class OutOfDistributionMatrix:
         self.class_mapping = None if class_mapping is None else dict(class_mapping)
         self.on_leak, self.keep_predictions, self.strict = on_leak, keep_predictions, strict
         self.failures = pd.DataFrame(columns=["target", "case", "model", "reason"])
-        self._fingerprints: dict[int, str] = {}
 
     def _same_names(self, word: str) -> dict[str, str]:
         if word != "same":
@@ -182,7 +181,8 @@ class OutOfDistributionMatrix:
 
     def _run(self, path: Path) -> pd.DataFrame:
         plan = self._plan()
-        marks = {cell.key: self._fingerprint(cell) for cell in plan}
+        sources = {id(source): source.fingerprint() for source in self.sources}
+        marks = {cell.key: self._fingerprint(cell, sources[id(cell.source)]) for cell in plan}
         rows = read_cases(path).drop_duplicates([*KEY, "label"], keep="last")
         keys = list(rows[KEY].itertuples(index=False, name=None))
         valid = Counter(key for key, mark in zip(keys, rows["fingerprint"]) if marks.get(key) == mark)
@@ -241,13 +241,9 @@ class OutOfDistributionMatrix:
             raise ValueError(f"{len(failures)} case(s) cannot be scored ('--strict False' leaves them out):\n{found}")
         return failures, {failure[:2] for failure in failures}
 
-    def _fingerprint(self, cell: Cell) -> str:
+    def _fingerprint(self, cell: Cell, source: str) -> str:
         """Changes when the score of a case would: settings of the source, classes, and the case's files."""
-        source, target = cell.source, cell.target
-        if id(source) not in self._fingerprints:
-            self._fingerprints[id(source)] = source.fingerprint()
-        files = target.fingerprint(cell.item)
-        text = f"{self._fingerprints[id(source)]}|{self.class_mapping}|{target.classes}|{files}"
+        text = f"{source}|{self.class_mapping}|{cell.target.classes}|{cell.target.fingerprint(cell.item)}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _classes(self, source: Source, target: Target) -> dict[str, tuple[Sequence[int], Sequence[int]]] | None:
