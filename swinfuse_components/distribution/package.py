@@ -152,13 +152,20 @@ def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any
 
 
 def _used_part(layer: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
-    """What a layer changes in a configuration, and the parts of its own to which that refers."""
-    used = {key: value for key, value in layer.items() if _top(key) in content}
-    referred = set(used)
+    """What a layer changes in a configuration, and the parts of its own to which that refers.
+
+    What refers to something that is neither there nor the layer's own is for another configuration.
+    """
+
+    def references(key: str) -> set[str]:
+        return set(re.findall(r"@(\w+)", json.dumps(layer[key])))
+
+    own = {key for key in layer if key == _top(key)}
+    used = {key for key in layer if _top(key) in content and references(key) <= own | set(content)}
+    referred = used
     while referred:
-        names = set(re.findall(r"@(\w+)", json.dumps([used[key] for key in referred])))
-        referred = {key for key in layer if _top(key) in names and key not in used}
-        used |= {key: layer[key] for key in referred}
+        referred = {key for name in referred for key in references(name) & own} - used
+        used |= referred
     return {key: value for key, value in layer.items() if key in used}
 
 

@@ -46,25 +46,21 @@ class StopSignals:
         self.saving = False
         self._previous: dict[int, Any] = {}
         self._process = 0
-        self._outlives_training = False
 
     def install(self, owner: object = None) -> None:
-        """From now on, and as long as ``owner`` lives, catch the signals; nothing outside of the main thread."""
+        """Catch the signals until a training has ended or ``owner`` is gone; nothing outside of the main thread.
+
+        A server that trained in its own process has to end as before.
+        """
         if self._previous or threading.current_thread() is not threading.main_thread():
             return
-        self.received, self._process, self._outlives_training = None, os.getpid(), owner is not None
+        self.received, self._process = None, os.getpid()
         if owner is not None:
             weakref.finalize(owner, self.uninstall)
         for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # Windows has no SIGHUP
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
-
-    def training_ended(self) -> None:
-        """There is nothing to save any more."""
-        self.saving = False
-        if not self._outlives_training:
-            self.uninstall()
 
     def uninstall(self) -> None:
         """Put back what was there before."""
@@ -139,7 +135,7 @@ class RunGuard:
         engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)
         for event in (Events.COMPLETED, Events.TERMINATE):
-            engine.add_event_handler(event, stop_signals.training_ended)
+            engine.add_event_handler(event, stop_signals.uninstall)
 
     def write_records(self) -> None:
         """Write the records; one of other content that an earlier run left is kept under a numbered name."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from .conftest import DECATHLON
 
@@ -86,9 +86,13 @@ def test_the_twins_share_their_overlays(repository: Path, name: str) -> None:
     assert one == other
 
 
+@pytest.mark.parametrize("overlay", [None, "random_contrast", "joint", "swin_unetr_ct"])
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_training_can_be_driven_by_monai_label(repository: Path, bundle: str) -> None:
+def test_training_can_be_driven_by_monai_label(repository: Path, bundle: str, overlay: str | None) -> None:
     train = read(repository, bundle, "train.json")
+    file = repository / "bundles" / bundle / "configs" / f"{overlay}.yaml"
+    if file.is_file():
+        train = ConfigParser.load_config_files([str(file.with_name("train.json")), str(file)])
     # MONAI Label looks into each handler for a CheckpointLoader and replaces the two data lists and max_epochs
     assert all(isinstance(handler, dict) and "_target_" in handler for handler in train["train"]["handlers"])
     assert {"data", "transform"} <= set(train["train"]["dataset"]) and "data" in train["validate"]["dataset"]

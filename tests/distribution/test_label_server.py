@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 import torch
 
+from .conftest import make_package
+
 pytestmark = pytest.mark.slow
 # making the environment takes minutes; a server that has one is up in seconds
 START_SECONDS = 1500
@@ -254,3 +256,32 @@ def test_two_bundles_in_one_server(
     known = set(json.loads(model.read_text(encoding="utf-8"))["training_patients"])
     assert "earlier" in known and len(known) == 3
     assert known < {"earlier", "case_0", "case_1", "case_2"}, "names of patients, without suffix"
+
+
+def test_a_package_with_random_contrast_and_openvino(
+    repository: Path, studies: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """What overlays and settings put into a package is what the server trains and segments with."""
+    environment = Path(os.environ.get("SWINFUSE_LABEL_VENV", repository / ".venv-label"))
+    if not list(environment.glob("lib/python*/site-packages/openvino")):
+        pytest.skip(f"openvino is not installed in {environment}, which the server's script makes")
+    overlay = repository / "bundles" / "finetune_msd" / "configs" / "random_contrast.yaml"
+    overlays, settings = [overlay], {"contrast_warmup": [0, 0], "contrast_prob": 1.0}
+    plain = make_package(repository, "finetune_msd", tmp_path / "plain", overlays=overlays, settings=settings)
+    settings |= {"backend": "openvino", "precision": "bfloat16"}
+    quick = make_package(repository, "finetune_msd", tmp_path / "quick", overlays=overlays, settings=settings)
+    images, answers, seconds = studies("finetune_msd"), {}, {}
+    for name, archive in (("plain", plain), ("quick", quick)):
+        (tmp_path / name / "server").mkdir()
+        with serve(repository, archive.parent / "finetune_msd", images, tmp_path / name / "server") as server:
+            server.segment("finetune_msd", "case_0", tmp_path / "first.nii.gz")
+            start = time.perf_counter()
+            answer = server.segment("finetune_msd", "case_0", tmp_path / f"{name}.nii.gz")
+            seconds[name], answers[name] = time.perf_counter() - start, np.asarray(answer.dataobj)
+            server.check_weights()
+            server.train_here("finetune_msd")
+        (record,) = tmp_path.glob(f"{name}/server/app_*/model/finetune_msd/models/model.json")
+        assert len(json.loads(record.read_text(encoding="utf-8"))["histogram"][0]) > 2, "trained without the overlay"
+    print("seconds of a segmentation:", seconds)
+    assert np.mean(answers["quick"] == answers["plain"]) > 0.97
+    assert list(tmp_path.glob("quick/server/.cache/torch/hub/openvino/*.xml")), "OpenVINO was not used"
