@@ -56,10 +56,12 @@ ARMS: dict[str, dict] = {
     "two_contrasts": {"files": ["random_contrast.yaml"]},
     "dense": {"files": ["dense.yaml"], "seeds": 3},
     "dense_no_dim": {"files": ["dense.yaml"], "settings": {"dim": "none"}},
-    "dense_pairs": {"files": ["dense.yaml", "dense_pairs.yaml"]},
+    "dense_pairs": {"files": ["dense.yaml", "dense_pairs.yaml"], "seeds": 3},
     "dense_mind": {"files": ["dense.yaml", "mind.yaml"]},
-    "dense_cosine": {"files": ["dense.yaml", "dim_cosine.yaml"]},
-    "dense_patches": {"files": ["dense.yaml", "dim_patches.yaml"]},
+    # each view with its partner, to see what a module that can act does
+    "dense_cross": {"files": ["dense.yaml"], "settings": {"mode": "cross"}, "seeds": 3},
+    "dense_cosine": {"files": ["dense.yaml", "dim_cosine.yaml"], "settings": {"mode": "cross"}},
+    "dense_patches": {"files": ["dense.yaml", "dim_patches.yaml"], "settings": {"mode": "cross"}},
     "synthetic": {"files": ["dense.yaml", "dense_pairs.yaml"], "datasets": ["synthetic"]},
     "mixed": {
         "files": ["dense.yaml", "dense_pairs.yaml"],

@@ -1,62 +1,57 @@
-"""Tables of docs/invariance.md from probing.csv and measures.csv of this folder.
+"""Tables of docs/invariance.md from probing.csv and validation.csv of this folder.
 
-python experiments/invariance/report.py
+python experiments/invariance/report.py "GPU, 320 s"
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import fire
 import pandas as pd
 
 from swinfuse_components.evaluation.probing import summarize_probing
 from swinfuse_components.evaluation.tables import interval, markdown
 
 HERE = Path(__file__).resolve().parent
-COLUMNS = [("AbdomenCT", "linear"), ("AbdomenMR", "linear"), ("AbdomenMR", "neighbours")]
 
 
-def main() -> None:
-    """Print probing with all stages together, the linear probe on MRI by stage, and the measures on pairs."""
-    scores = pd.read_csv(HERE / "probing.csv", dtype={"stage": str})
-    summary = summarize_probing(scores, "random")
-    against = summarize_probing(scores, "paper").set_index(["encoder", "dataset", "probe", "stage"])
-    by = summary.set_index(["encoder", "dataset", "probe", "stage"]).sort_index()
-    names = list(summary["encoder"].unique())
+def main(run: str, probe: str = "neighbours", stages: tuple[str, ...] = ("3", "all")) -> None:
+    """Print what each seed of each arm of a ``run`` came to, then MRI against random weights, with intervals."""
+    scores = pd.read_csv(HERE / "probing.csv", dtype={"stage": str}).query("run == @run")
+    curves = pd.read_csv(HERE / "validation.csv").query("run == @run")
+    last = curves.groupby(["encoder", "seed"]).last()
+    means = scores.groupby(["encoder", "seed", "dataset", "probe", "stage"], sort=False)["dice"].mean()
     lines = []
-    for name in names:
-        cells = [by.loc[(name, *column, "all")] for column in COLUMNS]
-        texts = [interval(r["dice"], r["low"], r["high"], 3) for r in cells]
-        differences = [table.loc[(name, "AbdomenMR", "linear", "all")] for table in (by.sort_index(), against)]
-        texts += [
-            "" if pd.isna(r["difference"]) else interval(r["difference"], r["difference_low"], r["difference_high"], 3)
-            for r in differences
+    for name, seed in means.index.droplevel([2, 3, 4]).unique():
+        dice = [
+            f"{means[(name, seed, data, kind, 'all')]:.3f}"
+            for data in ("AbdomenCT", "AbdomenMR")
+            for kind in ("linear", "neighbours")
+        ]
+        row = last.loc[(name, seed)] if (name, seed) in last.index else {}
+        terms = ["influence", "shuffled_accuracy", "contrastive_accuracy", "dense"]
+        figures = ["" if pd.isna(row.get(term)) else f"{row[term]:.3g}" for term in terms]
+        lines.append([name, str(seed), str(int(row["iteration"])) if len(row) else "", *figures, *dice])
+    header = ["arm", "seed", "validated after", "influence", "finds the shuffled partner", "finds the other view"]
+    header += ["dense loss", "CT, linear", "CT, neighbours", "MRI, linear", "MRI, neighbours"]
+    print(markdown(header, lines))
+    summary = summarize_probing(scores, "random").query("dataset == 'AbdomenMR'")
+    lines = []
+    for name, part in summary.groupby("encoder", sort=False):
+        cells = [
+            part.query("probe == @kind and stage == @stage").iloc[0] for kind in ("linear", probe) for stage in stages
+        ]
+        texts = [
+            f"{r['dice']:.3f}"
+            if name == "random"
+            else interval(r["difference"], r["difference_low"], r["difference_high"], 3)
+            for r in cells
         ]
         lines.append([name, str(cells[0]["seeds"]), *texts])
-    header = ["encoder", "seeds", "CT, linear", "MRI, linear", "MRI, neighbours"]
-    print(markdown([*header, "MRI, linear: minus random", "minus the paper's letter"], lines))
-    stages = ["0", "1", "2", "3", "4", "all"]
-    rows = [[name, *(f"{by.loc[(name, 'AbdomenMR', 'linear', s)]['dice']:.3f}" for s in stages)] for name in names]
-    print(markdown(["MRI, linear", *(f"stage {s}" for s in stages[:-1]), "all"], rows))
-    measures = pd.read_csv(HERE / "measures.csv")
-    means = measures.groupby(["arm", "state"], sort=False)[["influence", "cka", "same_modality"]].mean().unstack()
-    rows = [
-        [
-            arm,
-            *(
-                f"{row[(what, state)]:.4g}"
-                for what in ("influence", "cka", "same_modality")
-                for state in ("before", "after")
-            ),
-        ]
-        for arm, row in means.iterrows()
-    ]
-    print(
-        markdown(
-            ["arm", *(f"{w}, {s}" for w in ("influence", "CKA", "same modality") for s in ("before", "after"))], rows
-        )
-    )
+    where = [f"{kind}, {'all stages' if s == 'all' else f'stage {s}'}" for kind in ("linear", probe) for s in stages]
+    print(markdown(["MRI: minus random", "seeds", *where], lines))
 
 
 if __name__ == "__main__":
-    main()
+    fire.Fire(main)

@@ -147,7 +147,10 @@ class LossTerms:
             terms = dict(self.loss_function(output[Keys.PRED], output[Keys.LABEL]))
             if self.shuffled:
                 view_i, view_j = output[Keys.LABEL]["view"].chunk(2)
-                other, own = engine.network(view_i, view_j.roll(1, 0)), output[Keys.PRED]["stream_i"]
+                # in the precision of the evaluation: the rounding of another would look like influence
+                with torch.autocast(view_i.device.type, enabled=engine.amp, **engine.amp_kwargs):
+                    other = engine.network(view_i, view_j.roll(1, 0))
+                own = output[Keys.PRED]["stream_i"]
                 terms["shuffled_accuracy"] = partner_accuracy(*other["contrastive"].chunk(2))
                 terms["influence"] = (other["stream_i"] - own).float().norm() / own.float().norm()
             output[TERMS_KEY] = terms

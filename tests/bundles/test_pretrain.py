@@ -64,7 +64,7 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "self": {"mode": "self"},
     "ct_only": {"modalities": ["ct"]},
     "mr_only": {"modalities": ["mr"]},
-    "dense": {"dense_weight": 1.0, "dense_size": 64, "train::two_views::same_rotation": True},
+    "dense": {"mode": "self", "dense_weight": 1.0, "dense_size": 64, "train::two_views::same_rotation": True},
     "mind": {"target_channels": 12, "train::two_views::augment_target": False},
     "dim_cosine": {"dim_options": {"cosine": True}},
     "dim_patches": {"dim_options": {"tokens": "patches", "cosine": True}},

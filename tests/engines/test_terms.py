@@ -10,7 +10,7 @@ from swinfuse_components.engines import LossTerms
 
 def terms(network, views: torch.Tensor) -> dict[str, torch.Tensor]:
     output = {CommonKeys.PRED: network(*views.chunk(2)), CommonKeys.LABEL: {"view": views}}
-    engine = SimpleNamespace(state=SimpleNamespace(output=output), network=network)
+    engine = SimpleNamespace(state=SimpleNamespace(output=output), network=network, amp=False, amp_kwargs={})
     LossTerms(lambda prediction, target: {"loss": torch.zeros(())}, shuffled=True)(engine)
     return output["terms"]
 
