@@ -38,13 +38,11 @@ class RunCheckpoint:
 
     A trainer that is run again goes on from where it stands. MONAI's federated client does so each round, with weights
     of a server. A client that is started anew resumes when its trainer is built: all but those weights goes on.
-    Put it **first** among the trainer's handlers: it restores before the others look at the state, and when the run
-    starts it takes the last place for saving.
+    Put it **first** among the trainer's handlers: it restores before the others see the state, and saves after them.
 
     Args:
         run_dir: folder of the run.
-        objects: by name, what has ``state_dict`` and ``load_state_dict``; None is left out. Give the plain network,
-            not its distributed or compiled wrapper.
+        objects: by name, what has ``state_dict`` and ``load_state_dict``; None is left out. The network is unwrapped.
         data_loader: of the training; the data resume exactly if it is a ``ResumableDataLoader``.
         evaluator: of the validation, whose best metric has to survive.
         interval: save every so many iterations as well as at the end of each epoch; 0 for epochs alone.
