@@ -154,3 +154,27 @@ def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_pat
     with (tmp_path / "cka.csv").open(encoding="utf-8") as file:
         ways = {(r["model"], r["encoder"]) for r in csv.DictReader(file)}
     assert ways == {("SwinFUSE", "with DIM"), ("SwinFUSE", "without DIM"), ("Swin UNETR", "no DIM")}
+
+
+def test_probing_of_frozen_encoders(repository: Path, workplace: Path, tmp_path: Path) -> None:
+    run(
+        run_id="probing",
+        init_id="initialize",
+        config_file=str(repository / "bundles/ood_eval/configs/probing.json"),
+        dataset_dir=str(workplace / "Task01_BoxCT"),
+        datasets=[str(workplace / "Task02_BoxMR")],
+        output_dir=str(tmp_path),
+        encoders={
+            "random": {"feature_size": 12, "roi_size": 32, "window_size": 4},
+            "ours": str(workplace / "swinfuse/model.pt"),
+        },
+        num_folds=2,
+        neighbours=2,
+    )
+    with (tmp_path / "summary.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["encoder"] for row in rows} == {"random", "ours"} and {row["dataset"] for row in rows} == {
+        "BoxCT",
+        "BoxMR",
+    }
+    assert (tmp_path / "probing.md").is_file()

@@ -8,9 +8,11 @@ from monai.utils.enums import CommonKeys
 from swinfuse_components.engines import LossTerms
 
 
-def terms(network, views: torch.Tensor) -> dict[str, torch.Tensor]:
-    output = {CommonKeys.PRED: network(*views.chunk(2)), CommonKeys.LABEL: {"view": views}}
-    engine = SimpleNamespace(state=SimpleNamespace(output=output), network=network, amp=False, amp_kwargs={})
+def terms(network, views: torch.Tensor, amp: bool = False) -> dict[str, torch.Tensor]:
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
+        output = {CommonKeys.PRED: network(*views.chunk(2)), CommonKeys.LABEL: {"view": views}}
+    how = {"network": network, "amp": amp, "amp_kwargs": {"dtype": torch.bfloat16}}
+    engine = SimpleNamespace(state=SimpleNamespace(output=output), **how)
     LossTerms(lambda prediction, target: {"loss": torch.zeros(())}, shuffled=True)(engine)
     return output["terms"]
 
@@ -29,6 +31,15 @@ def test_influence_is_the_relative_change_under_another_partner() -> None:
     expected = torch.stack(change).square().sum().sqrt() / (first + 0.3 * second).square().sum().sqrt()
     assert abs(influence(0.3) - float(expected)) < 1e-6
     assert influence(0.0) == 0
+
+
+def test_rounding_is_no_influence() -> None:
+    layer = torch.nn.Conv3d(1, 2, 3, padding=1)
+
+    def network(view_i, view_j):
+        return {"contrastive": layer(torch.cat([view_i, view_j])).flatten(1), "stream_i": layer(view_i)}
+
+    assert float(terms(network, torch.rand(4, 1, 8, 8, 8), amp=True)["influence"]) == 0
 
 
 def test_shuffled_partners_show_a_leak() -> None:

@@ -50,6 +50,8 @@ def test_modality_of_each_key_of_a_pair_and_of_the_item():
         single = ModalityIntensityd("image")({"image": image, "modality": modality})["image"]
         assert torch.equal(single, pair[modality])
     assert not torch.equal(pair["ct"], pair["mr"])
+    listed = ModalityIntensityd(["ct", "mr"])({"ct": image, "mr": image, "modality": ["ct", "mr"]})
+    assert all(torch.equal(listed[modality], pair[modality]) for modality in ("ct", "mr"))
     assert image.min() == -1000  # the input is left alone
 
 
