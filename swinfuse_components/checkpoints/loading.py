@@ -269,8 +269,8 @@ def _gaps(report: LoadReport, allow_partial: bool) -> str | None:
 
 
 def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-    return f"{len(bad)} tensors hold NaN or infinity: {_some(bad)}" if bad else None
+    bad = [n for n, v in weights.items() if v.is_complex() or (v.is_floating_point() and not v.isfinite().all())]
+    return f"{len(bad)} tensors hold NaN or infinity or are complex: {_some(bad)}" if bad else None
 
 
 def _other_merging(network: nn.Module, source: SourceWeights, stated: str, report: LoadReport) -> str | None:

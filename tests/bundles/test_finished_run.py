@@ -99,13 +99,37 @@ def test_it_is_extended_with_other_workers_cache_and_place_of_the_data(finished:
     assert checksum.read_text(encoding="utf-8") == "ABC"  # of an earlier version; nobody reads it
 
 
-def test_it_is_not_scored_on_regions_of_no_class(finished: Finished) -> None:
-    evaluate = finished.bundle.config.with_name("evaluate.json")
-    options = {"dataset_dir": finished.bundle.dataset, "run_dir": finished.folder, "num_folds": 2}
-    files = finished.bundle.config, evaluate
-    run = command(finished.folder.with_suffix(".log"), "evaluating", *files, regions={"box": [9]}, **options)
-    assert "'box' is [9], expected some of the label values [0, 1]" in message_of(run)
-    assert finished.files() == finished.before
+def cut(path: Path) -> dict[str, Any]:
+    path.write_bytes(path.read_bytes()[:-5000])
+    return {}
+
+
+UNSCORED: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "a region of no class": (lambda path: {"regions": {"box": [9]}}, "'box' is [9], expected some of the label values"),
+    "weights that were cut": (cut, "is truncated or damaged"),
+    "another fold": (lambda path: {"fold": 1}, "2 of 2 patients to be scored were used in training"),
+}
+
+
+@pytest.mark.parametrize("name", UNSCORED)
+def test_it_is_not_scored(finished: Finished, name: str) -> None:
+    spoil, expected = UNSCORED[name]
+    files = finished.bundle.config, finished.bundle.config.with_name("evaluate.json")
+    options = {"dataset_dir": finished.bundle.dataset, "run_dir": finished.folder, "num_folds": 2, "fold": 0}
+    options |= {**spoil(finished.folder / "model.pt"), "device": "cpu"}
+    before = finished.files()
+    run = command(finished.folder.with_suffix(".log"), "evaluating", *files, **options)
+    assert expected in message_of(run)
+    assert finished.files() == before
+
+
+def test_another_starts_from_its_weights_under_a_prefix_of_lightning(finished: Finished, tmp_path: Path) -> None:
+    weights = torch.load(finished.folder / "model.pt", weights_only=True)["model"]
+    torch.save({"state_dict": {f"net.{key}": value for key, value in weights.items()}}, tmp_path / "lightning.ckpt")
+    start = {"start": "pretrained", "pretrained_checkpoint": tmp_path / "lightning.ckpt"}
+    run = finished.run(run_dir=tmp_path / "new", max_epochs=1, **start)
+    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    assert "lightning.ckpt" in run.log.read_text(encoding="utf-8")
 
 
 def unreadable() -> None:

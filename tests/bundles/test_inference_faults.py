@@ -160,6 +160,11 @@ def with_nan(path: Path) -> None:
     torch.save(content, path)
 
 
+def complex_numbers(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    torch.save({"model": {key: value * 1j for key, value in content["model"].items()}}, path)
+
+
 WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (Path.unlink, "no such checkpoint file"),
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
@@ -167,6 +172,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a flipped bit": (flip_a_bit, "the checksum of its part"),
     "of another size": (of_another_size, "does not fit the network"),
     "NaN": (with_nan, "hold NaN or infinity"),
+    "complex numbers": (complex_numbers, "or are complex"),
 }
 
 
