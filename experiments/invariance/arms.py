@@ -31,6 +31,7 @@ import pandas as pd
 import torch
 from monai.transforms import Compose
 
+from swinfuse_components.checkpoints.reading import read_weights
 from swinfuse_components.data import load_fold, read_task, split_folds, synthetic_volumes, synthrad_datalist
 from swinfuse_components.engines.run_folder import checkpoints_of
 from swinfuse_components.evaluation.features import cka_by_stage, paired_crops, pooled_features, same_modality
@@ -126,6 +127,7 @@ def train(
     roi_size: int = 64,
     spacing: float = 4.0,
     batch_size: int = 4,
+    learning_rate: float = 1e-4,
     num_workers: int = 1,
     device: str = "cuda",
 ) -> None:
@@ -142,6 +144,7 @@ def train(
         roi_size: edge of the regions, in voxels.
         spacing: of the grid, in mm.
         batch_size: sub-volumes of a step.
+        learning_rate: after the warm-up.
         num_workers: processes that load data, for each arm.
         device: ``cuda`` or ``cpu``.
     """
@@ -177,7 +180,8 @@ def train(
             "num_workers": num_workers,
             "epoch_length": epoch,
             "max_epochs": max(steps // epoch, 1),
-            "val_interval": 4 if steps >= 4 * epoch else 1,
+            "val_interval": max(min(4, steps // epoch), 1),
+            "learning_rate": learning_rate,
             "check_contents": False,
             **({"network_def::norm_name": ["group", {"num_groups": 4}]} if roi_size < 64 else {}),
             **arm.get("settings", {}),
@@ -192,12 +196,17 @@ def train(
 
 
 def _runs(out: str) -> dict[str, list[Path]]:
-    """The newest checkpoint of every run, seed by seed, by the name of its arm."""
+    """The newest checkpoint of every run whose weights are finite, seed by seed, by the name of its arm."""
     found: dict[str, list[Path]] = {}
     for run in sorted(path for path in Path(out).resolve().iterdir() if path.is_dir()):
         name = run.name.rpartition("_")[0]
-        if name in ARMS and checkpoints_of(run):
-            found.setdefault(name, []).append(checkpoints_of(run)[-1])
+        if name not in ARMS or not checkpoints_of(run):
+            continue
+        newest = checkpoints_of(run)[-1]
+        if all(torch.isfinite(x).all() for x in read_weights(newest).values() if x.is_floating_point()):
+            found.setdefault(name, []).append(newest)
+        else:
+            print(f"{newest} is left out: its weights are not finite", flush=True)
     return {name: found[name] for name in ARMS if name in found}
 
 
