@@ -135,7 +135,7 @@ class RunGuard:
         engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)
         for event in (Events.COMPLETED, Events.TERMINATE):
-            engine.add_event_handler(event, stop_signals.uninstall)
+            engine.add_event_handler(event, self._nothing_to_save)
 
     def write_records(self) -> None:
         """Write the records; one of other content that an earlier run left is kept under a numbered name."""
@@ -151,8 +151,12 @@ class RunGuard:
         if not engine.has_event_handler(self._after_step, Events.ITERATION_COMPLETED):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+            engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, stop_signals.uninstall)
             if self.checkpoint.evaluator is not None and idist.get_world_size() == 1:
                 self.checkpoint.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._in_validation)
+
+    def _nothing_to_save(self) -> None:
+        stop_signals.saving = False
 
     def _check_loss(self, engine: Engine) -> None:
         finite = bool(torch.isfinite(engine.state.output[Keys.LOSS]).all())

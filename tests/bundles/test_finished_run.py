@@ -213,6 +213,27 @@ def test_a_signal_ends_it_with_code_75(sign: str, number: int, finished: Finishe
     assert bool(checkpoints_of(finished.folder)) or sign == ".lock"
 
 
+def stop_at_the_last_model() -> None:
+    replace = os.replace
+
+    def stopped(source: Any, target: Any) -> None:
+        if Path(target).name == "model_final.pt":
+            os.kill(os.getpid(), signal.SIGTERM)
+        replace(source, target)
+
+    os.replace = stopped
+
+
+def test_stopped_after_the_last_step_it_is_finished_when_it_is_resumed(finished: Finished, tmp_path: Path) -> None:
+    finished.folder = tmp_path / "new"
+    run = finished.run(in_child=stop_at_the_last_model)
+    assert run.exit_code() == 75, run.log.read_text(encoding="utf-8")
+    assert not (finished.folder / "model_final.pt").exists()
+    run = finished.run(resume=True)
+    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    assert set(finished.before) <= set(finished.files())
+
+
 def test_a_second_interrupt_ends_it_at_once_without_a_traceback(finished: Finished, tmp_path: Path) -> None:
     finished.folder = tmp_path / "new"
     run = finished.run(max_epochs=50)
