@@ -154,15 +154,12 @@ def of_another_size(path: Path) -> None:
     shutil.copy(path.parent / "other" / "model.pt", path)
 
 
-def with_nan(path: Path) -> None:
-    content = torch.load(path, weights_only=True)
-    next(iter(content["model"].values())).view(-1)[0] = float("nan")
-    torch.save(content, path)
+def times(factor: complex) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        content = torch.load(path, weights_only=True)["model"]
+        torch.save({"model": {key: value * factor for key, value in content.items()}}, path)
 
-
-def complex_numbers(path: Path) -> None:
-    content = torch.load(path, weights_only=True)
-    torch.save({"model": {key: value * 1j for key, value in content["model"].items()}}, path)
+    return spoil
 
 
 WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -171,8 +168,8 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "truncated or damaged"),
     "a flipped bit": (flip_a_bit, "the checksum of its part"),
     "of another size": (of_another_size, "does not fit the network"),
-    "NaN": (with_nan, "hold NaN or infinity"),
-    "complex numbers": (complex_numbers, "or are complex"),
+    "NaN": (times(float("nan")), "hold NaN or infinity"),
+    "complex numbers": (times(1j), "or are complex"),
 }
 
 
