@@ -138,7 +138,11 @@ def finetuning(settings: Settings, variant: str) -> Work:
 
 
 # Size of the volume and of the foreground in it: a brain in BraTS's 240 x 240 x 155, a liver CT without its air.
-VOLUMES = {"brats": (4, (240, 240, 155), (134, 170, 134)), "msd": (1, (256, 256, 160), (192, 160, 150))}
+VOLUMES = {
+    "brats": (4, (240, 240, 155), (134, 170, 134)),
+    "msd": (1, (256, 256, 160), (192, 160, 150)),
+    "window": (4, (96, 96, 96), (96, 96, 96)),
+}
 
 
 def inference(settings: Settings, variant: str, volume: str = "brats") -> Work:
@@ -249,6 +253,11 @@ CASES: Mapping[str, tuple[Callable[..., Work], tuple[str, ...], str]] = {
     "finetuning": (finetuning, ("reference", "none", "swinfuse"), "reference"),
     "inference_brats": (inference, ("reference", "crop", "swinfuse"), "reference"),
     "inference_msd": (functools.partial(inference, volume="msd"), ("reference", "crop", "swinfuse"), "reference"),
+    "window": (
+        functools.partial(inference, volume="window"),
+        ("reference", "crop", "swinfuse", "crop_bf16", "openvino", "openvino_bf16"),
+        "reference",
+    ),
     "augmentation": (augmentation, ("reference", "plain"), "reference"),
     "density": (density, ("512", "1024", "4608"), "512"),
     "fed": (fed, ("0", "2"), "0"),
