@@ -33,7 +33,7 @@ UNIT = ["encoder", "probe", "stage", "dataset"]
 
 
 class LabelledVolume(NamedTuple):
-    """One case on the working grid: image (1, D, H, W) in [0, 1], label (D, H, W), of even size."""
+    """One case on the working grid: image (1, D, H, W) in [0, 1], label (D, H, W), sides multiples of 4."""
 
     dataset: str
     name: str
@@ -98,7 +98,7 @@ def read_volumes(
         [
             *load_on_grid("image", spacing, labels=["label"]),
             ModalityIntensityd("image", ct_window=ct_window),
-            DivisiblePadd(["image", "label"], k=2),
+            DivisiblePadd(["image", "label"], k=4),  # a window puts the same even margin on both sides
         ]
     )
 

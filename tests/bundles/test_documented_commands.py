@@ -134,7 +134,8 @@ class Workplace:
         if "pictures.json" in files:
             del options["fold"]
         if "ensemble.yaml" in files:
-            options |= {"folds": [0, 0], "run_dir": run.parent}
+            shutil.copytree(run, run.with_name("fold1"), dirs_exist_ok=True)  # a second member
+            options |= {"folds": [0, 1], "run_dir": run.parent}
         if "all_cases.yaml" in files:
             options |= {"dataset_dir": self.unseen}
         if bundle == "ood_eval":
