@@ -78,7 +78,19 @@ def test_stopped_in_the_middle_it_ends_with_code_75_and_is_done_by_the_same_comm
     inference: Inference, tmp_path: Path
 ) -> None:
     """Ctrl-C goes to the workers too."""
-    run = inference.run(tmp_path / "out", os.setpgrp, num_workers=1)
+
+    def wait_behind_the_first() -> None:
+        os.setpgrp()
+        replace = os.replace
+
+        def replace_and_wait(*paths: Any) -> None:
+            replace(*paths)
+            if str(paths[1]).endswith("_seg.nii.gz"):
+                time.sleep(600)
+
+        os.replace = replace_and_wait
+
+    run = inference.run(tmp_path / "out", wait_behind_the_first, num_workers=1)
     end = time.monotonic() + 300
     while not list((tmp_path / "out").glob("*_seg.nii.gz")) and time.monotonic() < end:
         time.sleep(0.01)
