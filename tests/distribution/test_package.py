@@ -58,7 +58,7 @@ def folder(package: Callable[[str], Path], tmp_path: Path) -> Path:
     [
         ("configs/metadata.json", b"[]"),
         ("configs/inference.json", b"{}"),
-        ("large_files.yml", b"large_files: [{path: x}]"),
+        ("large_files.yml", b"large_files: 5"),
         ("docs/README.md", b"\xff"),
     ],
 )
