@@ -20,7 +20,6 @@ SHOWN = {
     "precision": "$['float16', 'float32'] if torch.cuda.is_available() else ['float32', 'bfloat16']",
 }
 CHOSEN = {
-    "displayable_configs": SHOWN,
     "overlap": "$float(@displayable_configs#overlap)",
     "tta_axes": "$finetuning.mirror_axes(@task) if @displayable_configs#mirrored_averaging else []",
     "precision": "$str(numpy.atleast_1d(@displayable_configs#precision)[0])",
@@ -37,7 +36,11 @@ def write(path: Path, content: dict) -> None:
 
 
 def prepare_inference(folder: Path) -> None:
-    content = read(folder / "configs" / "inference.json") | CHOSEN
+    content = read(folder / "configs" / "inference.json")
+    shown = SHOWN | {"overlap": content["overlap"]}
+    if not content["precision"].startswith("$"):  # what the package was built with comes first
+        shown["precision"] = list(dict.fromkeys([content["precision"], "float32", "bfloat16"]))
+    content |= CHOSEN | {"displayable_configs": shown}
     check = f"data.check_inputs([{{'image': item['image']}}], modality=@task['modality'], {RULES})"
     content["preprocessing"]["transforms"].insert(0, f"$lambda item: {check} and item")
     write(folder / "configs" / "inference.json", content)
@@ -51,7 +54,9 @@ def prepare_inference(folder: Path) -> None:
 def main(place: str, checkpoint: str = "") -> None:
     folder = Path(place)
     config = read(folder / "configs" / "train.json")
-    guard = config["train"]["handlers"][0]
+    if not (handlers := config.get("train", {}).get("handlers")):
+        sys.exit(f"error: {folder}/configs/train.json: found no train.handlers, expected a training bundle's")
+    guard = handlers[0]
     if "model.json" in guard.get("records", {}):
         config["imports"] = [*config.get("imports", []), "$import json", "$import pathlib", "$import time"]
         guard["run_dir"] = "$@run_dir + '/session_' + time.strftime('%Y%m%d_%H%M%S')"

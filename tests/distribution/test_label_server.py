@@ -275,6 +275,8 @@ def test_a_package_with_random_contrast_and_openvino(
         (tmp_path / name / "server").mkdir()
         with serve(repository, archive.parent / "finetune_msd", images, tmp_path / name / "server") as server:
             server.segment("finetune_msd", "case_0", tmp_path / "first.nii.gz")
+            (precision, *_) = server.models()["finetune_msd"]["config"]["precision"]
+            assert precision == ("bfloat16" if name == "quick" else "float32")
             start = time.perf_counter()
             answer = server.segment("finetune_msd", "case_0", tmp_path / f"{name}.nii.gz")
             seconds[name], answers[name] = time.perf_counter() - start, np.asarray(answer.dataobj)

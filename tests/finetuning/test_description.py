@@ -58,4 +58,4 @@ def test_regions_are_the_classes_unless_told_otherwise() -> None:
 
 def test_patients_are_known_by_their_file_where_a_list_does_not_say() -> None:
     items = [{"image": "/a/b.nii.gz"}, {"image": ["/x/c_flair.nii", "/x/c_t1.nii"]}, {"image": "i", "patient": "p"}]
-    assert patients_of(items) == ["b.nii.gz", "c_flair.nii", "p"]
+    assert patients_of(items) == ["b", "c", "p"]
