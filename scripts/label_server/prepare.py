@@ -15,7 +15,6 @@ from pathlib import Path
 
 # Shown by clients beside the model; they send what the user chose. A list is a choice, and its first entry the default.
 SHOWN = {
-    "overlap": 0.5,
     "mirrored_averaging": False,
     "precision": "$['float16', 'float32'] if torch.cuda.is_available() else ['float32', 'bfloat16']",
 }

@@ -105,8 +105,8 @@ def build_package(
         if metrics is not None:
             found = {"eval_metrics": _metrics_of(Path(metrics), folder / "models" / DESCRIPTION)}
             _update_metadata(folder / "configs" / "metadata.json", found)
-        for path in folder.rglob("*.json"):  # in the zoo's format
-            path.write_text(json.dumps(read_json(path), indent=4) + "\n", encoding="utf-8")
+        for path in folder.rglob("*.json"):
+            _write_json(path, read_json(path))
         _list_large_files(folder, url_prefix)
         archive = Path(scratch) / f"{name}_v{version}.zip"
         _zip(folder, archive)
@@ -137,13 +137,13 @@ def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any
     for name in ("train.json", "inference.json"):
         if not (configs / name).is_file():
             continue
-        content = json.loads((configs / name).read_text(encoding="utf-8"))
+        content = read_json(configs / name)
         for layer in layers:
             used = _used_part(layer, content)
             unused -= set(used)
             if used:
                 content = _merge(content, used)
-        (configs / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        _write_json(configs / name, content)
     if unused:
         raise ValueError(
             f"{', '.join(sorted(unused))}: neither train.json nor inference.json of {configs.parent.name} has it, and "
@@ -181,15 +181,20 @@ def _merge(content: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
         return ConfigParser.load_config_files([str(path) for path in files])
 
 
-def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
-    content = _merge(json.loads(path.read_text(encoding="utf-8")), changes)
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """As the zoo formats it."""
     path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
+    content = _merge(read_json(path), changes)
+    _write_json(path, content)
     return str(content["version"])
 
 
 def _add_packages(path: Path, packages: dict[str, str]) -> None:
     """Name what the metadata does not name yet, in the versions installed here."""
-    known = json.loads(path.read_text(encoding="utf-8"))["required_packages_version"]
+    known = read_json(path)["required_packages_version"]
     _update_metadata(path, {"required_packages_version": {**packages, **known}})
 
 
@@ -239,10 +244,10 @@ def _set(path: Path, settings: dict[str, Any]) -> None:
     """Give a configuration, if there is one, the network and preprocessing of the weights."""
     if not path.is_file():
         return
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     # an expression would say something else in another configuration, and run there
     config |= {key: settings[key] for key in SETTINGS_OF_WEIGHTS if key in config and _is_plain(settings.get(key, "$"))}
-    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+    _write_json(path, config)
 
 
 def _is_plain(value: Any) -> bool:
@@ -256,7 +261,7 @@ def _is_plain(value: Any) -> bool:
 
 def _update_data_format(folder: Path, description: dict[str, Any]) -> None:
     path = folder / "configs" / "metadata.json"
-    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata = read_json(path)
     data_format = metadata["network_data_format"]
     image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
     channels = dict(enumerate(description["channels"]))
@@ -276,7 +281,7 @@ def _update_data_format(folder: Path, description: dict[str, Any]) -> None:
         )
     image["modality"] = description["modality"].upper()
     image["format"] = "hounsfield" if description["modality"] == "ct" else "magnitude"
-    path.write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
+    _write_json(path, metadata)
 
 
 def _list_large_files(folder: Path, url_prefix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,10 +73,11 @@ class OpenVINONetwork:
         else:
             model = to_openvino(self.network, shape[0], shape[1:])
             folder.mkdir(parents=True, exist_ok=True)
-            scratch = file.with_suffix(".part.xml")
-            require_openvino().save_model(model, scratch, compress_to_fp16=False)
-            scratch.with_suffix(".bin").replace(file.with_suffix(".bin"))
-            scratch.replace(file)
+            # other processes may convert the same network; the description comes last, as the sign that both are there
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                require_openvino().save_model(model, Path(scratch) / file.name, compress_to_fp16=False)
+                for target in (file.with_suffix(".bin"), file):
+                    (Path(scratch) / target.name).replace(target)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
