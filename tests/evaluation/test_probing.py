@@ -9,16 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from swinfuse_components.evaluation import read_volumes, run_probing
-from swinfuse_components.evaluation.probing import (
-    Places,
-    build_encoder,
-    coarse_labels,
-    draw_places,
-    linear_probe,
-    neighbour_votes,
-    stage_features,
-    summarize_probing,
-)
+from swinfuse_components.evaluation.probes import Places, coarse_labels, draw_places, linear_probe, neighbour_votes
+from swinfuse_components.evaluation.probing import build_encoder, stage_features, summarize_probing
 from swinfuse_components.networks import SwinFUSEPretrainer
 
 from ..bundles.test_ood_eval import write_task
