@@ -18,6 +18,7 @@ from swinfuse_components.distribution import build_package, check_network, check
 from swinfuse_components.distribution.checks import HEADINGS, REQUIRED_FILES, REQUIRED_KEYS
 from swinfuse_components.evaluation import write_evaluation
 
+from ..bundles.conftest import write_brats, write_msd_task
 from .conftest import make_package, make_weights
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
@@ -292,33 +293,14 @@ def test_zip_pre_trains_without_the_library(package: Callable[[str], Path], tmp_
 
 
 @pytest.mark.parametrize("bundle", ["finetune_msd", pytest.param("finetune_brats", marks=pytest.mark.slow)])
-def test_zip_trains_with_random_contrast_without_the_library(
-    repository: Path, swinfuse_data: Path, bundle: str, tmp_path: Path
-) -> None:
+def test_zip_trains_with_random_contrast_without_the_library(repository: Path, bundle: str, tmp_path: Path) -> None:
     """The overlay brings keys of its own, and code of ours that the bundle itself does not carry."""
     overlay = repository / "bundles" / bundle / "configs" / "random_contrast.yaml"
     archive = make_package(repository, bundle, tmp_path, overlays=[overlay])
     folder = archive.parent / bundle
     assert check_package(folder) == []
-    data = tmp_path / "data"
-    if bundle == "finetune_msd":
-        source = swinfuse_data / "MSD_like" / "Task04_Hippocampus"
-        listed = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-        listed |= {"training": listed["training"][:5], "numTraining": 5, "test": [], "numTest": 0}
-        for pair in listed["training"]:
-            for name in pair.values():
-                (data / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(source / name, data / name)
-        (data / "dataset.json").write_text(json.dumps(listed), encoding="utf-8")
-    else:
-        for number in range(5):
-            case = sorted((swinfuse_data / "BraTS21_like").glob("BraTS2021_*"))[number % 2]
-            (data / f"BraTS2021_{number:05}").mkdir(parents=True)
-            for path in case.glob("*.nii.gz"):
-                image = nib.load(path)
-                middle = tuple(slice(size // 2 - 24 - number, size // 2 + 24) for size in image.shape)
-                name = path.name.replace(case.name, f"BraTS2021_{number:05}")
-                nib.save(image.slicer[middle], data / f"BraTS2021_{number:05}" / name)
+    task = write_msd_task(tmp_path, "Task90_Toy", ("MRI",), ("box",), cases=5)
+    data = task if bundle == "finetune_msd" else write_brats(tmp_path / "brats", cases=5)
     run_without_library(
         folder,
         *("training", "--config_file", "configs/train.json", "--dataset_dir", str(data), "--crops", "1"),
