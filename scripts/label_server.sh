@@ -38,10 +38,10 @@ host=127.0.0.1 port=8000 app="$repository/.label-app" pretrained="" fresh=""
 while [ $# -gt 0 ]; do
   case "$1" in
     --fresh) fresh=yes; shift; continue ;;
-    --host) host="$2" ;;
-    --port) port="$2" ;;
-    --app) app="$2" ;;
-    --pretrained) pretrained="$2" ;;
+    --host) host="${2?$1 needs a value}" ;;
+    --port) port="${2?$1 needs a value}" ;;
+    --app) app="${2?$1 needs a value}" ;;
+    --pretrained) pretrained="${2?$1 needs a value}" ;;
     *) die "$1 is no option; expected --pretrained, --host, --port or --app" ;;
   esac
   shift 2

@@ -16,12 +16,12 @@ set -euo pipefail
 data="" output="" ct="" mr="" fresh="" pretrain_epochs="" epochs=""
 while [ $# -gt 0 ]; do
   case "$1" in
-    --data) data="$2"; shift ;;
-    --ct) ct="$2"; shift ;;
-    --mr) mr="$2"; shift ;;
-    --output) output="$2"; shift ;;
-    --pretrain_epochs) pretrain_epochs="$2"; shift ;;
-    --epochs) epochs="$2"; shift ;;
+    --data) data="${2?$1 needs a value}"; shift ;;
+    --ct) ct="${2?$1 needs a value}"; shift ;;
+    --mr) mr="${2?$1 needs a value}"; shift ;;
+    --output) output="${2?$1 needs a value}"; shift ;;
+    --pretrain_epochs) pretrain_epochs="${2?$1 needs a value}"; shift ;;
+    --epochs) epochs="${2?$1 needs a value}"; shift ;;
     --fresh) fresh=yes ;;
     -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) die "$1 is no option; --help lists them" ;;

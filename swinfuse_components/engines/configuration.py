@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,8 +98,8 @@ def check_configuration() -> None:
     typed = dict(zip((argument.lstrip("-") for argument in sys.argv), sys.argv[1:]))
     for key in _PATHS:
         path = str(typed.get(key, content.get(key, ""))).replace("::", "#")
-        if key in content and not path.strip():
-            findings.append(f"{key} is empty: expected a path")
+        if key in content and not (isinstance(content[key], str | os.PathLike) and path.strip()):
+            findings.append(f"{key} is {content[key]!r}: expected a path")
         if "#" in path and not path.startswith(("$", "@", "%")):
             findings.append(f"{key} is '{path}': MONAI takes '#' for a separator, name a folder without it")
     workflow = next(callers(ConfigWorkflow), None)

@@ -160,8 +160,8 @@ def _refuse_other_settings(directory: Path) -> None:
             logging.getLogger(__name__).warning(f"{path} is gone: whether the settings are those of the run is unknown")
         return
     try:
-        theirs = json.loads(path.read_bytes())
-    except ValueError as error:
+        theirs = dict(json.loads(path.read_bytes()))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): it holds the settings to resume with") from error
     changes = list(_changes(theirs, json.loads(json.dumps(ours, default=str))))
     if changes:

@@ -31,7 +31,7 @@ class Inference:
     """Three images and a model with random weights for the inference of a bundle."""
 
     def __init__(self, bundle: str, repository: Path, root: Path) -> None:
-        self.root, self.config = root, repository / "bundles" / bundle / "configs" / "inference.json"
+        self.root, self.files = root, [repository / "bundles" / bundle / "configs" / "inference.json"]
         if bundle == "finetune_brats":
             self.images = write_brats(root / "images", cases=3)
             self.model = write_model(root / "model", **BRATS)
@@ -44,7 +44,7 @@ class Inference:
         paths = {"dataset_dir": self.images, self.key: self.model, "output_dir": output}
         log = output.with_suffix(".log")
         options = {"overlap": 0.0, "device": "$torch.device('cpu')", **paths, **options}
-        return command(log, "inference", self.config, in_child=in_child, **options)
+        return command(log, "inference", *self.files, in_child=in_child, **options)
 
 
 @pytest.fixture(params=BUNDLES)
@@ -143,9 +143,29 @@ def test_what_a_killed_run_left_is_removed_and_volumes_of_other_images_are_kept(
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "a name out of the folder": ({"output_postfix": "../../seg"}, "output_postfix is '../../seg'"),
-    "no data set": ({"dataset_dir": ""}, "dataset_dir is empty"),
+    "no data set": ({"dataset_dir": ""}, "dataset_dir is '': expected a path"),
+    "a number for a data set": ({"dataset_dir": 5}, "dataset_dir is 5: expected a path"),
     "a device without values": ({"device": "meta"}, "device is meta"),
 }
+
+
+MEMBERS: dict[str, tuple[list[str], str]] = {
+    "none": ([], "an ensemble needs at least one model folder"),
+    "one twice": (["fold0", "fold0"], "an ensemble needs different models"),
+    "one that is not there": (["fold0", "fold2"], "fold2 the folder of a finished training?"),
+    "of two kinds of image": (["fold0", "mr"], "models that differ in 'modality' cannot share one ensemble"),
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_an_ensemble_that_cannot_be_is_refused(repository: Path, tmp_path: Path, name: str) -> None:
+    folders, expected = MEMBERS[name]
+    inference = Inference("finetune_msd", repository, tmp_path)
+    for folder, modality in (("fold0", "ct"), ("mr", "mr")):
+        write_model(tmp_path / folder, modality=modality)
+    inference.files.append(inference.files[0].with_name("ensemble.yaml"))
+    run = inference.run(tmp_path / "out", model_dirs=[str(tmp_path / folder) for folder in folders])
+    assert expected in message_of(run) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", SETTINGS)

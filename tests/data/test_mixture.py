@@ -151,5 +151,7 @@ def test_joint_training_needs_the_same_labels(tmp_path: Path) -> None:
     assert [item["modality"] for item in items] == ["ct", "mr"] and sampling_weights(items) == [0.5, 0.5]
     with pytest.raises(ValueError, match="same labels and channels: .*liver.*spleen"):
         joint_datalist([ct, other])
+    with pytest.raises(ValueError, match="different data sets"):
+        joint_datalist([ct, ct])
     with pytest.raises(ValueError, match="--datasets"):
         joint_datalist([])
