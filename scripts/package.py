@@ -32,8 +32,9 @@ def build(
     overlays: str = "",
     url_prefix: str = "",
     vendor: bool = True,
+    half: bool = False,
 ) -> Path:
-    """Build a package's folder and zip; `overlays` is a comma-separated list of configuration files."""
+    """Build a package's folder and zip; `overlays` is a comma-separated list of files, `half` stores float16."""
     files = [name for name in overlays.split(",") if name] if isinstance(overlays, str) else list(overlays)
     return build_package(
         bundle,
@@ -44,6 +45,7 @@ def build(
         overlays=files,
         url_prefix=url_prefix,
         vendor=vendor,
+        half=half,
     )
 
 

@@ -1,33 +1,47 @@
 """A model card for a package: its page, the recipe of its weights, and metrics with the command that gives them."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from ..checkpoints import read_weights
 from ..data.paths import read_json
 from ..evaluation.folds_table import read_evaluations
+from .package import zip_package
 
 # the settings of a training run that a reader needs to judge its weights, in the order of the configuration
 RECIPE = (
     *("start", "init_checkpoint", "modalities", "regions", "fold", "spacing", "roi_size", "feature_size", "dim"),
-    *("mode", "density_weight", "learning_rate", "weight_decay", "batch_size", "max_epochs", "seed"),
+    *("mode", "density_weight", "dense_weight", "learning_rate", "weight_decay", "batch_size", "max_epochs", "seed"),
 )
 _FRONT = "---\ntags:\n- monai\n- medical\n- self-supervised\nlibrary_name: monai\nlicense: apache-2.0\n---\n"
 _BEGIN = "## **Model Card**"
 
 
 def write_model_card(
-    folder: str | Path, *, run_dir: str | Path | None = None, metrics: str | Path | None = None, command: str = ""
+    folder: str | Path,
+    *,
+    run_dir: str | Path | None = None,
+    metrics: str | Path | None = None,
+    command: str = "",
+    pages: Sequence[str | Path] = (),
+    probing: str | Path | None = None,
 ) -> Path:
     """Complete a package's page with recipe and metrics, and write it as the card ``README.md`` that the hub shows.
 
-    ``docs/README.md`` is completed too, since MONAI's ``push_to_hf_hub`` makes the card from it. Called again, it
-    replaces what it wrote.
+    ``docs/README.md`` is completed too, since MONAI's ``push_to_hf_hub`` makes the card from it, and the zip beside the
+    folder is written anew. Called again, it replaces what it wrote.
 
     Args:
         folder: a package.
-        run_dir: the training run that made the weights; its ``configuration.json`` holds the recipe.
+        run_dir: the training run that made the weights; its ``configuration.json`` holds the recipe, ``losses.csv`` the
+            steps, ``validation.csv`` the last losses or scores; its curves, ``losses.png``, go into ``docs``.
         metrics: ``evaluation.json`` of the evaluation of these weights; without it the card says that there is none.
         command: how the metrics were computed, to be typed again.
+        pages: Markdown files for the card as they are: what the weights are for, what they were trained on.
+        probing: ``probing.md`` of a probe of these weights.
 
     Returns:
         Path of the card.
@@ -39,11 +53,15 @@ def write_model_card(
     root = Path(folder)
     page = root / "docs" / "README.md"
     text = page.read_text(encoding="utf-8").split(_BEGIN)[0].rstrip()
-    sections = [_BEGIN, _weights(root), _recipe(run_dir), _metrics(metrics, command)]
-    text = "\n\n".join([text, *sections]) + "\n"
+    texts = [Path(path).read_text(encoding="utf-8").strip() for path in pages]
+    sections = [_BEGIN, *texts, _weights(root), _recipe(run_dir), _curves(root, run_dir), _metrics(metrics, command)]
+    if probing is not None:
+        sections.append("#### **Probing**\n\n" + Path(probing).read_text(encoding="utf-8"))
+    text = "\n\n".join([text, *filter(None, sections)]) + "\n"
     page.write_text(text, encoding="utf-8")
     card = root / "README.md"
     card.write_text(_FRONT + text, encoding="utf-8")
+    zip_package(root)
     return card
 
 
@@ -53,15 +71,34 @@ def _weights(root: Path) -> str:
         return "#### **Weights**\n\nNone in this package."
     state = read_weights(path)
     millions = sum(value.numel() for value in state.values()) / 1e6
-    return f"#### **Weights**\n\n`models/model.pt`: {len(state)} tensors, {millions:.1f} million values."
+    kinds = ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in state.values()}))
+    return f"#### **Weights**\n\n`models/model.pt`: {len(state)} tensors, {millions:.1f} million values, {kinds}."
 
 
 def _recipe(run_dir: str | Path | None) -> str:
     if run_dir is None:
         return "#### **Recipe**\n\nNot recorded: ask whoever gave you these weights."
     content = read_json(Path(run_dir) / "configuration.json")
-    lines = [f"| `{key}` | {content[key]} |" for key in RECIPE if key in content]
+    known = [key for key in RECIPE if not str(content.get(key, "$")).startswith("$")]  # an expression says nothing here
+    lines = [f"| `{key}` | {content[key]} |" for key in known]
     return "\n".join(["#### **Recipe**", "", "| setting | value |", "|---|---|", *lines])
+
+
+def _curves(root: Path, run_dir: str | Path | None) -> str:
+    """What the run says of itself: its length, and its last validation."""
+    run = Path(run_dir or root)
+    if not (run / "losses.csv").is_file():
+        return ""
+    text = f"#### **Training**\n\n{len(pd.read_csv(run / 'losses.csv'))} steps"
+    if (run / "losses.png").is_file():
+        shutil.copy(run / "losses.png", root / "docs")
+        text += ", drawn in `docs/losses.png`"
+    if not (run / "validation.csv").is_file():
+        return f"{text}."
+    table = pd.read_csv(run / "validation.csv").astype(object)
+    rows = [f"| {' | '.join(format(v, '.4g') for v in row)} |" for row in table.itertuples(index=False)]
+    head = f"{text}. Every validation, on patients that were not trained on:\n"
+    return "\n".join([head, f"| {' | '.join(table)} |", "|---" * len(table.columns) + "|", *rows])
 
 
 def _metrics(metrics: str | Path | None, command: str) -> str:

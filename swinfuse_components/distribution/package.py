@@ -22,11 +22,12 @@ from .vendoring import required_packages, vendor_library
 
 DESCRIPTION = "model.json"
 CONFIGURATION = "configuration.json"
+PATIENTS = "patients.json"
 LARGE_FILE_BYTES = 25 * 1024 * 1024
 # what a run says of network and preprocessing, by the names that train.json has for them
 SETTINGS_OF_WEIGHTS = (
     *("roi_size", "feature_size", "window_size", "dim", "dim_options", "mode", "norm_name", "downsample"),
-    *("spacing", "ct_window", "mr_percentiles", "mr_nonzero"),
+    *("spacing", "ct_window", "mr_percentiles", "mr_nonzero", "dense_size", "target_channels"),
 )
 _LEFT_BEHIND = shutil.ignore_patterns("models", "eval", "runs", "__pycache__", ".*", "*.pyc")
 # one moment for every entry, so that the same content gives the same zip
@@ -45,6 +46,7 @@ def build_package(
     metadata: dict[str, Any] | None = None,
     vendor: bool = True,
     url_prefix: str = "",
+    half: bool = False,
 ) -> Path:
     """Build ``output_dir/<name>/`` and ``output_dir/<name>_v<version>.zip`` from a bundle's folder.
 
@@ -65,6 +67,7 @@ def build_package(
         metadata: entries laid over ``metadata.json``, e.g. ``network_data_format``.
         vendor: whether to carry the library as ``scripts/``; False for a machine that has it installed.
         url_prefix: where files over 25 MB will be found; their names are appended for ``large_files.yml``.
+        half: store the weights as float16, in half the room; what reads them computes in float32 all the same.
 
     Returns:
         Path of the zip.
@@ -73,7 +76,8 @@ def build_package(
         FileNotFoundError: no such bundle, or no such weights.
         FileExistsError: a folder of that name is no package built before, or a training has been in it.
         ValueError: an overlay has a key that neither of the two configurations has or comes to use; a name with other
-            characters than letters, digits and underscores; metrics of a model that was trained on other patients.
+            characters than letters, digits and underscores; metrics of a model that was trained on other patients;
+            weights beyond what float16 holds.
     """
     source = Path(bundle).resolve()
     name = source.name if name is None else name
@@ -93,12 +97,12 @@ def build_package(
         folder = Path(scratch) / name
         shutil.copytree(source, folder, ignore=_LEFT_BEHIND)
         _bake(folder / "configs", overlays, settings or {})
-        version = _update_metadata(folder / "configs" / "metadata.json", metadata or {})
+        _update_metadata(folder / "configs" / "metadata.json", metadata or {})
         if vendor:
             _add_packages(folder / "configs" / "metadata.json", required_packages(vendor_library(folder)))
         (folder / "models").mkdir()
         if weights is not None:
-            save_weights(weights, folder / "models" / "model.pt")
+            save_weights(weights, folder / "models" / "model.pt", half=half)
             _take_settings(Path(weights).parent, folder)
         if name != source.name:
             _update_metadata(folder / "configs" / "metadata.json", {"name": _display_name(name)})
@@ -108,8 +112,7 @@ def build_package(
         for path in folder.rglob("*.json"):
             _write_json(path, read_json(path))
         _list_large_files(folder, url_prefix)
-        archive = Path(scratch) / f"{name}_v{version}.zip"
-        _zip(folder, archive)
+        archive = zip_package(folder)
 
         if final.exists():
             shutil.rmtree(final)
@@ -117,7 +120,7 @@ def build_package(
         return Path(shutil.move(str(archive), output / archive.name))
 
 
-def save_weights(checkpoint: str | Path, target: str | Path) -> None:
+def save_weights(checkpoint: str | Path, target: str | Path, *, half: bool = False) -> None:
     """Write the network's weights alone, from any checkpoint of this project, as a plain state dict.
 
     The zoo's export reads no key inside it, and all other readers take both forms.
@@ -125,8 +128,23 @@ def save_weights(checkpoint: str | Path, target: str | Path) -> None:
     Raises:
         FileNotFoundError: no such checkpoint.
         CheckpointError: the file cannot be read safely or holds no weights.
+        ValueError: a value beyond what float16 holds, where that was asked for.
     """
-    atomic_save(read_weights(checkpoint), target)
+    weights = read_weights(checkpoint)
+    if half:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+        if large := [name for name, value in weights.items() if not value.isfinite().all()]:
+            raise ValueError(f"{checkpoint}: {large[0]} has values beyond 65504, which float16 cannot hold")
+    atomic_save(weights, target)
+
+
+def zip_package(folder: str | Path) -> Path:
+    """Write the zip beside a package's folder anew; the same content gives the same bytes."""
+    root = Path(folder).resolve()
+    version = read_json(root / "configs" / "metadata.json")["version"]
+    archive = root.parent / f"{root.name}_v{version}.zip"
+    _zip(root, archive)
+    return archive
 
 
 def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any]) -> None:
@@ -186,10 +204,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
-def _update_metadata(path: Path, changes: dict[str, Any]) -> str:
-    content = _merge(read_json(path), changes)
-    _write_json(path, content)
-    return str(content["version"])
+def _update_metadata(path: Path, changes: dict[str, Any]) -> None:
+    _write_json(path, _merge(read_json(path), changes))
 
 
 def _add_packages(path: Path, packages: dict[str, str]) -> None:
@@ -230,6 +246,8 @@ def _take_settings(run_dir: Path, folder: Path) -> None:
         _set(folder / "configs" / "train.json", {**content, **content.get("network_options", {})})
     elif configuration.is_file():
         content = read_json(configuration)
+        if (run_dir / PATIENTS).is_file():  # whom nobody must test a network on that starts from these weights
+            shutil.copy(run_dir / PATIENTS, folder / "models" / PATIENTS)
         for name in ("train.json", "inference.json"):
             _set(folder / "configs" / name, content)
         shape = content.get("roi_size")

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from swinfuse_components.checkpoints import load_weights
+from swinfuse_components.checkpoints.reading import read_weights
 from swinfuse_components.distribution import build_package, check_network, check_package, save_weights
 from swinfuse_components.distribution.checks import HEADINGS, REQUIRED_FILES, REQUIRED_KEYS
 from swinfuse_components.evaluation import write_evaluation
+from swinfuse_components.finetuning import pretraining_patients
+from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
 
 from ..bundles.conftest import write_brats, write_msd_task
-from .conftest import make_package, make_weights
+from .conftest import ROI, make_package, make_weights
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 # run first thing in the interpreter, it makes the installed library invisible, as on a machine that has none
@@ -137,14 +141,15 @@ def test_training_goes_on_with_the_network_of_the_weights(package: Callable[[str
         assert config[key] == model[key]
 
 
-def test_a_pre_training_run_brings_its_own_size(
-    package: Callable[[str], Path], repository: Path, tmp_path: Path
-) -> None:
+def test_a_pre_training_run_brings_its_own_size_and_patients(repository: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    shutil.copy(package("pretrain").parents[1] / "weights" / "pretrain" / "model.pt", run)
-    written = {"roi_size": 64, "feature_size": 12, "window_size": 4, "spacing": [3, 3, 3], "downsample": "$'merging'"}
+    written = {"roi_size": 64, "feature_size": 12, "window_size": 4, "mode": "self", "dense_size": 8}
+    network = SwinFUSEPretrainer(1, **written)
+    torch.save({"model": network.state_dict()}, run / "model.pt")
+    written |= {"spacing": [3, 3, 3], "downsample": "$'merging'"}
     (run / "configuration.json").write_text(json.dumps(written), encoding="utf-8")
+    (run / "patients.json").write_text('{"training": ["a"]}', encoding="utf-8")
     build_package(repository / "bundles" / "pretrain", tmp_path / "out", weights=run / "model.pt")
     folder = tmp_path / "out" / "pretrain"
     assert check_package(folder) == []
@@ -154,6 +159,23 @@ def test_a_pre_training_run_brings_its_own_size(
     for name in ("train", "inference"):
         config = json.loads((folder / "configs" / f"{name}.json").read_text(encoding="utf-8"))
         assert config["spacing"] == [3, 3, 3] and config["downsample"] == "merging"
+    assert pretraining_patients(folder / "models" / "model.pt") == ["a"]
+
+
+def test_half_the_room_for_the_same_weights(repository: Path, tmp_path: Path) -> None:
+    weights = make_weights("finetune_msd", tmp_path)
+    build_package(repository / "bundles" / "finetune_msd", tmp_path / "out", weights=weights, half=True)
+    stored = tmp_path / "out" / "finetune_msd" / "models" / "model.pt"
+    assert stored.stat().st_size < 0.55 * weights.stat().st_size
+    assert check_package(stored.parents[1]) == []
+    expected = read_weights(weights)
+    network = load_weights(SwinFUSE(1, 3, roi_size=ROI, feature_size=12, window_size=4), stored)
+    for name, value in network.state_dict().items():
+        assert value.dtype == expected[name].dtype
+        torch.testing.assert_close(value, expected[name], rtol=2**-11, atol=2**-25)
+    torch.save({"a": torch.tensor([1.0, 1e5])}, tmp_path / "large.pt")
+    with pytest.raises(ValueError, match="a has values beyond 65504"):
+        save_weights(tmp_path / "large.pt", tmp_path / "half.pt", half=True)
 
 
 def test_the_same_content_gives_the_same_zip(package: Callable[[str], Path], repository: Path, tmp_path: Path) -> None:
