@@ -62,7 +62,7 @@ def build_package(
         metrics: ``evaluation.json`` of the evaluation of these weights, for ``eval_metrics`` of the metadata.
         overlays: configuration files laid over ``train.json`` and ``inference.json``: what was changed for the weights
             is written into the files, since MONAI Label reads one file alone. A key must be one of theirs, or one to
-            which the overlay's other keys refer.
+            which the overlay's other keys refer. ``inference.json`` goes on reading ``model.json`` for what that says.
         settings: the same, as values: ``{"feature_size": 12}``.
         metadata: entries laid over ``metadata.json``, e.g. ``network_data_format``.
         vendor: whether to carry the library as ``scripts/``; False for a machine that has it installed.
@@ -156,10 +156,12 @@ def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any
         if not (configs / name).is_file():
             continue
         content = read_json(configs / name)
+        # what inference.json reads in the model.json of the weights, it reads there after another training too
+        described = {key for key in SETTINGS_OF_WEIGHTS if str(content.get(key)).startswith("$@task[")}
         for layer in layers:
             used = _used_part(layer, content)
             unused -= set(used)
-            if used:
+            if used := {key: value for key, value in used.items() if key not in described}:
                 content = _merge(content, used)
         _write_json(configs / name, content)
     if unused:

@@ -200,6 +200,13 @@ def test_wrong_arguments_are_named(repository: Path, tmp_path: Path) -> None:
         save_weights(tmp_path / "odd.pt", tmp_path / "model.pt")
 
 
+def test_inference_takes_the_size_from_the_weights_whatever_training_does(repository: Path, tmp_path: Path) -> None:
+    build_package(repository / "bundles" / "finetune_msd", tmp_path, settings={"roi_size": [32, 64, 32]})
+    train, inference = (tmp_path / "finetune_msd" / "configs" / f"{name}.json" for name in ("train", "inference"))
+    assert json.loads(train.read_text(encoding="utf-8"))["roi_size"] == [32, 64, 32]
+    assert json.loads(inference.read_text(encoding="utf-8"))["roi_size"] == "$@task['roi_size']"
+
+
 def test_settings_beside_the_weights_never_become_code(package, repository: Path, tmp_path: Path) -> None:
     """Neither plain expressions nor nested ones nor objects go from a run's record into a configuration."""
     run = tmp_path / "run"
