@@ -59,10 +59,9 @@ def load_pretrained(
         allow_partial: accept that some of that part is missing in the file or has another shape; the network's own
             values then stay there, and the report names them. Half of the part's tensors have to fit all the same.
         merging: the patch merging with which the weights were trained: ``"legacy"`` (MONAI before 1.5), ``"current"``,
-            or ``"auto"``: by the kind of checkpoint where that tells. Weights of one merging load into the other
-            without a sign and compute something else, so a stated or recorded merging that is not the network's is an
-            error, and one that the kind of checkpoint suggests, or leaves open, a warning. ``downsample="legacy"``
-            builds a network with the old one.
+            or ``"auto"``: by the kind of checkpoint. Weights of one merging load into the other without a sign and
+            compute something else, so a stated or recorded merging that is not the network's is an error, and one that
+            the kind of checkpoint suggests, or leaves open, a warning. ``downsample="legacy"`` builds the old one.
 
     Returns:
         the report, which is also logged: a table, one line for each group of tensors (``report.table()``: each tensor).

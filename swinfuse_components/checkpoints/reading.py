@@ -63,11 +63,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """What a checkpoint file holds, on the CPU: tensors and plain Python values.
 
-    The file is opened read-only and unpickled by PyTorch's restricted reader, which builds tensors, numbers, strings
-    and containers, and never calls code that a file names.
-
-    Args:
-        path: a file written by ``torch.save``.
+    The file is unpickled by PyTorch's restricted reader, which builds tensors, numbers, strings and containers, and
+    never calls code that a file names.
 
     Raises:
         FileNotFoundError: there is no such file.

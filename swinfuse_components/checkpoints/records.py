@@ -19,10 +19,7 @@ def differing_settings(path: Path, network: nn.Module) -> list[str]:
 
     A module with another gate, other residuals, or other heads of the same total width has tensors of the same names
     and shapes; it would load without a sign and compute something else. ``configuration.json`` or ``model.json`` in
-    the checkpoint's folder are read as data.
-
-    Returns:
-        one text for each setting, empty if all agree or nothing is recorded.
+    the checkpoint's folder are read as data. One text for each setting, none if all agree or nothing is recorded.
     """
     present = next((_settings(m) for m in network.modules() if isinstance(m, DomainInvarianceModule)), None)
     for content in _records(path):

@@ -11,17 +11,11 @@ LOADED, ADAPTED, KEPT, MISSING, MISMATCH, LEFT = "loaded", "adapted", "kept", "m
 
 
 class TensorRecord(NamedTuple):
-    """One tensor of the network, of the file, or of both.
+    """One tensor of the network, of the file, or of both, under its common name.
 
-    Attributes:
-        name: common name (that of the network).
-        status: ``loaded`` as it is; ``adapted`` to the network's input channels; ``kept`` as the network had it, by
-            right; ``missing`` in the file, and ``mismatch`` with it: the network's own values stay, which only
-            ``allow_partial`` permits; ``left`` in the file.
-        reason: why, where that is not plain.
-        file_key: its name in the file, "" if it has none.
-        file_shape: its shape in the file, None if it is not there.
-        network_shape: its shape in the network, None if it is not there.
+    ``status`` is ``loaded`` as it is; ``adapted`` to the network's input channels; ``kept`` as the network had it, by
+    right; ``missing`` in the file, and ``mismatch`` with it: the network's own values stay, which only
+    ``allow_partial`` permits; ``left`` in the file. ``reason`` says why, ``file_key`` is its name in the file.
     """
 
     name: str
@@ -36,13 +30,8 @@ class TensorRecord(NamedTuple):
 class LoadReport:
     """The outcome of :func:`load_pretrained`; ``str`` gives a table for the log.
 
-    Attributes:
-        path: the file.
-        source: what kind of checkpoint it is.
-        part: what was asked for.
-        records: every tensor of the network and of the file.
-        warnings: what can be wrong although everything fits.
-        notes: what is good to know.
+    ``source`` is the kind of checkpoint, ``part`` what was asked for; ``records`` are of every tensor of the network
+    and of the file; ``warnings`` say what can be wrong although everything fits.
     """
 
     path: str

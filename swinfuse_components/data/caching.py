@@ -29,10 +29,8 @@ class DiskCacheDataset(PersistentDataset):
     but tensors and plain values (``weights_only``), so that no file put into ``cache_dir`` can run code; one that
     cannot be read (a run was killed while it wrote) is made anew.
 
-    Args:
-        data: items of paths.
-        transform: a ``Compose`` of deterministic and then random transforms; tensors lose their metadata on the disk.
-        cache_dir: folder of the files; several runs and processes may share it.
+    ``transform`` is a ``Compose`` of deterministic and then random transforms; tensors lose their metadata on the disk.
+    Several runs and processes may share ``cache_dir``.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable, cache_dir: str | os.PathLike) -> None:

@@ -15,11 +15,8 @@ from .caching import item_key
 class CheckRecord:
     """Findings by item: one line of JSON for each item, appended when it is finished.
 
-    An item whose entries or files have changed, or that was checked by other rules, counts as new.
-
-    Args:
-        path: the file; None keeps nothing.
-        rules: settings of the check.
+    An item whose entries or files have changed, or that was checked by other ``rules`` (settings of the check), counts
+    as new. Without a ``path`` nothing is kept.
     """
 
     def __init__(self, path: str | os.PathLike | None, rules: Mapping[str, Any]) -> None:

@@ -230,24 +230,15 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
             name of each modality (``ct``, ``mr``), and ``mask``.
         policy: ``"strict"`` stops on any fatal finding; ``"skip"`` leaves the items concerned out and lists them in the
             log; ``"warn"`` keeps them, at the user's own risk.
-        options: of :func:`find_problems`:
-
-            - ``in_channels``: channels that an ``image`` must have; 1 by default.
-            - ``channels``: their names, compared with those of the files where these say a sequence or a modality.
-            - ``labels``: the declared label values, e.g. ``task.labels``; any by default. An item's own
-              ``allowed_labels`` go first.
-            - ``roi_size``: the region of interest in voxels; volumes below it are reported.
-            - ``spacing``: of the training, in mm; volumes that do not fit into memory at it are reported.
-            - ``root``: folder that no path may leave.
-            - ``required``: keys that every item must have.
-            - ``contents``: whether to read the voxels, and not the headers alone.
-            - ``workers``: threads that read; by default one a core, at most 8.
-            - ``record``: file in which the findings of every item are kept, so that a check that was interrupted goes
-              on there, and files that have not changed are not read again.
-            - ``warnings``: kinds that are not fatal.
+        options: ``in_channels`` that an ``image`` must have, 1 by default, and the names of these ``channels``;
+            declared ``labels``, any by default (an item's own ``allowed_labels`` go first); the ``roi_size`` below
+            which volumes are reported; the ``spacing`` in mm at which they have to fit into memory; the ``root`` that
+            no path may leave; ``required`` keys; ``contents=False`` to read headers alone; ``workers``, the threads
+            that read (one a core, at most 8); ``warnings``, the kinds that are not fatal; ``record``, a file that
+            keeps the findings, so that a check goes on there and unchanged files are not read again.
 
     Returns:
-        Copies of the items, without those left out.
+        copies of the items, without those left out.
 
     Raises:
         DataListError: with all the findings, if the policy does not allow to go on, or no item is left.
@@ -270,11 +261,7 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
 
 
 def check_resampling(items: Sequence[Mapping], spacing: Sequence[float]) -> list[dict]:
-    """The items, if each of them fits into memory at a spacing in mm, by their headers.
-
-    Raises:
-        DataListError: names those that do not.
-    """
+    """The items, if each of them fits into memory at a spacing in mm, by their headers; else DataListError."""
     found = [f for f in find_problems(items, spacing=spacing, contents=False) if f.kind is Kind.TOO_LARGE]
     if found:
         raise DataListError(found)

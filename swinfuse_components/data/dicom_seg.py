@@ -34,11 +34,7 @@ _ABNORMAL = {  # the first that fits: a peritumoral oedema is an oedema
 
 
 def coded(value: object, where: str) -> list[list[str]]:
-    """Category and type of a segment: ``[value, scheme, meaning]`` of the type, or ``{"category": …, "type": …}``.
-
-    Raises:
-        ValueError: if it is neither.
-    """
+    """Category and type of a segment: ``[value, scheme, meaning]`` of the type, or ``{"category": …, "type": …}``."""
     pair = value if isinstance(value, Mapping) else {"type": value}
     codes: list[Any] = [pair.get("category", ["91723000", "SCT", "Anatomical Structure"]), pair.get("type")]
     for code in codes:
@@ -71,7 +67,7 @@ def read_slices(series: str | os.PathLike) -> list[Any]:
     """Headers of a DICOM series (pydicom), in the order of their positions along the slices' normal.
 
     Raises:
-        ValueError: if it is no folder of one series of slices with a frame of reference and positions of their own.
+        ValueError: if it is no folder of one series whose slices have a frame of reference and positions of their own.
     """
     pydicom, _ = optional_import("pydicom")
     found = dicom_series(Path(series)) if os.path.isdir(series) else []
@@ -188,10 +184,9 @@ class SaveDicomSegmentationd(MapTransform):
     Args:
         keys: of the label maps, each a MetaTensor (1, X, Y, Z) on the grid of the series, as ``Invertd`` leaves it.
         names: knows the name of the output; see :class:`~swinfuse_components.data.OutputNames`.
-        output_dir: folder for ``<name>_<postfix>.dcm``.
+        output_dir: folder for ``<name>_<output_postfix>.dcm``.
         labels: ``{value: name}``; background (0) is left out.
-        codes: for some labels, by value or name, what :func:`coded` reads, e.g. ``["78961009", "SCT", "Spleen"]``;
-            for others a code is found by the name.
+        codes: for some labels, by value or name, what :func:`coded` reads; for others a code is found by the name.
         task: name of what is segmented, for the description.
         output_postfix: see ``output_dir``.
 

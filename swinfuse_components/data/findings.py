@@ -40,15 +40,7 @@ WARNINGS |= {Kind.UNUSUAL_RANGE, Kind.LABEL_EMPTY}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        kind: what it is.
-        file: the file it is about; empty if it is about the list.
-        message: what was found and what was expected.
-        item: position in the data list; -1 if it is about the list.
-        fatal: whether it is an error, or a warning.
-    """
+    """One thing that is wrong, with a file ("": the list) and a position in the data list (-1: the list)."""
 
     kind: Kind
     file: str

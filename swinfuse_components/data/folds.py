@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def _path_keys() -> tuple[str, ...]:
-    return ("image", "label", "mask", *REGISTRY)
+    return ("image", *REGISTRY, "label", "mask")
 
 
 def _patient(item: Mapping) -> str:
@@ -32,10 +32,7 @@ def _patient(item: Mapping) -> str:
 
 
 def assign_folds(patients: Iterable[str], num_folds: int = 5, seed: int = 0) -> dict[str, int]:
-    """Fold of every patient: a seeded partition into folds whose sizes differ by one at most.
-
-    The order in which the patients come does not matter: two data sets of the same patients get the same folds.
-    """
+    """Fold of every patient: a seeded partition, sizes differ by one at most, the order of ``patients`` has no part."""
     names = sorted(set(patients))
     if num_folds < 2 or len(names) < num_folds:
         raise ValueError(
@@ -48,10 +45,9 @@ def assign_folds(patients: Iterable[str], num_folds: int = 5, seed: int = 0) -> 
 def split_folds(
     items: Sequence[Mapping], num_folds: int = 5, seed: int = 0, assignment: Mapping[str, int] | None = None
 ) -> list[dict]:
-    """Copy of ``items``, each with its ``fold``; items of one patient share it.
+    """Copy of ``items``, each with the ``fold`` of its patient; items that all have a ``fold`` keep it.
 
-    ``assignment`` gives folds by patient, e.g. those of :func:`assign_folds` over several data sets. Items that all
-    have a ``fold`` keep it.
+    ``assignment`` gives folds by patient, e.g. those of :func:`assign_folds` over several data sets.
 
     Raises:
         ValueError: if there are too few patients, or one is not in ``assignment``.
@@ -91,13 +87,9 @@ def load_folds(
 ) -> list[dict]:
     """Entries of a fold file (that of :func:`save_folds`, MONAI's Auto3DSeg), with absolute paths and ``patient``.
 
-    Args:
-        path: the JSON file.
-        root: folder of the data; the file's own folder by default. No path may leave it.
-        section: ``"training"``, or the name of another list in the file.
-        channels: names of the channels; where the names of an entry's images say these sequences of MRI in another
-            order, the images are put into this one.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`, for entries without ``patient``.
+    Paths are relative to ``root``, by default the file's folder, and may not leave it. ``section`` is the list in the
+    file. Images whose names say the sequences of ``channels`` in another order are put into this one.
+    ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`, for entries without ``patient``.
 
     Raises:
         FileNotFoundError, ValueError: if the file does not exist, or is not of that form.
@@ -119,7 +111,7 @@ def load_folds(
         if isinstance(item.get("image"), list):
             item["image"] = in_channel_order(item["image"], channels)
         items.append(item)
-    listed = [next(item[key] for key in ("image", *REGISTRY, "label", "mask") if key in item) for item in items]
+    listed = [next(item[key] for key in _path_keys() if key in item) for item in items]
     firsts = [os.path.relpath(first[0] if isinstance(first, list) else first, base) for first in listed]
     patients = patients_of_files(firsts, patient_pattern, channels=False)
     return [{"patient": patient, **item} for item, patient in zip(items, patients)]
@@ -143,8 +135,7 @@ def load_fold(
     ``source`` holds items with ``fold`` (from :func:`split_folds`), or is a fold file (see :func:`load_folds`).
 
     Raises:
-        ValueError: if an entry has no integer ``fold``, the fold does not exist, a side would be empty, or a patient
-            is on both sides.
+        ValueError: if an entry has no integer ``fold``, a side would be empty, or a patient is on both sides.
     """
     if section not in ("training", "validation"):
         raise ValueError(f"section={section!r}: expected 'training' or 'validation'")
@@ -183,9 +174,7 @@ def split_patients(
 def select_patients(
     items: Sequence[Mapping], *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None
 ) -> list[dict]:
-    """Items of the patients in ``include`` (all by default) and not in ``exclude``; e.g. those a model never saw.
-
-    Names are compared as :func:`~swinfuse_components.data.patient_of` writes them.
+    """Items of the patients in ``include`` (all by default) and not in ``exclude``, names as ``patient_of`` has them.
 
     Raises:
         ValueError: a name is nobody's, or no item is left.
@@ -207,17 +196,12 @@ def select_patients(
 
 
 def sampling_weights(items: Sequence[Mapping], ratio: Mapping[str, float] | None = None) -> list[float] | None:
-    """Weights for ``torch.utils.data.WeightedRandomSampler``: how often each image is drawn.
+    """How often each image is drawn, as weights for ``torch.utils.data.WeightedRandomSampler`` that sum to 1.
 
-    Args:
-        items: a data list whose items say their ``modality``, and perhaps their ``source`` and its ``weight``.
-        ratio: how often each modality is drawn relative to the others, e.g. ``{"ct": 3, "mr": 1}``, however many
-            volumes there are of each; 0 leaves a modality out.
-
-    Returns:
-        One weight an item; they sum to 1. The volumes of a modality are drawn equally; where sources have weights,
-        its sources are drawn by them (1 if a source has none), and the volumes of a source equally. None if there are
-        neither ratio nor weights: every volume is drawn as often as any other.
+    ``ratio`` says how often each modality is drawn relative to the others, e.g. ``{"ct": 3, "mr": 1}``, however many
+    volumes there are of each; 0 leaves a modality out. Within a modality the volumes are drawn equally; where items
+    have a ``weight``, its sources (``source``) are drawn by them (1 if a source has none), and the volumes of a source
+    equally. With neither ratio nor weights the result is None.
 
     Raises:
         ValueError: if a modality has no share in ``ratio``, a share is negative, or nothing would be drawn.

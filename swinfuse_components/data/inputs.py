@@ -112,18 +112,13 @@ def list_images(
     Args:
         path: one image file; a folder of one DICOM series; a folder with image files or DICOM folders at any depth
             (one folder a patient, BIDS); or a task folder with ``dataset.json``, of which ``imagesTs`` is taken.
-        channels: names of the network's channels, in order. From two on, the registered sequences of a patient are one
-            image: ``P1/P1_flair.nii.gz``, ``P1/P1_t1`` (a DICOM folder), … under the names of any BraTS; or
-            ``<case>_0000``, ``<case>_0001``, …
-        series: which series to take from a DICOM folder with several: UID, number, description, or ``"largest"``.
+        channels: the network's channels, in order. From two on, the registered sequences of a patient are one image:
+            ``P1/P1_flair.nii.gz``, ``P1/P1_t1`` (a DICOM folder), … under the names of any BraTS; or ``<case>_0000``, …
+        series: which series of a DICOM folder with several: UID, number, description, or ``"largest"``.
         patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
 
     Raises:
         FileNotFoundError, ValueError: if there is no image, or ``series`` does not choose one of several.
-
-    Example::
-
-        list_images("study/ct.nrrd")  # [{"image": "study/ct.nrrd", "patient": "ct"}]
     """
     root = existing_path(path, "image or")
     if root.is_dir() and (root / "dataset.json").is_file() and (root / "imagesTs").is_dir():
@@ -172,17 +167,10 @@ def check_inputs(
     What makes an answer meaningless is an error: no such file, unreadable, not 3D, another number or order of channels,
     constant, channels on different grids, not one finite voxel, no series that a DICOM SEG can refer to. Such an image
     is named in the log and left out (:func:`refuse_left_out` makes it the end of the run). Everything else is a
-    warning with the file's name.
+    warning with the file's name; ``strict`` makes it an error, and stops at an error.
 
-    Args:
-        items: images, e.g. from :func:`list_images`.
-        modality: what they are; an item's own ``modality`` goes first.
-        in_channels: see :func:`~swinfuse_components.data.check_datalist`.
-        channels: likewise.
-        contents: likewise.
-        spacing: likewise.
-        strict: make every warning an error, and stop at an error.
-        output_format: of the label maps: ``"volume"``, or ``"dicom_seg"`` where all images are DICOM series.
+    ``modality`` is that of items without their own, ``output_format`` of the label maps ``"volume"`` or ``"dicom_seg"``
+    (all images are DICOM series); for the rest see :func:`~swinfuse_components.data.check_datalist`.
 
     Raises:
         DataListError: with all the findings, if no image is left, or ``strict`` asks for it.
@@ -213,11 +201,7 @@ def check_inputs(
 
 
 def refuse_left_out(listed: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]]) -> None:
-    """End a run that left images out with an error, after the others are done.
-
-    Raises:
-        ValueError: names the images of ``listed`` that are not in ``done``.
-    """
+    """ValueError with the images of ``listed`` that are not in ``done``: the end of a run that left some out."""
     finished = [item["image"] for item in done]
     left = [str(item["image"]) for item in listed if item["image"] not in finished]
     if left:

@@ -63,9 +63,8 @@ def brats_datalist(
     """List the patients of a BraTS folder (2018 to 2021, 2023 and later), in a fixed order.
 
     Returns:
-        One dictionary a patient: ``image`` (a list of absolute paths in the order of ``channels``), ``label``,
-        ``modality`` (``"mr"``), ``patient`` (see :func:`~swinfuse_components.data.patient_of`). Missing files are
-        listed, for :func:`~swinfuse_components.data.check_datalist` to find.
+        items with ``image`` (absolute paths in the order of ``channels``), ``label``, ``modality``, ``patient``.
+        Missing files are listed, for :func:`~swinfuse_components.data.check_datalist` to find.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such folder, or no patient in it.
@@ -100,9 +99,8 @@ def synthrad_datalist(
     does as well. Patients with a cone-beam CT in place of the MRI (``Task2``) are left out.
 
     Returns:
-        One dictionary a patient: absolute paths under ``ct``, ``mr`` or another modality, and ``mask``; ``patient``
-        (see :func:`~swinfuse_components.data.patient_of`), ``region``. What some patients have is listed for all: a
-        gap is found by :func:`~swinfuse_components.data.check_datalist`.
+        items with absolute paths under ``ct``, ``mr`` or another modality, and ``mask``; ``patient``, ``region``. What
+        some patients have is listed for all: a gap is found by :func:`~swinfuse_components.data.check_datalist`.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such folder, or no patient is left.

@@ -32,10 +32,7 @@ def layout_of(path: str | os.PathLike) -> str | None:
 def describe_task(path: str | os.PathLike, *, modality: ModalityLike = None) -> Task:
     """Facts of a labelled data set: a folder with ``dataset.json``, a JSON list, or a BraTS folder.
 
-    ``modality`` says what the images are where the names of the channels do not.
-
-    Raises:
-        FileNotFoundError, ValueError: if there is none, or an entry cannot be understood.
+    ``modality`` says what the images are where the channels' names do not.
     """
     root = existing_path(path)
     if layout_of(root) != "brats":
@@ -49,11 +46,7 @@ def describe_task(path: str | os.PathLike, *, modality: ModalityLike = None) -> 
 def read_task(
     path: str | os.PathLike, *, modality: ModalityLike = None, patient_pattern: str | None = None
 ) -> tuple[Task, list[dict]]:
-    """Facts and data list of a labelled data set, see :func:`describe_task`.
-
-    ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`. Where a list has a section
-    ``validation``, its items have ``fold`` 0, and those of ``training`` 1.
-    """
+    """Facts (:func:`describe_task`) and data list; with a section ``validation`` its ``fold`` is 0, the others' 1."""
     task = describe_task(path, modality=modality)
     if layout_of(path) == "brats":
         return task, brats_datalist(path, patient_pattern=patient_pattern)
@@ -66,10 +59,7 @@ def read_task(
 
 
 def joint_datalist(datasets: Sequence[str | os.PathLike], *, patient_pattern: str | None = None) -> list[dict]:
-    """Items of several labelled data sets with the same labels, for one training on all of them.
-
-    They say their ``modality`` and, for :func:`sampling_weights`, their ``source`` with a ``weight`` of 1: each data
-    set is drawn as often as any other.
+    """Items of several labelled data sets with the same labels, each set drawn as often (:func:`sampling_weights`).
 
     Raises:
         ValueError: if there is none, or one twice, or two differ in their labels or in the number of their channels.
@@ -103,16 +93,13 @@ def read_source(
 ) -> list[dict]:
     """Images of one data set, without labels, in any layout.
 
-    Args:
-        path: its folder, a JSON list, or one volume.
-        modality: what its images are, where their names do not say it; in a SynthRAD folder, the only one to take.
-        regions: of a SynthRAD folder.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
-        series: of DICOM folders, see :func:`list_images`.
+    ``path`` is a folder, a JSON list or one volume. ``modality`` says what its images are where their names do not; in
+    a SynthRAD folder it is the only one to take. ``regions`` are those of SynthRAD, ``series`` is for DICOM folders
+    (:func:`list_images`), ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`.
 
     Returns:
-        Items with one ``image`` and its ``modality``, or with registered images of a patient under the names of their
-        modalities; each with ``patient``, and ``mask`` where there is one.
+        items with one ``image`` and its ``modality``, or with registered images under the names of their modalities;
+        each with ``patient``, and ``mask`` where there is one.
     """
     root = existing_path(path)
     kind = None if modality is None else get_modality(modality).name
@@ -161,19 +148,13 @@ def pretraining_items(
 ) -> list[dict]:
     """Checked images of one or more data sets for pre-training, each data set in any layout.
 
-    Args:
-        datasets: folders or files, or dictionaries of ``path`` and, where needed, ``modality``, ``weight`` (how often
-            the source is drawn), ``name``, and ``regions``, ``patient_pattern``, ``series``: see :func:`read_source`.
-        regions: of all data sets that do not say their own; likewise ``modality`` and ``patient_pattern``.
-        modality: see ``regions``.
-        patient_pattern: see ``regions``.
-        exclude_patients: patients to leave out, e.g. those that a later test needs.
-        policy: see :func:`~swinfuse_components.data.check_datalist`, as for ``contents`` and ``spacing``.
-        contents: see ``policy``.
-        spacing: see ``policy``.
+    ``datasets`` are folders or files, or dictionaries of ``path`` and, where needed, ``weight`` (how often the source
+    is drawn), ``name``, ``modality``, ``regions``, ``patient_pattern``, ``series``: see :func:`read_source`. The
+    arguments of these names are for all that do not say their own. ``exclude_patients`` are left out; for ``policy``,
+    ``contents`` and ``spacing`` see :func:`~swinfuse_components.data.check_datalist`.
 
     Returns:
-        Items as of :func:`read_source`, with ``source``, and ``weight`` where it was given.
+        items as of :func:`read_source`, with ``source``, and ``weight`` where it was given.
 
     Raises:
         DataListError: with all that is wrong with the files, among it empty masks.
@@ -202,10 +183,7 @@ def pretraining_items(
 
 
 def images_of_pairs(items: Sequence[Mapping], modalities: Sequence[str] | None = None) -> list[dict]:
-    """Turn registered images of a patient into single ones: ``image``, ``modality``, and the item's other keys.
-
-    Items have images under the names of their modalities (``ct``, ``mr``), or one ``image`` each; ``modalities`` are
-    those to keep, all by default.
+    """Turn registered images of a patient into items of one ``image`` each; ``modalities`` to keep, all by default.
 
     Raises:
         ValueError: if nothing is left, or a modality is not registered.
@@ -223,11 +201,7 @@ def images_of_pairs(items: Sequence[Mapping], modalities: Sequence[str] | None =
 
 
 def pairs_of(items: Sequence[Mapping], modalities: Sequence[str] = ("ct", "mr")) -> list[dict]:
-    """Items that have a registered image of each of ``modalities``, for views of two modalities.
-
-    Raises:
-        ValueError: if there are none.
-    """
+    """Items that have a registered image of each of ``modalities``; ValueError if there are none."""
     pairs = [dict(item) for item in items if all(name in item for name in modalities)]
     if not pairs:
         raise ValueError(f"none of the {len(items)} items has registered images of {list(modalities)}")

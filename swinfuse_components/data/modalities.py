@@ -56,12 +56,7 @@ REGISTRY: dict[str, Modality] = {}
 
 
 def register_modality(name: str, **settings: Any) -> str:
-    """Add a modality, or replace one; ``settings`` as of :class:`Modality`. Returns its name.
-
-    Example:
-        >>> register_modality("us", limits=[1, 99], channels="us|ultrasound")
-        'us'
-    """
+    """Add a modality, or replace one, by the settings of :class:`Modality`; returns its name."""
     REGISTRY[name.lower()] = Modality(name.lower(), **settings)
     return name.lower()
 
@@ -95,11 +90,7 @@ def get_modality(modality: str | Mapping[str, Any] | Modality) -> Modality:
 
 
 def modality_of_channels(channels: Sequence[str]) -> str:
-    """The one modality that all the channel names mean, e.g. ``["T1", "FLAIR"]`` gives ``"mr"``.
-
-    Raises:
-        ValueError: if a name means none, or they mean several.
-    """
+    """The one modality that all the channel names mean, e.g. ``["T1", "FLAIR"]`` gives ``"mr"``; else ValueError."""
     kinds = {modality_of_word(name) or name for name in channels}
     if len(kinds) == 1 and kinds <= set(REGISTRY):
         return kinds.pop()

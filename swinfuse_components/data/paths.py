@@ -19,11 +19,7 @@ class UnsafePathError(ValueError):
 
 
 def existing_path(path: str | os.PathLike, what: str = "data set", kind: str = " folder") -> Path:
-    """``path`` as an absolute :class:`~pathlib.Path`; MONAI's ``::`` in place of a ``#`` that the user typed is undone.
-
-    Raises:
-        FileNotFoundError: if there is nothing at ``path``.
-    """
+    """``path`` made absolute, MONAI's ``::`` in place of a typed ``#`` undone; FileNotFoundError if there is none."""
     text = os.path.abspath(os.path.expanduser(os.fspath(path)))
     typed = text.replace("::", "#")  # MONAI's configuration parser writes every "#" as "::"
     found = next((name for name in (text, typed) if os.path.exists(name)), None)

@@ -26,10 +26,8 @@ def patient_of(path: str | os.PathLike, pattern: str | None = None) -> str:
     later for the patient without the number of the visit (``BraTS-GLI-00005-100-t1c``: ``BraTS-GLI-00005``); elsewhere
     the suffix goes, and a last part that is a channel (``_0000``, ``_ct``, ``-t1n``) or ``_image``.
 
-    Args:
-        path: file name with or without folders, or a bare name.
-        pattern: regular expression searched in ``path`` without its suffix; its first group, or the whole match, is
-            the patient.
+    ``pattern`` is a regular expression searched in ``path`` without its suffix; its first group, or the whole match, is
+    the patient.
 
     Raises:
         ValueError: if the pattern is none or does not match.
@@ -106,5 +104,5 @@ def same_patients(names: Iterable[str]) -> set[str]:
 
 
 def patients_record(items: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Who is trained on, ``{"training": [...]}``, as a run's ``patients.json``: later tests have to leave them out."""
+    """A run's ``patients.json``, ``{"training": [...]}``: later tests have to leave these patients out."""
     return {"training": sorted({str(item["patient"]) for item in items})}

@@ -22,8 +22,8 @@ class AtomicSaveImaged(SaveImaged):
     """MONAI's ``SaveImaged``, but a volume is either complete or not there.
 
     MONAI tries one writer after the other, and the last may leave a volume that a full disk cut short, without an
-    error. This takes the first writer alone, reads what it has written, and gives it its name then. Arguments are
-    those of ``SaveImaged``. MONAI Deploy, which saves by itself, knows what to leave out by ``SaveImage`` in the name.
+    error. This takes the first alone, reads what it has written, and gives it its name then. Arguments are those of
+    ``SaveImaged``. MONAI Deploy, which saves by itself, knows what to leave out by ``SaveImage`` in the name.
 
     Raises:
         ValueError: ``output_ext`` is not one of NIfTI, NRRD, or MetaImage in one file.

@@ -90,18 +90,9 @@ def synthetic_volumes(
 ) -> str:
     """Write label maps in two appearances each, in SynthRAD's layout, which every pre-training reads.
 
-    Nothing that is there is written again, so that the folder serves many runs and a run that is resumed.
-
-    Args:
-        folder: gets ``Task1/synthetic/<number>/{ct,mr,mask}.nii.gz``.
-        count: number of label maps.
-        size: edge in voxels.
-        spacing: in mm.
-        ct_window: Hounsfield units that stand for the darkest and the brightest of the first appearance.
-        seed: of the first label map; the others follow.
-
-    Returns:
-        the folder.
+    ``folder`` gets ``Task1/synthetic/<number>/{ct,mr,mask}.nii.gz`` of ``size`` cubed voxels, and is returned. Nothing
+    that is there is written again, so that it serves many runs. ``ct_window`` are the Hounsfield units of the darkest
+    and the brightest of the first appearance; ``seed`` is of the first label map, the others follow.
     """
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)

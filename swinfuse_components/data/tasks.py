@@ -21,13 +21,9 @@ logger = logging.getLogger(__name__)
 class Task:
     """Facts of a labelled data set.
 
-    Attributes:
-        name: the task's name; ``dataset_dir``: absolute path of its folder.
-        modality: name of a registered modality; ``channels``: names of the input channels, in order.
-        labels: names of the classes by label value, background (0) included.
-        regions: label values of each region, where the data set declares regions.
-        codes: codes of some labels for DICOM, by value or name, see :class:`SaveDicomSegmentationd`.
-        demonstration: whether the folder says of itself that it holds a made-up demonstration.
+    ``labels`` are names by label value, background (0) included; ``regions`` the label values of each region, where the
+    data set declares some; ``codes`` those of some labels for DICOM (:class:`SaveDicomSegmentationd`);
+    ``demonstration``, whether the folder says of itself that it is made up.
     """
 
     name: str
@@ -109,9 +105,7 @@ def _read_labels(content: Mapping, path: Path) -> tuple[dict[int, str], dict[str
 def read_msd_task(dataset_dir: str | os.PathLike, *, modality: str | Mapping[str, Any] | None = None) -> Task:
     """Facts of a task folder of the Decathlon or of nnU-Net v2, or of a JSON list that declares them.
 
-    Args:
-        dataset_dir: folder with ``dataset.json``, e.g. ``…/Task09_Spleen``, or a JSON file of that form.
-        modality: see :func:`~swinfuse_components.data.get_modality`, where the channel names do not tell.
+    ``modality`` (:func:`~swinfuse_components.data.get_modality`) is for channel names that do not tell it.
 
     Raises:
         FileNotFoundError, ValueError: if a file or an entry is missing or cannot be understood; it is named.
@@ -159,16 +153,12 @@ def msd_datalist(
 ) -> list[dict]:
     """Data list of a task (see :func:`read_msd_task`), with absolute paths.
 
-    Args:
-        dataset_dir: the task's folder, or a JSON list.
-        section: ``"training"`` or ``"validation"`` (with labels), or ``"test"``.
-        modality: see :func:`read_msd_task`.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
-        labelled: False lists images alone, and asks neither for labels nor for one modality of all channels.
+    ``section`` is ``"training"`` or ``"validation"`` (with labels), or ``"test"``. ``labelled=False`` lists images
+    alone, and asks neither for labels nor for one modality of all channels.
 
     Returns:
-        One dictionary an image: ``image`` (a list where each channel has its own file), ``label``, ``modality``,
-        ``patient``, and ``fold`` where the list says it. Missing files are found by
+        items with ``image`` (a list where each channel has its own file), ``label``, ``modality``, ``patient`` and,
+        where the list says it, ``fold``. Missing files are found by
         :func:`~swinfuse_components.data.check_datalist`.
 
     Raises:

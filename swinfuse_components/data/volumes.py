@@ -49,11 +49,7 @@ class Volume:
     distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def read(self) -> np.ndarray:
-        """The voxels, scaled as the header says.
-
-        Raises:
-            VolumeError: if they cannot be read: a truncated or damaged file.
-        """
+        """The voxels, scaled as the header says; VolumeError if the file is truncated or damaged."""
         try:
             return self.load()
         except Exception as error:  # nibabel, gzip and zlib raise many kinds; all mean a damaged file
@@ -136,10 +132,9 @@ def too_large(shape: Sequence[int], affine: np.ndarray, spacing: Sequence[float]
 
 
 def grid_difference(first: Volume, second: Volume, tolerance: float = 0.1) -> str | None:
-    """How the grids of two volumes differ, or None.
+    """How the grids of two volumes differ, or None: the first of shape, orientation, spacing, position.
 
-    Shapes must be equal, and no corner may be off by more than ``tolerance`` voxels. The difference is named by what
-    differs first: shape, orientation, spacing, position.
+    No corner may be off by more than ``tolerance`` voxels.
     """
     shape, other = first.shape[:3], second.shape[:3]
     if shape != other:

@@ -33,9 +33,6 @@ def check_package(folder: str | Path) -> list[str]:
 
     Asked for: files, keys of the metadata with exact versions, a changelog that names the version, the page's headings,
     hashes of large files, no name of the uninstalled library left in a configuration, and weights that fit the network.
-
-    Args:
-        folder: an unpacked package.
     """
     root = Path(folder)
     problems = [f"{name}: missing" for name in REQUIRED_FILES if not (root / name).is_file()]
@@ -57,11 +54,7 @@ def check_package(folder: str | Path) -> list[str]:
 
 
 def check_network(folder: str | Path) -> None:
-    """Run the network of ``inference.json`` on a tensor of the form that the metadata promises for input and answer.
-
-    Raises:
-        AssertionError: the answer's channels, shape or type differ.
-    """
+    """Run the network of ``inference.json`` on a tensor as the metadata promise; AssertionError on another answer."""
     root = Path(folder).resolve()
     with _vendored_code(root):
         verify_net_in_out(

@@ -18,14 +18,7 @@ FORMATS = {".ts": "TorchScript, traced", ".onnx": "ONNX", ".pt2": "torch.export"
 def export_network(network: nn.Module, path: str | Path, *, in_channels: int, roi_size: Sequence[int]) -> Path:
     """Write a network in the format that the file's suffix names: ``.ts``, ``.onnx``, ``.pt2`` or ``.xml``.
 
-    Args:
-        network: takes (1, in_channels, D, H, W), gives one tensor; it is put into evaluation mode.
-        path: file to write.
-        in_channels: channels of the input.
-        roi_size: D, H, W of the input.
-
-    Returns:
-        The path written.
+    It takes (1, in_channels, *roi_size), gives one tensor, and is put into evaluation mode. Returns the path.
 
     Raises:
         ValueError: another suffix.

@@ -29,11 +29,7 @@ def config_files(bundle: Path) -> list[Path]:
 def vendor_library(bundle: Path) -> list[Path]:
     """Copy what the bundle needs into ``bundle/scripts`` and point its configurations there.
 
-    Args:
-        bundle: a copy of a bundle; its configurations are rewritten in place.
-
-    Returns:
-        The modules that were copied, without the ``__init__``s.
+    The configurations of ``bundle``, a copy, are rewritten in place. Returns the modules without the ``__init__``s.
     """
     texts = {path: path.read_text(encoding="utf-8") for path in config_files(bundle)}
     modules = required_modules("\n".join(texts.values()))

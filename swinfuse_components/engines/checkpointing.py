@@ -21,8 +21,6 @@ from .learning_rates import restore_scheduler, warn_beyond_plan
 from .random_state import get_random_state, set_random_state
 from .run_folder import checkpoint_path, checkpoints_of, read_checkpoint, refuse_used_folder
 
-_RESERVED = ("trainer", "evaluator", "scaler", "random", "data", "gradients")
-
 
 class RunCheckpoint:
     """Save everything a training run needs to continue exactly, and restore it.
@@ -33,8 +31,7 @@ class RunCheckpoint:
     PyTorch and CUDA states of every process), ``data`` (items of the data list and the batch of all processes) and,
     between two optimiser steps of accumulated gradients, ``gradients``. Files are written atomically, by the first
     process only; the last ``keep`` stay. Ignite's ``Checkpoint`` knows neither the random states nor an epoch that is
-    still to be closed. Order and augmentation of the data need no state with
-    :class:`~swinfuse_components.engines.ResumableDataLoader`.
+    still to be closed. Order and augmentation of the data need no state with a ``ResumableDataLoader``.
 
     A trainer that is run again goes on from where it stands. MONAI's federated client does so each round, with weights
     of a server. A client that is started anew resumes when its trainer is built: all but those weights goes on.
@@ -46,7 +43,7 @@ class RunCheckpoint:
         data_loader: of the training; the data resume exactly if it is a ``ResumableDataLoader``.
         evaluator: of the validation, whose best metric has to survive.
         interval: save every so many iterations as well as at the end of each epoch; 0 for epochs alone.
-        keep: number of checkpoints that stay.
+        keep: number of checkpoints that stay, at least 1.
         resume: continue from the newest sound checkpoint of the folder; from the start if there was none yet.
         extend: allow another ``max_epochs`` than the checkpoint's; the learning-rate schedule follows the new plan.
 
@@ -68,10 +65,6 @@ class RunCheckpoint:
         resume: bool = False,
         extend: bool = False,
     ) -> None:
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1 checkpoint, got {keep}")
-        if set(objects) & set(_RESERVED):
-            raise ValueError(f"objects: the names {sorted(set(objects) & set(_RESERVED))} are taken")
         self.run_dir = Path(run_dir)
         self.objects = {name: thing for name, thing in objects.items() if thing is not None}
         self.data_loader, self.evaluator = data_loader, evaluator

@@ -25,7 +25,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys("feature_size window_size num_folds log_interval limit".split(), _POSITIVE),
     "roi_size": (1, 1024, "1 to 1024 voxels on an axis"),
     **dict.fromkeys(
-        "val_interval checkpoint_interval early_stop_patience num_workers cache_num adapt_rounds".split(), _NOT_NEGATIVE
+        "val_interval checkpoint_interval early_stop_patience num_workers cache_num".split(), _NOT_NEGATIVE
     ),
     **dict.fromkeys("fold seed warmup_epochs warmup_iterations freeze_epochs weight_decay".split(), _NOT_NEGATIVE),
     "learning_rate": (1e-12, 10, "a rate such as 0.0001"),
@@ -51,12 +51,9 @@ def bundle_root(default: str | Path = ".") -> str:
     """Absolute path of the bundle whose configuration is being evaluated, whatever the working directory.
 
     It is the folder above the ``configs`` folder that holds the first configuration file (the rule by which
-    ``monai.bundle run`` finds ``metadata.json`` and ``logging.conf`` too). Meant for the line
-    ``"bundle_root": "$swinfuse_components.engines.bundle_root()"`` of a configuration; ``--bundle_root`` replaces it.
-
-    Args:
-        default: taken when no MONAI bundle workflow is at work, for instance when an application reads the file with
-            a bare ``ConfigParser``, and this library is not the copy that a package carries, which knows its place.
+    ``monai.bundle run`` finds ``metadata.json`` and ``logging.conf`` too); ``--bundle_root`` replaces it. ``default``
+    is taken when no MONAI bundle workflow is at work, for instance when an application reads the file with a bare
+    ``ConfigParser``, and this library is not the copy that a package carries, which knows its place.
     """
     for workflow in callers(ConfigWorkflow):
         folder = Path(workflow.config_root_path).resolve()

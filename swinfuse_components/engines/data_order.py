@@ -41,8 +41,8 @@ class SeededDataset(Dataset):
     """Reads an item under a seed of its own, so that its random transforms depend on nothing else.
 
     Indexed by ``(index, seed, iteration)``, of which :func:`current_iteration` tells the last. The transforms of the
-    wrapped dataset and the global generators of Python, NumPy and
-    PyTorch are seeded, the item is read, and the global generators of the process are put back.
+    wrapped dataset and the global generators of Python, NumPy and PyTorch are seeded, the item is read, and the global
+    generators of the process are put back.
 
     Raises:
         ItemError: the wrapped dataset fails on an item; the message names the item's files.
@@ -80,10 +80,7 @@ class SeededDataset(Dataset):
         return ", ".join(_file_names(self._items()[index])) if index < len(self._items()) else f"item {index}"
 
     def identities(self) -> list[str]:
-        """Each item's files, relative to the folder they share, with their sizes in bytes.
-
-        The same data under another path are equal by it.
-        """
+        """Each item's files and their sizes in bytes, relative to the folder they share: equal under another path."""
         names = [_file_names(item) for item in self._items()]
         folders = [os.path.dirname(name) for each in names for name in each if os.path.isabs(name)]
         root = os.path.commonpath(folders) if folders else ""
@@ -120,10 +117,9 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int, int]]]):
         shuffle: whether to permute; without it the items come in order, over and over.
         weights: relative frequency of each item; None for each once a round.
         endless: False ends after one round, in which the last batch may be smaller (for validation).
-        rank: of this process; that of the process group if None. Likewise ``world_size``.
+        rank, world_size: of this process and of all; those of the process group if None.
 
-    Attributes:
-        start_iteration: iteration the next ``iter()`` starts at.
+    The next ``iter()`` starts at ``start_iteration``.
     """
 
     def __init__(
@@ -206,12 +202,9 @@ class ResumableDataLoader(DataLoader):
     Workers do not react to SIGINT, SIGTERM and SIGHUP, which a terminal or a scheduler sends to every process of a
     job: the main process alone decides when to end, and ends them.
 
-    Args:
-        dataset: any MONAI dataset over a list of items.
-        batch_size: items of one process in one iteration.
-        seed, shuffle, weights, endless, world_size: see :class:`ResumableBatchSampler`; a ``world_size`` of 1 is for
-            processes that each have a data set of their own.
-        kwargs: further arguments of ``monai.data.DataLoader``.
+    ``dataset`` is any MONAI dataset over a list of items, and ``kwargs`` are further arguments of MONAI's loader; for
+    the rest see :class:`ResumableBatchSampler`. A ``world_size`` of 1 is for processes that each have a data set of
+    their own.
 
     ``len()`` is the number of iterations that show every item once, the natural length of an epoch. For validation,
     ``endless=False, shuffle=False`` gives each item once, with the same random crops every time.

@@ -26,10 +26,8 @@ def atomic_write(path: str | Path, mode: str = "w", *, keep_other: bool = False)
     The content goes to a temporary file beside ``path``, is flushed to the disk and renamed when the ``with`` block
     ends without an error. A symbolic link at ``path`` is replaced, not followed. Missing folders are made.
 
-    Args:
-        path: the file.
-        mode: ``"w"`` for text (UTF-8, line ends as written) or ``"wb"`` for bytes.
-        keep_other: keep a file of other content that was there, see :func:`keep_aside`.
+    ``mode`` is ``"w"`` for text (UTF-8, line ends as written) or ``"wb"`` for bytes; ``keep_other`` keeps a file of
+    other content that was there, see :func:`keep_aside`.
 
     Raises:
         OSError: the disk is full, the folder is read-only or the like. The message names the file and the reason;
@@ -70,11 +68,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def atomic_save(content: Any, path: str | Path) -> None:
-    """``torch.save``, but atomic.
-
-    Raises:
-        OSError: as :func:`atomic_write`.
-    """
+    """``torch.save``, but atomic, see :func:`atomic_write`."""
     buffer = io.BytesIO()  # in memory first: PyTorch's own writer ends a failed write in a chain of obscure errors
     torch.save(content, buffer)
     with atomic_write(path, "wb") as file:

@@ -102,11 +102,8 @@ class RunGuard:
 
     It has to be the first of a trainer's handlers.
 
-    Args:
-        checkpoint: arguments of :class:`RunCheckpoint`. A MONAI ``EarlyStopHandler`` among its ``objects`` is attached
-            to its ``evaluator`` and told of the trainer.
-        records: what else to write into ``run_dir`` as JSON, by file name.
-        options: likewise of :class:`RunCheckpoint`.
+    Arguments are those of :class:`RunCheckpoint`; a MONAI ``EarlyStopHandler`` among its ``objects`` is attached to its
+    ``evaluator`` and told of the trainer. ``records`` are further JSON files for ``run_dir``, by name.
 
     Raises:
         NonFiniteLossError: (during the run) as above.

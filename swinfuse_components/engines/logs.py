@@ -88,16 +88,11 @@ class SaturationWarner:
 
     Each term's value relative to its bound joins the logged terms as ``<term>_of_bound``; attach this handler before
     those that log. The warning is given once for each term and again only after the term has left its bound in between.
-    ``saturated`` holds the names of the terms at their bounds now.
     """
 
     def __init__(self, bounds: Callable[[int], Mapping[str, float]], window: int = 50, tolerance: float = 0.01) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1 iteration, got {window}")
-        self.bounds = bounds
-        self.window = window
-        self.tolerance = tolerance
-        self.saturated: set[str] = set()
+        self.bounds, self.window, self.tolerance = bounds, window, tolerance
+        self.saturated: set[str] = set()  # names of the terms at their bounds now
         self._history: dict[str, deque[float]] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -135,7 +130,6 @@ class LossCurves:
         optimizer: adds the learning rate of the step, as ``lr``.
         evaluator: whose metrics belong to the picture.
         bounds: gives the value at which a term is saturated, drawn as a dashed line; called with the batch size.
-        draw_every: also draw the picture every so many epochs; 0 for only at the end.
     """
 
     def __init__(
@@ -144,14 +138,9 @@ class LossCurves:
         optimizer: Optimizer | None = None,
         evaluator: Engine | None = None,
         bounds: Callable[[int], Mapping[str, float]] | None = None,
-        draw_every: int = 10,
     ) -> None:
-        self.table = Path(run_dir) / "losses.csv"
-        self.validation_table = Path(run_dir) / "validation.csv"
-        self.optimizer = optimizer
-        self.evaluator = evaluator
-        self.bounds = bounds
-        self.draw_every = draw_every
+        self.table, self.validation_table = (Path(run_dir) / f"{name}.csv" for name in ("losses", "validation"))
+        self.optimizer, self.evaluator, self.bounds = optimizer, evaluator, bounds
         self._files: dict[Path, TextIO] = {}
         self._columns: dict[Path, list[str]] = {}
         self._rate = math.nan
@@ -192,7 +181,7 @@ class LossCurves:
         self._append(self.validation_table, {"iteration": state.iteration, "epoch": state.epoch, **numbers})
 
     def _epoch(self, engine: Engine) -> None:
-        if self.draw_every and engine.state.epoch % self.draw_every == 0:
+        if engine.state.epoch % 10 == 0:
             self.draw()
 
     def _finish(self, engine: Engine) -> None:
@@ -226,13 +215,8 @@ def draw_curves(
 ) -> None:
     """Draw one panel for each scalar: every iteration faint, a running mean over it, validation as points.
 
-    A metric that only the validation has, such as ``val_mean_dice``, gets a panel of its own.
-
-    Args:
-        training: table of the iterations, CSV.
-        validation: table of the validations. A table that is not there is left out.
-        path: PNG to write.
-        bounds: of the terms, drawn as dashed lines.
+    A metric that only the validation has, such as ``val_mean_dice``, gets a panel of its own; a table that is not there
+    is left out. ``bounds`` of the terms are drawn as dashed lines. ``path`` is a PNG.
     """
     try:
         from matplotlib.figure import Figure

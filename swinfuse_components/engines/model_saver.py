@@ -19,19 +19,14 @@ class ModelSaver:
     earlier run left is kept as ``<name>.previous``, ``<name>.previous.2`` and so on: beside the first best model, and
     a last model as soon as the run begins, so that it is there only where a run has ended.
 
-    Args:
-        path: the file.
-        model: the network; plain, not its distributed or compiled wrapper.
-        when: ``"best"``, as a handler of an evaluator: whenever its key metric is a new best. ``"last"``, as a handler
-            of a trainer: at its end.
+    ``model`` is the plain network, not its distributed or compiled wrapper. ``when="best"`` is for an evaluator,
+    whenever its key metric is a new best; ``when="last"`` for a trainer, at its end.
     """
 
     def __init__(self, path: str | Path, model: nn.Module, when: str = "best") -> None:
         if when not in ("best", "last"):
             raise ValueError(f"when must be 'best' or 'last', got {when!r}")
-        self.path = Path(path)
-        self.model = model
-        self.when = when
+        self.path, self.model, self.when = Path(path), model, when
         self._first_of_run = False
 
     def attach(self, engine: Engine) -> None:

@@ -47,11 +47,9 @@ def start_run(
     any data are read. Signals to stop end the process with exit code 75 from here on. Nothing is written but the lock;
     with the run id ``checking`` not even that.
 
-    Args:
-        run_dir: of a training; None for everything else.
-        seed: of the first process; each other one adds its rank.
-        resume: go on with the run in ``run_dir``.
-        distributed: this is one of several processes, named by ``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``.
+    ``run_dir`` is None for everything but a training; ``seed`` is that of the first process, each other one adds its
+    rank; ``resume`` goes on with the run in ``run_dir``; ``distributed``: this is one of several processes, named by
+    ``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``.
 
     Raises:
         ValueError: the configuration has errors, or ``resume`` with settings other than those the run was begun with.
@@ -85,8 +83,7 @@ def lock_run_dir(run_dir: str | Path) -> None:
     """Claim a run's folder for this process until the training ends, or the process, however that ends.
 
     Raises:
-        RuntimeError: another process works in the folder.
-        OSError: the folder cannot be made or written to.
+        RuntimeError, OSError: another process works in the folder, or it cannot be made or written to.
     """
     directory = Path(run_dir).resolve()
     try:

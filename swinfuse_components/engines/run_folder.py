@@ -46,11 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def refuse_used_folder(run_dir: str | Path, resume: bool) -> None:
-    """Refuse to start a run where another has left checkpoints.
-
-    Raises:
-        FileExistsError: there are checkpoints and ``resume`` is off.
-    """
+    """FileExistsError for a run that is not resumed where another has left checkpoints."""
     existing = checkpoints_of(run_dir)
     if existing and not resume:
         raise FileExistsError(

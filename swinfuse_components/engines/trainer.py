@@ -28,13 +28,9 @@ class PreparePretrainingBatch(PrepareBatch):
     ``cutout_i``, ``cutout_j`` (B, 1, D, H, W), and ``shown`` (B, 1, D, H, W) where it is there. Targets are stacked on
     the batch axis, all first views before all second ones, as the network stacks its outputs.
 
-    Returns:
-        ``(view_i, targets, (view_j,), {})`` with ``targets`` a dictionary of ``reconstruction`` (2B, C, D, H, W),
-        ``rotation`` (2B,), ``cutout`` (2B, 1, D, H, W) and ``view`` (2B, C, D, H, W): the four-part form that MONAI's
-        engines call as ``network(view_i, view_j)``.
-
-    Raises:
-        KeyError: the batch lacks one of the keys; names it.
+    Returns ``(view_i, targets, (view_j,), {})``, the four-part form that MONAI's engines call as
+    ``network(view_i, view_j)``; ``targets`` are ``reconstruction`` and ``view`` (2B, C, D, H, W), ``rotation`` (2B,)
+    and ``cutout`` (2B, 1, D, H, W). A key that the batch lacks is a KeyError.
     """
 
     def __call__(
@@ -69,13 +65,8 @@ class PretrainingTrainer(SupervisedTrainer):
 
     The loss is called as ``loss_function(prediction, targets)`` and returns a dictionary with the scalar ``"loss"``,
     which is minimised, and any number of named scalars. All of them are left in ``engine.state.output["terms"]``,
-    detached, for handlers to log. Everything else, the iteration itself included, is the parent's.
-
-    ``decollate`` is off by default: outputs hold 2B views while the batch holds B items, so they cannot be split
-    into items.
-
-    Raises:
-        KeyError: the loss function's dictionary has no ``"loss"``.
+    detached, for handlers to log. Everything else, the iteration itself included, is the parent's. ``decollate`` is off
+    by default: outputs hold 2B views while the batch holds B items, so they cannot be split into items.
     """
 
     def __init__(
@@ -124,14 +115,12 @@ class LossTerms:
     MONAI's evaluators know no loss. With this handler and :func:`loss_term_metrics` the mean of every term over the
     held-out patients becomes an ordinary metric.
 
-    Args:
-        loss_function: gives the terms from prediction and targets.
-        shuffled: also pair each view with the second view of another sub-volume in the domain invariance module, and
-            log as ``"shuffled_accuracy"`` how often the contrastive embedding finds that one. Above chance, the module
-            carries one view into the other, and the contrastive loss can be lowered without looking at the images.
-            ``"influence"`` is how much what goes to the encoder depends on the partner: the norm of the change of the
-            first stream under that other partner, relative to the stream's own; 0 for a module that does nothing, in
-            ``self`` mode, and for a batch of one.
+    With ``shuffled`` each view is also paired with the second view of another sub-volume in the domain invariance
+    module. ``"shuffled_accuracy"`` is how often the contrastive embedding then finds that one: above chance, the module
+    carries one view into the other, and the contrastive loss can be lowered without looking at the images.
+    ``"influence"`` is how much what goes to the encoder depends on the partner: the norm of the change of the first
+    stream under that other partner, relative to the stream's own; 0 for a module that does nothing, in ``self`` mode,
+    and for a batch of one.
     """
 
     def __init__(self, loss_function: Callable[..., Mapping[str, Tensor]], shuffled: bool = False) -> None:
@@ -157,10 +146,9 @@ class LossTerms:
 
 
 def term_values(output: Any) -> dict[str, float]:
-    """Named scalars of one iteration's output, for handlers' ``output_transform``.
+    """Named scalars of one iteration's output, for handlers' ``output_transform``: its ``"terms"``, or its ``"loss"``.
 
-    Takes what the trainers of this project and MONAI's leave in ``state.output``: a dictionary, or the list that
-    decollating makes of it, with ``"terms"`` (several named scalars) or ``"loss"``.
+    Takes what trainers leave in ``state.output``: a dictionary, or the list that decollating makes of it.
     """
     if isinstance(output, Sequence) and output:
         output = output[0]
@@ -171,10 +159,7 @@ def term_values(output: Any) -> dict[str, float]:
 
 
 def loss_term_metrics(names: Sequence[str], prefix: str = "val_") -> dict[str, Average]:
-    """One mean over all batches for each loss term, as ``{prefix + name: metric}`` for an evaluator's metrics.
-
-    The means are over batches and are combined over all processes of a distributed run.
-    """
+    """Mean of each loss term over all batches and processes, as ``{prefix + name: metric}`` for an evaluator."""
 
     def pick(name: str) -> Callable[[Mapping[str, Any]], float]:
         return lambda output: float(output[TERMS_KEY][name])

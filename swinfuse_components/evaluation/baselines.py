@@ -57,13 +57,8 @@ class MeanTrainingMask(Baseline):
     The level is the one whose mask has the highest mean Dice on the training masks themselves. Volumes are stretched to
     each other's size, so the baseline knows where in the volume the target lies, and nothing of the image.
 
-    Args:
-        items: data list of the cases to average, with key ``label``; the training part, never the tested one. With
-            ``patient``, they count for the check that no tested patient was trained on.
-        name: of the row.
-
-    Raises:
-        ValueError: if there are no items.
+    ``items`` are a data list with key ``label``: the training part, never the tested one. With ``patient``, they count
+    for the check that no tested patient was trained on. ``name`` is of the row.
     """
 
     size = (64, 64, 64)  # of the common box, in voxels
@@ -98,10 +93,7 @@ class MeanTrainingMask(Baseline):
 def mean_masks(
     datasets: Iterable[str | Path], *, fold: int | None = None, num_folds: int = 5, split_seed: int = 0
 ) -> list[MeanTrainingMask]:
-    """The average training mask of each of several Decathlon tasks.
-
-    The ``fold`` is held out as in fine-tuning; None means the first, as there.
-    """
+    """The average training mask of each of several Decathlon tasks, one ``fold`` held out (None: the first)."""
     return [
         MeanTrainingMask(
             load_fold(split_folds(items, num_folds, seed=split_seed), fold or 0, "training"),

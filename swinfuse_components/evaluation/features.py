@@ -105,10 +105,7 @@ def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
 
 @torch.no_grad()
 def pooled_features(encoder: SwinFUSEEncoder, images: torch.Tensor, *, use_dim: bool = True) -> list[torch.Tensor]:
-    """Mean over space of the feature maps of ``images`` (N, 1, D, H, W): (N, C_k) for the embedding and each stage.
-
-    ``use_dim=False`` goes around the domain invariance module.
-    """
+    """Mean over space of each map of ``images`` (N, 1, D, H, W): (N, C_k); ``use_dim=False`` goes around the module."""
     stages: list[list[torch.Tensor]] = []
     for image in images:
         embedding = encoder.embed(image[None])
@@ -154,9 +151,9 @@ def _standardized(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
 
 
 def same_modality(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
-    """Share of the five nearest neighbours of each place that are of its own modality.
+    """Share of the five nearest neighbours of each place that are of its own modality: 1 if apart, 0.5 if mixed.
 
-    1 for modalities apart, about 0.5 for mixed ones. Features are (N, C), the result (2 N,), those of CT first.
+    Features are (N, C), the result (2 N,), those of CT first.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -261,12 +258,9 @@ def attention_records(encoder: SwinFUSEEncoder, crops: PairedCrops) -> list[dict
 
 @torch.no_grad()
 def gate_volume(encoder: SwinFUSEEncoder, image: torch.Tensor, *, overlap: float = 0.5) -> torch.Tensor:
-    """The module's gate over a volume (1, D, H, W): what Eq. 1 multiplies the embedding by, mean over the channels.
+    """The module's gate over a volume (1, D, H, W), mean over the channels, as (D, H, W): what Eq. 1 multiplies by.
 
-    Returns (D, H, W), on the grid of the image; 1 leaves the embedding as it is.
-
-    Raises:
-        ValueError: if the encoder has no module with gates.
+    1 leaves the embedding as it is. ValueError if the encoder has no module with gates.
     """
     module = _module(encoder)
 

@@ -23,8 +23,7 @@ def read_evaluations(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, 
     """Read ``evaluation.json`` files; a folder stands for all of them below it.
 
     Raises:
-        FileNotFoundError: if a path holds none.
-        ValueError: if a file is not the record of an evaluation.
+        FileNotFoundError, ValueError: if a path holds none, or a file is not the record of an evaluation.
     """
     records = []
     for path in map(Path, paths):
@@ -69,10 +68,8 @@ def _check(task: str, records: Sequence[Mapping[str, Any]], folds: Mapping[str, 
 def folds_table(records: Sequence[Mapping[str, Any]], *, paper: bool = True, allow_mixed: bool = False) -> pd.DataFrame:
     """Mean Dice of each task and model over its folds, in percent.
 
-    Args:
-        records: from :func:`read_evaluations`.
-        paper: add the figures of the paper's Table 1 for the tasks that occur, as rows of source ``"paper"``.
-        allow_mixed: do not check that the models share their splits.
+    ``paper`` adds the figures of the paper's Table 1 for the tasks that occur; ``allow_mixed`` does not check that the
+    models share their splits.
 
     Returns:
         columns ``task``, ``model``, ``source`` (``measured`` or ``paper``), ``dice_percent``, ``standard_deviation``

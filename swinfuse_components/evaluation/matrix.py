@@ -131,8 +131,7 @@ class OutOfDistributionMatrix:
     def check(self, in_distribution: Mapping[str, str] | None = None) -> None:
         """Load every model and compare it with every target, before anything is computed.
 
-        Args:
-            in_distribution: see :func:`write_results`: of training data and columns that there are.
+        ``in_distribution`` (see :func:`write_results`) has to name training data and columns that there are.
 
         Raises:
             ValueError: with all that is wrong, one line each.
@@ -150,8 +149,7 @@ class OutOfDistributionMatrix:
     def run(self) -> pd.DataFrame:
         """Compute what is not there yet.
 
-        Returns:
-            all rows of this matrix, with the columns :data:`~swinfuse_components.evaluation.tables.COLUMNS`.
+        Returns all rows of this matrix, with the columns :data:`~swinfuse_components.evaluation.tables.COLUMNS`.
 
         Raises:
             ValueError: see :meth:`check`.
@@ -167,11 +165,7 @@ class OutOfDistributionMatrix:
             raise RuntimeError(f"another evaluation is writing into {self.output_dir}") from error
 
     def refuse_failures(self) -> None:
-        """End an evaluation with failures as an error, after the tables are written.
-
-        Raises:
-            ValueError: names the first of them and ``failures.csv``.
-        """
+        """ValueError with the first failure, if there are any: the end of an evaluation, after its tables."""
         if len(self.failures):
             first = self.failures.iloc[0]
             raise ValueError(
@@ -226,11 +220,7 @@ class OutOfDistributionMatrix:
         ]
 
     def _check_files(self, cells: Sequence[Cell]) -> tuple[list[tuple[str, ...]], set]:
-        """Read every file before the first window is computed: the failures, and (target, case) of each.
-
-        Raises:
-            ValueError: with all of them, where ``strict`` asks for it.
-        """
+        """Read every file before the first window: the failures, and (target, case) of each; an error if ``strict``."""
         failures: list[tuple[str, ...]] = []
         for target in self.targets:
             for case, reason in target.check([cell.item for cell in cells if cell.target is target]).items():

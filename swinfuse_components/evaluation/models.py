@@ -18,7 +18,6 @@ from ..data import same_patients
 from ..data.paths import existing_path, find_volume
 from ..data.volumes import too_large
 from ..finetuning import (
-    AdaptingInferer,
     PrecisionInferer,
     build_network,
     build_preprocessing,
@@ -39,19 +38,15 @@ class NetworkSource(Source):
         name: by default the description's ``model_name``, else SwinFUSE, or Swin UNETR without a module.
         views: what it is shown at test time, of :data:`~swinfuse_components.transforms.VIEWS`.
         native: scale every target as the training modality, not as its own.
-        overlap: of the sliding windows.
-        sw_batch_size: windows to run at once.
+        overlap: of the sliding windows; ``sw_batch_size``: how many to run at once.
+        sw_batch_size: see ``overlap``.
         match_histogram: match every image to the histogram of the training images, which the description holds; None:
             where it holds one.
         largest_component: label values of which only the largest connected component is kept; None: those of the
             description.
-        adapt_rounds: steps of adaptation to each scan, see :class:`~swinfuse_components.finetuning.AdaptingInferer`.
-        precision: of the network, see :class:`~swinfuse_components.finetuning.PrecisionInferer`.
-        backend: what computes it, see there.
+        precision, backend: see :class:`~swinfuse_components.finetuning.PrecisionInferer`.
         device: where the network runs.
-        network: in place of the description's.
-        preprocessing: in place of the description's, see :func:`~swinfuse_components.finetuning.build_preprocessing`.
-        inferer: in place of sliding windows.
+        network, preprocessing: in place of the description's; ``inferer``: in place of sliding windows.
 
     Raises:
         ValueError: if a view does not exist, or a histogram is to be matched that is not there.
@@ -71,7 +66,6 @@ class NetworkSource(Source):
         sw_batch_size: int = 1,
         match_histogram: bool | None = None,
         largest_component: Sequence[int] | None = None,
-        adapt_rounds: int = 0,
         precision: str = "float32",
         backend: str = "torch",
         device: str | torch.device = "cpu",
@@ -104,9 +98,7 @@ class NetworkSource(Source):
         roi_size = description["roi_size"]
         windows = inferer or SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
         self.inferer: Inferer = PrecisionInferer(windows, precision, backend)
-        if adapt_rounds:
-            self.inferer = AdaptingInferer(self.inferer, roi_size, rounds=adapt_rounds)
-        self._settings: dict[str, Any] = {"overlap": overlap, "native": native, "adapt_rounds": adapt_rounds}
+        self._settings: dict[str, Any] = {"overlap": overlap, "native": native}
         if precision != "float32":
             self._settings["precision"] = precision
         if backend != "torch":
@@ -114,11 +106,7 @@ class NetworkSource(Source):
         self._loaded = False
 
     def load(self) -> None:
-        """Load the checkpoint, once, with every weight at its place.
-
-        Raises:
-            ValueError: if it cannot be read safely, or a weight is missing, left over or of another shape.
-        """
+        """Load the checkpoint, once, with every weight at its place; else an error of ``load_weights``."""
         if not self._loaded:
             load_weights(self.network, self.checkpoint)
             self.network.to(self.device).eval()
@@ -208,12 +196,7 @@ class PredictionFiles(Source):
         return []
 
     def predict(self, case: Case, view: str = "image") -> np.ndarray:
-        """Read the label map of the case.
-
-        Raises:
-            FileNotFoundError: if there is none.
-            ValueError: if it is not on the case's grid, or holds fractions.
-        """
+        """The label map of the case; an error if there is none, or it is not on the case's grid."""
         file = self._file(case.target, case.name)
         if not file.is_file():
             raise FileNotFoundError(f"no prediction {file}")
@@ -224,8 +207,7 @@ def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     """Checkpoint and description of a fine-tuned model: of a run's folder, or of a checkpoint beside ``model.json``.
 
     Raises:
-        FileNotFoundError: if one of the two is missing.
-        ValueError: if the description is not JSON or lacks a key.
+        FileNotFoundError, ValueError: if one of the two is missing, or the description is not JSON or lacks a key.
     """
     path = existing_path(folder, "model", kind="")
     checkpoint = path / "model.pt" if path.is_dir() else path
@@ -268,11 +250,7 @@ def model_sources(
 
 
 def unseen(items: Iterable[Mapping[str, Any]], models: Mapping[str, str | Path]) -> list[Mapping[str, Any]]:
-    """Items of patients that none of the models was trained or pre-trained on.
-
-    Raises:
-        ValueError: if there are none.
-    """
+    """Items of patients that none of the models was trained or pre-trained on; ValueError if there are none."""
     described = [read_model(folder)[1] for folder in models.values()]
     seen = same_patients(p for d in described for p in (*d["training_patients"], *d["pretraining_patients"]))
     left = [item for item in items if not same_patients([item["patient"]]) & seen]

@@ -27,15 +27,10 @@ def write_report(
 ) -> str:
     """Write one HTML file that needs no network and no other file; returns its path.
 
-    Args:
-        output: the file.
-        evaluation: ``output_dir`` of one or several evaluations: their tables, heat map, segmentations side by side and
-            an interactive viewer of their cases.
-        runs: folders of training runs, or ``{name: folder}``: curves from ``losses.csv`` and ``validation.csv``.
-        pictures: further PNG files.
-        title: of the page.
-        note: a sentence or two below it.
-        cases: of each column, so many are shown.
+    ``evaluation`` is the ``output_dir`` of one or several evaluations: their tables, heat map, segmentations side by
+    side and a viewer of so many ``cases`` of each column. ``runs`` are folders of trainings, or ``{name: folder}``:
+    curves from ``losses.csv`` and ``validation.csv``. ``pictures`` are further PNG files; ``note`` stands below the
+    ``title``.
 
     Raises:
         FileNotFoundError: if an evaluation's folder holds none.

@@ -37,11 +37,7 @@ CT_WINDOW = (-160.0, 240.0)
 
 
 def read_index(output_dir: str | Path) -> dict[str, Any]:
-    """What an evaluation compared and where its volumes lie, from ``cases.json``: class_mapping, models, targets.
-
-    Raises:
-        FileNotFoundError: if there is no evaluation in the folder.
-    """
+    """``cases.json``: what an evaluation compared (class_mapping, models, targets) and where its volumes lie."""
     file = Path(output_dir) / "cases.json"
     if not file.is_file():
         raise FileNotFoundError(f"no {file}: expected the output_dir of a finished evaluation")
@@ -73,9 +69,7 @@ def _compared(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
 def gallery(
     output_dir: str | Path, target: str, *, cases: Sequence[str] | None = None, count: int = 2, view: str = "image"
 ) -> list[CasePicture]:
-    """Pictures of a column's cases, with every model whose answers were kept.
-
-    ``cases`` are names; by default there are ``count`` of them between the worst and the best.
+    """Pictures of a column's ``cases``, ``count`` between worst and best by default, with every model's kept answers.
 
     Raises:
         FileNotFoundError: if there is no evaluation, or no prediction was kept.

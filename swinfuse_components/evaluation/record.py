@@ -32,11 +32,9 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Write ``evaluation.json`` and, beside it, ``cases.csv``; others that were there are kept as ``<name>.previous``.
 
-    Args:
-        path: the JSON file.
-        description: of the model: ``name`` of the task, ``model_name``, ``regions``, ``training_patients``.
-        cases: one ``{"patient": …, "image": …, metric: {region: value}}`` per image, NaN where a score is not defined.
-        facts: whatever else identifies the run, such as ``fold``.
+    ``description`` of the model holds ``name`` of the task, ``model_name``, ``regions``, ``training_patients``. There
+    is one ``{"patient": …, "image": …, metric: {region: value}}`` per image in ``cases``, NaN where a score is not
+    defined. ``facts`` are whatever else identifies the run, such as ``fold``.
 
     Returns:
         the record: ``task``, ``model``, ``regions``, ``training_patients``, the facts, ``empty_masks`` (the rule),
@@ -71,12 +69,7 @@ class EvaluationRecord:
 
     The evaluator's output must hold ``pred`` and ``label`` with one binary channel for each region, on the label's
     grid. Its metrics become ``val_mean_dice`` and ``val_hd95_mm``, the means over cases and regions; handlers that
-    print them stand behind this one.
-
-    Args:
-        path: the JSON file.
-        description: of the model, with ``regions``.
-        facts: see :func:`write_evaluation`.
+    print them stand behind this one. Arguments are those of :func:`write_evaluation`.
     """
 
     def __init__(

@@ -48,8 +48,7 @@ def score_masks(
 ) -> CaseScores:
     """Score one mask (D, H, W; non-zero is foreground) against another; ``spacing`` is a voxel's size in mm.
 
-    Returns Dice, average symmetric surface distance, 95th percentile of the Hausdorff distance, sensitivity and
-    volumes. Empty masks follow the table at the top of this module.
+    Empty masks follow the table at the top of this module.
 
     Raises:
         ValueError: if the shapes differ or the spacing has not one positive value per axis.

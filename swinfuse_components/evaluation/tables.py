@@ -51,11 +51,7 @@ def write_csv(table: pd.DataFrame, path: str | Path, *, na_rep: str = "nan", kee
 
 
 def read_cases(path: str | Path) -> pd.DataFrame:
-    """Rows of ``cases.csv``, none if there is no file. A line that was cut short by a crash is left out.
-
-    Raises:
-        ValueError: the file is something else.
-    """
+    """Rows of ``cases.csv`` but for lines cut short by a crash; none if there is no file, ValueError for another."""
     rows = []
     if Path(path).is_file() and Path(path).stat().st_size:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
@@ -260,16 +256,9 @@ def write_results(
 ) -> str:
     """Write ``summary.csv``, ``comparisons.csv``, ``drops.csv``, ``paper_table2.csv``, ``summary.md`` and its JSON.
 
-    Args:
-        rows: of the matrix.
-        output_dir: folder for the files.
-        in_distribution: see :func:`drop_table`; by default the column of the same name, where there is one.
-        failures: cases that could not be scored.
-        method: ``wilcoxon`` or ``permutation``.
-        reference: set the paper's Table 2 beside the table.
-
-    Returns:
-        the page in Markdown.
+    ``in_distribution`` is that of :func:`drop_table`, by default the column of the same name, where there is one;
+    ``failures`` are cases that could not be scored; ``method`` is ``wilcoxon`` or ``permutation``; ``reference`` sets
+    the paper's Table 2 beside the table. Returns the page in Markdown.
     """
     folder = Path(output_dir)
     home = {name: name for name in rows["trained_on"]} if in_distribution is None else in_distribution

@@ -193,8 +193,7 @@ class Target:
 
         Raises:
             ValueError: if the label is not on the image's grid or holds other values than the classes, the image has
-                not the declared channels, or holds values that are not finite. Whatever the reader raises for a file
-                it cannot read passes through.
+                not the declared channels, or holds values that are not finite. What a reader raises passes through.
         """
         load = LoadImage(ensure_channel_first=True)
         image = item["image"]
@@ -229,17 +228,9 @@ def read_target(
 ) -> Target:
     """A column from a folder in any labelled layout, see :func:`~swinfuse_components.data.read_task`.
 
-    Args:
-        dataset_dir: the folder.
-        name: of the column; by default the task's name.
-        channel: what a model with one channel is shown of several, see :class:`Target`. One of one needs no choice.
-        modality: where the data set does not tell.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
-        fold: test on this fold alone, split as the fine-tuning bundles split; None takes every case.
-        num_folds: of the split.
-        split_seed: of the split.
-        fold_file: JSON with the folds, in place of the seeded split.
-        limit: at most so many cases, evenly spaced in the list.
+    ``channel`` is what a model with one channel is shown of several (:class:`Target`); one of one needs no choice. With
+    a ``fold`` it is tested on alone, split as the fine-tuning bundles split, by ``num_folds`` and ``split_seed`` or a
+    ``fold_file``; None takes every case. ``limit`` takes at most so many, evenly spaced in the list.
     """
     task, items = read_task(Path(dataset_dir).expanduser(), modality=modality, patient_pattern=patient_pattern)
     classes = {text: value for value, text in task.labels.items() if value != 0}

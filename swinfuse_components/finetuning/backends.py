@@ -13,8 +13,6 @@ import torch
 from monai.utils import convert_to_numpy
 from torch import Tensor, nn
 
-__all__ = ["OpenVINONetwork", "to_openvino"]
-
 BACKENDS = ("torch", "openvino")
 
 

@@ -50,16 +50,11 @@ GENERIC_DESCRIPTION: dict[str, Any] = {
 def read_description(
     paths: Sequence[str | os.PathLike[str]], *, modality: str | Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Read the first of ``paths`` that exists; keys that it does not hold are taken from :data:`GENERIC_DESCRIPTION`.
+    """Read the first of ``paths`` that exists, with all keys of :data:`GENERIC_DESCRIPTION`.
 
-    Args:
-        paths: candidates in order of preference, each a ``model.json`` as a training writes it or a
-            labelled data set, see :func:`~swinfuse_components.data.describe_task`.
-        modality: of the images, where the data set does not tell it or they are of another than the model's.
-
-    Returns:
-        a dictionary with all keys of :data:`GENERIC_DESCRIPTION`. ``spacing`` and ``ct_window`` are ``None`` for a
-        data set, which does not tell them.
+    Each is a ``model.json`` as a training writes it, or a labelled data set (:func:`describe_task`), which does not
+    tell ``spacing`` and ``ct_window``: they are ``None``. ``modality`` is that of the images, where the data set does
+    not tell it or they are of another than the model's.
 
     Raises:
         FileNotFoundError: if there is none of them.
@@ -140,15 +135,9 @@ def build_preprocessing(
 ) -> Compose:
     """Deterministic transforms from a file to what the network of a description takes, (C, D, H, W) in [0, 1].
 
-    Args:
-        description: its ``modality`` (``None``: each item says its own), ``spacing`` in mm (R, A, S), ``ct_window`` in
-            HU, ``mr_nonzero``, ``histogram`` to match (``None``: as they are), and ``input``: a control that was
-            trained on ``blank`` images or on the ``silhouette`` is tested on the same.
-        keys: of the images.
-        load: False where the items hold tensors (C, D, H, W) with an affine instead of files.
-
-    Raises:
-        ValueError: if there is no such ``input``.
+    A ``modality`` of ``None`` means that each item says its own. A control that was trained on an ``input`` of
+    ``blank`` images or on the ``silhouette`` is tested on the same; another one is a ValueError. With ``load=False``
+    items hold tensors (C, D, H, W) with an affine instead of files.
     """
     shown, histogram = description["input"], description["histogram"]
     if shown not in VIEWS:
@@ -180,11 +169,7 @@ def regions_of(description: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def check_regions(regions: Mapping[str, Sequence[int]], labels: Mapping[Any, str]) -> None:
-    """Check that every region is made of label values that the data set declares.
-
-    Raises:
-        ValueError: names the region.
-    """
+    """ValueError for a region that is not made of label values that the data set declares."""
     known = sorted(int(value) for value in labels)
     for name, values in regions.items():
         if not values or not set(values) <= set(known):

@@ -22,14 +22,9 @@ def fingerprint(
 
     The rule is nnU-Net's: the grid is the median spacing of the data, and CT is clipped to the 0.5 and 99.5
     percentiles of the voxels inside the annotated structures (Isensee et al., Nature Methods 18, 2021). It is here for
-    tasks that have no settings of their own.
-
-    Args:
-        items: data list with ``image`` and ``label`` files; its order does not matter. As in nnU-Net, give the whole
-            data set, so that all folds share one grid and window and their models can form an ensemble.
-        modality: ``"ct"`` or ``"mr"``; the window is measured for CT alone.
-        known: a description that may already hold ``spacing`` and ``ct_window`` (the ``model.json`` of a model that is
-            trained further); they are then taken and nothing is measured.
+    tasks that have no settings of their own. As in nnU-Net, give the whole data set with ``image`` and ``label``, so
+    that all folds share one grid and window and their models can form an ensemble. What ``known``, the ``model.json``
+    of a model that is trained further, already holds is taken and not measured.
 
     Returns:
         ``{"spacing": [R, A, S] in mm, "ct_window": [low, high] in HU or None}``, from at most 24 cases that are spread

@@ -48,9 +48,8 @@ class VolumeTable:
     Reads the label maps that postprocessing leaves in ``engine.state.output`` (each a MetaTensor of shape (1, D, H, W)
     whose affine is in millimetres; a voxel's volume is the absolute determinant of its 3 x 3 part).
 
-    Args:
-        path: CSV file, written at the end of a run; one of other content is kept as ``<name>.previous``.
-        labels: ``{value: name}``; ``0`` is left out.
+    The CSV file is written at the end of a run; one of other content is kept as ``<name>.previous``. ``labels`` are
+    ``{value: name}``; ``0`` is left out.
     """
 
     def __init__(self, path: str | os.PathLike[str], labels: Mapping[Any, str]) -> None:

@@ -33,9 +33,6 @@ def mirror_axes(description: Mapping[str, Any]) -> list[int]:
     ``ctx-lh``, ``Sup``), and those in which two names differ by one such letter (``RV`` and ``LV``): a mirrored left
     parotid gland, or the anterior part of a mirrored hippocampus, would be labelled as what it no longer is.
 
-    Args:
-        description: with ``labels``, ``{value: name}``.
-
     Example::
 
         mirror_axes({"labels": {"0": "background", "1": "Anterior", "2": "Posterior"}})  # [0, 2]

@@ -14,8 +14,6 @@ from torch.utils._pytree import tree_map
 
 from .backends import BACKENDS, OpenVINONetwork, require_openvino
 
-__all__ = ["PrecisionInferer", "arithmetic"]
-
 
 def arithmetic(precision: str, device: str | torch.device) -> torch.dtype:
     """The number type that ``precision`` means on ``device``.
@@ -89,7 +87,7 @@ class PrecisionInferer(Inferer):
         if self.backend == "openvino":
             if not isinstance(network, nn.Module):
                 raise ValueError(f"backend openvino needs a module to convert: found {type(network).__name__}")
-            # adaptation to a scan changes weights in place
+            # a server may load other weights in place
             state = network, [weight._version for weight in network.parameters()]
             if self._converted is None or self._converted[0] != state:
                 self._converted = state, OpenVINONetwork(network, dtype)

@@ -25,11 +25,8 @@ def load_starting_point(
 ) -> LoadReport | None:
     """Initialise ``network`` from ``start`` and log what was loaded.
 
-    Args:
-        network: segmentation network, already built.
-        start: ``"scratch"`` leaves the random weights; any other word is a key of ``checkpoints``.
-        checkpoints: file of each starting point, e.g. ``{"pretrained": "…/model.pt", "swin_unetr_ct": "…"}``.
-        options: further arguments of :func:`~swinfuse_components.checkpoints.load_pretrained`.
+    ``start`` is ``"scratch"``, which leaves the random weights, or a key of ``checkpoints``, e.g. ``{"pretrained":
+    "…/model.pt", "swin_unetr_ct": "…"}``. ``options`` are those of :func:`load_pretrained`.
 
     Raises:
         ValueError: for an unknown ``start``.
@@ -75,13 +72,7 @@ def layerwise_parameter_groups(network: nn.Module, learning_rate: float, decay: 
     before with ``decay ** 2``, and the patch embedding and the domain-invariance module with ``decay ** 5``. Layers
     close to the input carry what pre-training taught, and change least.
 
-    Args:
-        network: a :class:`~swinfuse_components.networks.SwinFUSE` or MONAI ``SwinUNETR`` (encoder named ``swinViT``).
-        learning_rate: rate of the decoder.
-        decay: factor per depth, in (0, 1].
-
-    Returns:
-        groups for any :mod:`torch.optim` optimizer; every parameter is in exactly one of them.
+    Every parameter is in exactly one group. ``learning_rate`` is that of the decoder, ``decay`` the factor per depth.
 
     Raises:
         ValueError: if ``decay`` is outside (0, 1].
@@ -102,12 +93,8 @@ def layerwise_parameter_groups(network: nn.Module, learning_rate: float, decay: 
 class EncoderFreezer:
     """Handler that keeps the encoder fixed during the first epochs, while the decoder's weights are random.
 
-    A decoder without weights sends large, meaningless gradients into a pre-trained encoder.
-
-    Args:
-        network: network whose encoder is called ``swinViT``.
-        epochs: number of epochs to freeze for; 0 never freezes, ``None`` freezes for the whole training (with a
-            randomly initialised encoder this is the "frozen random encoder" baseline).
+    A decoder without weights sends large, meaningless gradients into a pre-trained encoder (``swinViT``). 0 ``epochs``
+    never freeze, ``None`` freezes for the whole training (with random weights the "frozen random encoder" baseline).
 
     Raises:
         ValueError: if the network has no such encoder.
@@ -136,13 +123,9 @@ class EncoderFreezer:
 
 
 def dice_of_regions(regions: Iterable[str]) -> dict[str, MeanDice]:
-    """One metric for each region, so that every log, table and tracker gets a number and not a vector.
+    """``{"val_dice_<region>": metric}`` in the order of the channels of ``pred`` and ``label``: numbers, not a vector.
 
-    Args:
-        regions: names of the channels of ``pred`` and ``label``, in their order.
-
-    Returns:
-        ``{"val_dice_<region>": handler}``; what trackers refuse in a name becomes an underscore.
+    What trackers refuse in a name becomes an underscore.
     """
 
     def channel(number: int) -> Callable[[Any], tuple[list[torch.Tensor], ...]]:

@@ -120,19 +120,12 @@ def sample_tokens(
     tokens: str = "voxels",
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draws points of the feature space for the density loss, at the same places of both streams.
+    """Draw points of the feature space for the density loss, at the same places of both streams (B, C, D, H, W).
 
-    Args:
-        stream_i: one stream of the domain-invariance module, (B, C, D, H, W).
-        stream_j: the other stream, of the same shape.
-        num_samples: points to draw, without repetition, from the whole batch; all of them where there are fewer.
-            The loss costs its square: 512 to 1000 are sensible.
-        tokens: ``"voxels"`` gives points of dimension C, ``"planes"`` points of dimension H * W (one for each channel
-            and depth, the tokens of the paper's attention).
-        generator: source of randomness, on the CPU; torch's own where None.
-
-    Returns:
-        two tensors (num_samples, C) or (num_samples, H * W), rows of one index from the same place.
+    ``num_samples`` points are drawn without repetition from the whole batch (all of them where there are fewer); the
+    loss costs its square, so that 512 to 1000 are sensible. ``tokens="voxels"`` gives points of dimension C,
+    ``"planes"`` points of dimension H * W, one for each channel and depth, the tokens of the paper's attention. The
+    ``generator`` is on the CPU. Returns two tensors (num_samples, C or H * W), rows of one index from the same place.
 
     Raises:
         ValueError: shapes differ or are not 5D, unknown ``tokens``, fewer than two points asked for.

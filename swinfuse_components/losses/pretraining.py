@@ -34,7 +34,7 @@ class PretrainingLoss(nn.Module):
     Args:
         inpainting_weight: weight of the L1 distance between reconstruction and uncut sub-volume.
         rotation_weight: weight of the cross-entropy of the four rotations.
-        contrastive_weight: weight of :class:`NTXentLoss`.
+        contrastive_weight: weight of :class:`NTXentLoss`, whose ``temperature`` and ``gather_distributed`` are its own.
         density_weight: weight, with its sign, of :class:`DensityDivergenceLoss` between the two streams.
         density: settings of the density term: ``bandwidth``, ``estimator``, ``min_bandwidth``, ``num_samples``
             (default 512) and ``tokens`` (``"voxels"`` by default, see :func:`sample_tokens`).
@@ -42,17 +42,14 @@ class PretrainingLoss(nn.Module):
         dense: settings of the dense term: ``temperature`` and ``places``.
         cutout_weighting: weight of a cut-out voxel in the inpainting error, relative to a kept one. 1 is the plain
             mean over all voxels; 0 scores the kept voxels alone.
-        temperature: of the contrastive term.
-        gather_distributed: contrastive negatives from all ranks (:class:`NTXentLoss`).
 
     ``forward(prediction, target)`` takes two dictionaries whose tensors hold all first views, then all second views:
 
     - prediction: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` logits (2B, 4), ``"contrastive"`` (2B, d),
       ``"stream_i"`` and ``"stream_j"`` (B, C', D', H', W'); ``"dense"``, a list of maps (2B, d', D', H', W');
     - target: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` int64 (2B,); ``"cutout"`` (2B, 1 or C, D, H, W),
-      true where a voxel was removed, read only where ``cutout_weighting`` is not 1; ``"shown"`` (B, 1, D, H, W),
-      optional, where the dense term draws its places; ``"view"`` (2B, C, D, H, W),
-      optional, what the network was shown.
+      true where a voxel was removed, read only where ``cutout_weighting`` is not 1; optional ``"shown"``
+      (B, 1, D, H, W), where the dense term draws its places, and ``"view"`` (2B, C, D, H, W), what the network saw.
 
     It returns a dictionary of scalars: ``"loss"``, which carries the gradient, and for each term ``"<term>"`` and
     ``"<term>_weighted"``, detached, for the log. A term of weight zero takes no part in the gradient but is logged
@@ -156,8 +153,7 @@ class PretrainingLoss(nn.Module):
         return F.cross_entropy(_plain(prediction["rotation"]), target["rotation"].as_subclass(Tensor).long())
 
     def _contrastive(self, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        z_i, z_j = prediction["contrastive"].as_subclass(Tensor).chunk(2)
-        return self.contrastive(z_i, z_j)
+        return self.contrastive(*prediction["contrastive"].as_subclass(Tensor).chunk(2))
 
     def _dense(self, prediction: Mapping[str, Any], target: Mapping[str, Tensor]) -> Tensor:
         return self.dense(prediction["dense"], target.get("shown"))

@@ -7,5 +7,4 @@ from .heads import ContrastiveHead, DenseHead, InpaintingDecoder, RotationHead
 from .merging import LegacyPatchMerging
 from .pretrainer import SwinFUSEPretrainer
 from .segmentation import SwinFUSE
-from .stem import DomainInvariantStem, insert_domain_invariance
 from .variants import ReleasedDomainInvarianceModule, build_domain_invariance

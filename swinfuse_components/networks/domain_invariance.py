@@ -37,14 +37,7 @@ class CoAttentionLayer(nn.Module):
 
     The attention itself is MONAI's ``CrossAttentionBlock`` through PyTorch's scaled-dot-product attention, which never
     holds the matrix of attention weights (61 to 486 MiB a layer at 96 cubed). Dropout is left out: that block would
-    drop weights at evaluation too.
-
-    Args:
-        token_dim: length of one token.
-        num_heads: number of attention heads.
-        head_dim: query, key and value width of one head.
-        normalize: layer normalisation of queries and context before the attention (pre-norm).
-        cosine: see :class:`DomainInvarianceModule`.
+    drop weights at evaluation too. The arguments are those of :class:`DomainInvarianceModule`, for one layer.
     """
 
     def __init__(self, token_dim: int, num_heads: int, head_dim: int, normalize: bool, cosine: bool = False) -> None:

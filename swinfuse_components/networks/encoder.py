@@ -51,10 +51,7 @@ class SwinFUSEEncoder(SwinTransformer):
         in_chans: input channels.
         embed_dim: channels C of the patch embedding (the paper: 48).
         roi_size: size of the input in voxels (D, H, W), or one number for a cube. Plane tokens tie the weights to it.
-        window_size: attention window of the Swin blocks, one number or three.
-        patch_size: patch size, one number.
-        depths: Swin blocks of each of the four stages.
-        num_heads: heads of each of the four stages.
+        window_size, patch_size, depths, num_heads: as MONAI's; a window may be one number or three.
         dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.
         dim_options: further arguments of the module.
         downsample: patch merging, MONAI's choices or ``"legacy"`` for weights trained with MONAI before 1.5.
@@ -101,8 +98,16 @@ class SwinFUSEEncoder(SwinTransformer):
 
     def embed(self, x: Tensor) -> Tensor:
         """Patch embedding: (B, in_chans, D, H, W) to (B, C, D/2, H/2, W/2)."""
-        if not torch.jit.is_tracing() and (x.dim() != 5 or x.shape[1] != self.in_channels):
-            raise ValueError(f"input of shape {tuple(x.shape)} found, (B, {self.in_channels}, D, H, W) expected")
+        if not torch.jit.is_tracing():  # sizes are traced values there, not numbers to compare
+            if x.dim() != 5 or x.shape[1] != self.in_channels:
+                raise ValueError(f"image of shape {tuple(x.shape)} found, (B, {self.in_channels}, D, H, W) expected")
+            module, size = self.domain_invariance, tuple(x.shape[2:])
+            if module is not None and getattr(module, "tokens", "planes") == "planes" and size != self.roi_size:
+                raise ValueError(
+                    f"image of size {size} found, roi_size {self.roi_size} expected: the weights of the domain "
+                    "invariance module belong to one region size (run a sliding window of this size, or use "
+                    "tokens='windows')"
+                )
         # A plain tensor from here on: MONAI's MetaTensor would carry its metadata through every operation. Other
         # subclasses stay: the tensors of torch.export are such.
         return self.pos_drop(self.patch_embed(x.as_tensor() if isinstance(x, MetaTensor) else x))

@@ -37,9 +37,7 @@ class ContrastiveHead(PooledHead):
 class DenseHead(nn.Module):
     """Projections for the dense contrastive loss: a small network over the channels of every place, one for each map.
 
-    Args:
-        in_channels: channels of each map.
-        size: length of the projections.
+    ``in_channels`` are those of each map, ``size`` is the length of the projections.
     """
 
     def __init__(self, in_channels: Sequence[int], size: int) -> None:
@@ -65,8 +63,8 @@ class InpaintingDecoder(nn.Module):
     Args:
         in_channels: channels of the last feature map, 16 times the feature size; must divide by 16.
         out_channels: channels of the image.
-        norm_name: normalisation by MONAI's names. ``"instance"`` needs more than one voxel in the last feature map
-            (a region of 64 on one axis at least).
+        norm_name: normalisation by MONAI's names; ``"instance"`` needs a region of 64 on one axis at least, since it
+            fails on a last feature map of one voxel.
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm_name: tuple | str = "instance") -> None:

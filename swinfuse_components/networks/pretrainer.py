@@ -85,11 +85,9 @@ class SwinFUSEPretrainer(nn.Module):
             goes to the encoder; with a ``dense_size``, ``dense``, a list of one map (2B, dense_size, D/4, H/4, W/4) to
             (…, D/32, H/32, W/32) for each stage. With one view alone, its reconstruction (B, in_channels, D, H, W).
         """
-        self._check(view_i)
         if view_j is None:
             p = self.swinViT.embed(view_i)
             return self.decoder(self.swinViT.encode_deepest(self.swinViT.fuse(p, p).fused))
-        self._check(view_j)
         output = self.streams(view_i, view_j)
         streams, dense = torch.cat([output.stream_i, output.stream_j]), {}
         if self.dense_head is None:
@@ -117,7 +115,3 @@ class SwinFUSEPretrainer(nn.Module):
     def __prepare_scriptable__(self) -> nn.Module:
         """``torch.jit.script`` gets the trace for one view, since MONAI's ``SwinTransformer`` cannot be scripted."""
         return FixedSizeModule(self, self.swinViT.in_channels, self.roi_size)
-
-    def _check(self, view: Tensor) -> None:
-        if not torch.jit.is_tracing() and tuple(view.shape[2:]) != self.roi_size:
-            raise ValueError(f"view of size {tuple(view.shape[2:])} found, roi_size {self.roi_size} expected")

@@ -109,23 +109,6 @@ class SwinFUSE(SwinUNETR):
         self.in_channels = in_channels
         self.roi_size = encoder.roi_size
 
-    def forward(self, x_in: Tensor) -> Tensor:
-        """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
-        if not torch.jit.is_tracing():
-            self._check_input(x_in)
-        return super().forward(x_in)
-
     def __prepare_scriptable__(self) -> nn.Module:
         """``torch.jit.script`` gets the trace at ``roi_size``, since MONAI's ``SwinUNETR`` cannot be scripted."""
         return FixedSizeModule(self, self.in_channels, self.roi_size)
-
-    def _check_input(self, x: Tensor) -> None:
-        if x.dim() != 5 or x.shape[1] != self.in_channels:
-            raise ValueError(f"image of shape {tuple(x.shape)} found, (B, {self.in_channels}, D, H, W) expected")
-        module = self.swinViT.domain_invariance
-        size = tuple(x.shape[2:])
-        if module is not None and getattr(module, "tokens", "planes") == "planes" and size != self.roi_size:
-            raise ValueError(
-                f"image of size {size} found, roi_size {self.roi_size} expected: the weights of the domain invariance "
-                "module belong to one region size (run a sliding window of this size, or use tokens='windows')"
-            )

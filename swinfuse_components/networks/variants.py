@@ -17,20 +17,13 @@ PAPER_OPTIONS = {"tokens": "planes", "gate": "product", "shared": False, "residu
 
 
 def build_domain_invariance(
-    variant: str, embed_dim: int, embedding_size: Sequence[int] | int | None, options: Mapping[str, Any] | None = None
+    variant: str, embed_dim: int, embedding_size: Sequence[int] | int, options: Mapping[str, Any] | None = None
 ) -> nn.Module | None:
-    """Build a domain invariance module by its name.
+    """A domain invariance module by its name, or None for ``"none"``.
 
-    Args:
-        variant: ``"swinfuse"`` (this project's default: plane tokens, a bounded gate that starts at the identity, one
-            shared Psi, residual and pre-norm), ``"paper"`` (Eq. 1 to the letter), ``"released"`` (as the authors'
-            published code) or ``"none"``.
-        embed_dim: channels of the embeddings.
-        embedding_size: spatial size of the embeddings, see :class:`DomainInvarianceModule`.
-        options: further arguments of the module; they override those of the variant.
-
-    Returns:
-        The module, or None for ``"none"``.
+    ``variant`` is ``"swinfuse"`` (this project's default: plane tokens, a bounded gate that starts at the identity, one
+    shared Psi, residual and pre-norm), ``"paper"`` (Eq. 1 to the letter), ``"released"`` (as the authors' published
+    code) or ``"none"``; ``options`` override those of the variant, see :class:`DomainInvarianceModule`.
 
     Raises:
         ValueError: unknown variant, or options given for ``"none"``.
@@ -45,8 +38,6 @@ def build_domain_invariance(
     if variant == "paper":
         return DomainInvarianceModule(embed_dim, embedding_size, **{**PAPER_OPTIONS, **options})
     if variant == "released":
-        if embedding_size is None:
-            raise ValueError("embedding_size: found None, expected (D, H, W) for the released variant")
         return ReleasedDomainInvarianceModule(embed_dim, embedding_size, **options)
     raise ValueError(f"dim: found {variant!r}, expected one of {VARIANTS}")
 
@@ -63,11 +54,8 @@ class ReleasedDomainInvarianceModule(nn.Module):
     - it has one layer with ``num_heads`` heads where the paper has four of 3, 6, 12 and 24;
     - in the published network both inputs are the same tensor (use ``mode="self"`` of the pre-training network).
 
-    Args:
-        embed_dim: channels C of the embeddings.
-        embedding_size: spatial size (D, H, W) of the embeddings, or one number for a cube; H * W is the dimension of
-            the tokens (2304 at 96 cubed, where the module has 42.5 million parameters).
-        num_heads: attention heads, a divisor of H * W.
+    ``embedding_size`` is (D, H, W) of the embeddings, or one number for a cube; H * W is the dimension of the tokens
+    (2304 at 96 cubed, where the module has 42.5 million parameters).
 
     Raises:
         ValueError: ``num_heads`` does not divide H * W; inputs of the wrong shape.

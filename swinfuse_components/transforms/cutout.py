@@ -8,28 +8,23 @@ from monai.transforms import RandCoarseDropout, Randomizable, Transform
 
 
 class RandInnerCutout(Randomizable, Transform):
-    """Remove random boxes from a sub-volume and return the mask of what was removed (paper, section 2.2).
+    """Fill random boxes of a sub-volume with noise, and return the mask of what was removed (paper, section 2.2).
 
-    The boxes are drawn by MONAI's :class:`~monai.transforms.RandCoarseDropout`. What it lacks is the mask, a box size
-    relative to the sub-volume, and a bound: boxes that would take the removed share over ``max_removed`` are left
-    out, so that there is always enough left to inpaint from.
+    The boxes are drawn by MONAI's :class:`~monai.transforms.RandCoarseDropout`; the noise is uniform over the range of
+    the sub-volume. What MONAI lacks is the mask, a box size relative to the sub-volume, and a bound: boxes that would
+    take the removed share over ``max_removed`` are left out, so that there is always enough left to inpaint from.
 
     Args:
         holes: least and greatest number of boxes drawn.
         hole_size: least and greatest side of a box, as a share of the sub-volume's side, each axis by itself.
         max_removed: greatest share of the voxels that may be removed, below 1.
-        fill: value of the removed voxels; ``None`` fills them with noise, uniform over the range of the sub-volume.
 
     Raises:
         ValueError: on settings out of range, among them a greatest box that alone exceeds ``max_removed``.
     """
 
     def __init__(
-        self,
-        holes: tuple[int, int] = (8, 24),
-        hole_size: tuple[float, float] = (0.1, 0.4),
-        max_removed: float = 0.3,
-        fill: float | None = None,
+        self, holes: tuple[int, int] = (8, 24), hole_size: tuple[float, float] = (0.1, 0.4), max_removed: float = 0.3
     ) -> None:
         if len(holes) != 2 or not 1 <= holes[0] <= holes[1]:
             raise ValueError(f"holes={list(holes)}: expected two numbers, 1 <= least <= greatest")
@@ -42,7 +37,6 @@ class RandInnerCutout(Randomizable, Transform):
         self.holes = tuple(holes)
         self.hole_size = tuple(hole_size)
         self.max_removed = max_removed
-        self.fill = fill
         self.mask = np.zeros(0, dtype=bool)
 
     def randomize(self, data: tuple[int, ...]) -> None:
@@ -65,10 +59,7 @@ class RandInnerCutout(Randomizable, Transform):
         self.randomize(tuple(img.shape[1:]))
         mask = torch.from_numpy(self.mask)
         cut = img.clone()
-        if self.fill is None:
-            low, high = float(img.min()), float(img.max())
-            noise = self.R.uniform(low, high, size=(img.shape[0], int(self.mask.sum())))
-            cut[:, mask] = torch.as_tensor(noise, dtype=img.dtype)
-        else:
-            cut[:, mask] = self.fill
+        low, high = float(img.min()), float(img.max())
+        noise = self.R.uniform(low, high, size=(img.shape[0], int(self.mask.sum())))
+        cut[:, mask] = torch.as_tensor(noise, dtype=img.dtype)
         return cut, mask[None]

@@ -31,9 +31,7 @@ class ModalityIntensityd(MapTransform):
     Args:
         keys: keys of the images, each (C, D, H, W) or any (C, …).
         modality: name of a registered modality, or the definition of a new one, for all keys, or a list with one for
-            each key (``["ct", "mr"]`` for a pair); by default the item says it under ``modality_key``, a name or a
-            list likewise.
-        modality_key: see ``modality``.
+            each key (``["ct", "mr"]`` for a pair); by default the item says it under ``modality``, a name or a list.
         ct_window: lower and upper end of the CT window in Hounsfield units.
         mr_percentiles: lower and upper percentile that become 0 and 1.
         mr_nonzero: take the percentiles over the non-zero voxels alone, for volumes with the background set to 0
@@ -55,7 +53,6 @@ class ModalityIntensityd(MapTransform):
         keys: KeysCollection,
         modality: str | Mapping[str, Any] | Sequence[str] | None = None,
         *,
-        modality_key: str = "modality",
         ct_window: Sequence[float] = (-1000.0, 1000.0),
         mr_percentiles: Sequence[float] = (0.5, 99.5),
         mr_nonzero: bool = False,
@@ -65,7 +62,6 @@ class ModalityIntensityd(MapTransform):
         if isinstance(modality, Mapping):
             modality = get_modality(modality).name
         self.modality = None if modality is None else ensure_tuple_rep(modality, len(self.keys))
-        self.modality_key = modality_key
         for setting, ends in (("ct_window", ct_window), ("mr_percentiles", mr_percentiles)):
             if len(ends) != 2 or not ends[0] < ends[1]:
                 raise ValueError(f"{setting}={list(ends)}: expected two increasing numbers")
@@ -86,9 +82,9 @@ class ModalityIntensityd(MapTransform):
         for number, key in enumerate(self.keys):
             if key not in item and self.allow_missing_keys:
                 continue
-            if self.modality is None and self.modality_key not in item:
-                raise KeyError(f"the item has no '{self.modality_key}' ({sorted(self.rules)}), needed to scale '{key}'")
-            named = self.modality or item[self.modality_key]
+            if self.modality is None and "modality" not in item:
+                raise KeyError(f"the item has no 'modality' ({sorted(self.rules)}), needed to scale '{key}'")
+            named = self.modality or item["modality"]
             rule = self._rule(named[number] if isinstance(named, (list, tuple)) else named)
             image = convert_to_tensor(item[key], dtype=torch.float32, track_meta=get_track_meta())
             scaled = image.clone()  # not empty_like: a MetaTensor would lose its affine and what was applied to it
@@ -122,11 +118,11 @@ def _scale(values: torch.Tensor, rule: Modality) -> torch.Tensor:
 
 
 class ForegroundMaskd(MapTransform):
-    """Add a mask of the foreground where an item has none: voxels above a share of the range of its images.
+    """Add a mask (1, D, H, W) of the foreground where an item has none: voxels above a share of an image's range.
 
     Args:
         keys: keys of the scaled images, each (C, D, H, W).
-        mask_key: key of the mask (1, D, H, W); one that is there is left as it is.
+        mask_key: key of the mask; one that is there is left as it is.
         threshold: share of the range between lowest and highest value, above which a voxel is foreground.
     """
 

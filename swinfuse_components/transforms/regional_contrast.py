@@ -38,9 +38,7 @@ class RandCurve(RandContrast):
 
     SLAug (Su et al., AAAI 2023), section 3.1: ends at the least and greatest value, two inner control points uniform.
 
-    Args:
-        prob: chance of acting.
-        decreasing: chance that the curve is turned upside down.
+    ``decreasing`` is the chance that the curve is turned upside down.
     """
 
     def __init__(self, prob: float = 1.0, decreasing: float = 0.5) -> None:
@@ -73,9 +71,7 @@ class RandLabelCurves(RandContrast):
     Each region is also scaled by N(1, 0.1), clipped to 0.9 and 1.1, and shifted by N(0, 0.1). Images are in [0, 1] and
     stay there.
 
-    Args:
-        prob: chance of acting.
-        decreasing: chance that a curve is turned upside down.
+    ``decreasing`` is the chance that a curve is turned upside down.
     """
 
     def __init__(self, prob: float = 1.0, decreasing: float = 0.5) -> None:
@@ -105,17 +101,16 @@ class RandRegionContrast(RandContrast):
 
     Follows the description of PALETTE (in AugLab, 2025): k-means clusters of the intensities; every cluster y = mu + a
     (x - mean) with mu ~ U(0, 1), abs(a) ~ U(0.5, 2) and a random sign; then each label with its own mu and a, at a
-    chance. The texture within a region stays, its place among the others changes, borders within the background appear
-    as well as those of the labels. It works with one label and with none. The darkest cluster (air, in every modality)
-    stays dark in most draws. Images are in [0, 1] and stay there.
+    chance, or (0.3) all with one mean, so that they cannot be told apart by it. The texture within a region stays, its
+    place among the others changes, borders within the background appear as well as those of the labels. It works with
+    one label and with none. The darkest cluster (air, in every modality) stays dark in most draws. Images are in [0, 1]
+    and stay there.
 
     Args:
         prob: chance of acting.
         clusters: least and greatest number of clusters.
         label_prob: chance of each label to get its own contrast.
-        same_prob: chance that the labels share one mean, so that they cannot be told apart by it.
-        air_prob: chance that air stays the darkest.
-        air: intensity up to which a voxel outside all labels counts as air.
+        air_prob: chance that air stays the darkest, where it counts as air: up to 0.02 outside all labels.
         smoothing: greatest standard deviation, in voxels, of the Gaussian over the new borders.
     """
 
@@ -125,17 +120,14 @@ class RandRegionContrast(RandContrast):
         *,
         clusters: Sequence[int] = (2, 6),
         label_prob: float = 0.6,
-        same_prob: float = 0.3,
         air_prob: float = 0.75,
-        air: float = 0.02,
         smoothing: float = 0.8,
     ) -> None:
         super().__init__(prob)
         if len(clusters) != 2 or not 1 <= clusters[0] <= clusters[1] <= 256:
             raise ValueError(f"clusters={list(clusters)}: expected a least and a greatest number, 1 to 256")
         self.clusters = tuple(clusters)
-        self.label_prob, self.same_prob, self.air_prob = label_prob, same_prob, air_prob
-        self.air, self.smoothing = air, smoothing
+        self.label_prob, self.air_prob, self.smoothing = label_prob, air_prob, smoothing
 
     def _new(self, values: Tensor, mean: float) -> Tensor:
         slope = self.R.choice([-1, 1]) * self.R.uniform(0.5, 2)
@@ -143,7 +135,7 @@ class RandRegionContrast(RandContrast):
 
     def _channel(self, image: Tensor, label: Tensor) -> Tensor:
         result = image.clone()
-        body = (image > self.air) | (label != 0)
+        body = (image > 0.02) | (label != 0)
         if not body.any():
             return result
         number = self.R.randint(self.clusters[0], self.clusters[1] + 1)
@@ -153,7 +145,7 @@ class RandRegionContrast(RandContrast):
             region = cluster == k
             if region.any():
                 result[region] = self._new(image[region], self.R.uniform())
-        shared = self.R.uniform() if self.R.uniform() < self.same_prob else None
+        shared = self.R.uniform() if self.R.uniform() < 0.3 else None
         for value in label.unique():
             if value != 0 and self.R.uniform() < self.label_prob:
                 region = label == value

@@ -16,12 +16,7 @@ class RepeatSamples(Randomizable, Transform):
     (paper, section 2.4: augmentations "applied twice to each sub-volume").
     A list within a list, as two croppings in a row would give, is not collated by MONAI.
 
-    Args:
-        transform: the crop; returns one item or a list of items.
-        repeats: number of copies of each sample.
-
-    Raises:
-        ValueError: if ``repeats`` is below 1.
+    ``transform`` returns one item or a list of items.
 
     Example:
         >>> RepeatSamples(lambda item: [item], repeats=2)({"label": 1})
@@ -29,8 +24,6 @@ class RepeatSamples(Randomizable, Transform):
     """
 
     def __init__(self, transform: Callable, repeats: int = 2) -> None:
-        if repeats < 1:
-            raise ValueError(f"repeats={repeats}: expected at least 1")
         self.transform = transform
         self.repeats = repeats
 

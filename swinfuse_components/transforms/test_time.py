@@ -43,12 +43,9 @@ def measure_for_test_time(
     *,
     max_cases: int = 24,
 ) -> dict[str, Any]:
-    """What a model's description keeps for test time, measured on its training items.
+    """What a model's description keeps for test time, measured on at most ``max_cases`` of its training items.
 
-    Args:
-        items: training items.
-        preprocessing: makes of each an item with ``image``, (C, D, H, W) in [0, 1], and ``label``, (1, D, H, W).
-        max_cases: at most this many cases are read, spread evenly over the list.
+    ``preprocessing`` makes of each an item with ``image``, (C, D, H, W) in [0, 1], and ``label``, (1, D, H, W).
 
     Returns:
         ``histogram``, the mean of :func:`body_quantiles` over the cases, or None where more than a tenth of the body

@@ -1,5 +1,4 @@
 """Figures and reports from arrays and tables; nothing here knows a network."""
 
+# ruff: noqa: F401
 from .plots import heat_map
-
-__all__ = ["heat_map"]

@@ -45,11 +45,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 def curves(
     lines: pd.DataFrame, path: str | Path, *, title: str = "", xlabel: str = "iteration", ylabel: str = "loss"
 ) -> Path:
-    """One line for each column over the index, undefined points left out.
-
-    Raises:
-        ValueError: if there is nothing to draw.
-    """
+    """One line for each column over the index, undefined points left out; ValueError if there is nothing to draw."""
     if lines.empty:
         raise ValueError("a figure of no curves: expected at least one")
     figure, [[ax]] = new_figure(1, 1, width=5.2, height=3.2)
@@ -68,11 +64,7 @@ def curves(
 
 @rc_context(LOOK)
 def heat_map(cells: pd.DataFrame, path: str | Path) -> Path:
-    """Draw a table of mean Dice as coloured cells, each with its number; undefined cells stay white.
-
-    Raises:
-        ValueError: if there is nothing to draw.
-    """
+    """Draw a table of mean Dice as coloured cells with their numbers, undefined ones white; ValueError if empty."""
     if cells.empty:
         raise ValueError("a heat map of no cells: expected at least one row and one column")
     rows, columns = [str(name) for name in cells.index], [str(name) for name in cells.columns]
@@ -96,10 +88,7 @@ def heat_map(cells: pd.DataFrame, path: str | Path) -> Path:
 def scatter(points: pd.DataFrame, path: str | Path, *, title: str = "") -> Path:
     """CT and MRI of the same places as points joined by lines, without axes: those of an embedding mean nothing.
 
-    Args:
-        points: ``x``, ``y`` and ``modality`` (``ct``, ``mr``), the places of both in one order.
-        path: PNG to write.
-        title: above the figure.
+    ``points`` hold ``x``, ``y`` and ``modality`` (``ct``, ``mr``), the places of both in one order.
     """
     figure, [[ax]] = new_figure(1, 1, width=4.2, height=3.8)
     ct, mr = (points.loc[points["modality"] == name, ["x", "y"]].to_numpy() for name in ("ct", "mr"))

@@ -28,17 +28,10 @@ PLANES = {"sagittal": (0, "AP"), "coronal": (1, "RL"), "axial": (2, "RL")}
 
 @dataclass
 class CasePicture:
-    """One row of a figure: a case with everything on its voxel grid.
+    """One row of a figure: a case with everything on its voxel grid, volumes (D, H, W), the affine (4, 4).
 
-    Attributes:
-        name: written at the left.
-        image: (D, H, W), like all volumes here.
-        affine: (4, 4).
-        truth: labels.
-        predictions: labels of each model.
-        dice: of each model, for its title.
-        limits: grey values shown as black and white.
-        gate: what the domain invariance module multiplies its embedding by.
+    ``dice`` of each model stands in its title; ``limits`` are the grey values shown as black and white; ``gate`` is
+    what the domain invariance module multiplies its embedding by.
     """
 
     name: str
@@ -140,14 +133,9 @@ def side_by_side(
 ) -> Path:
     """Segmentations as in the paper's Fig. 3: image, truth and every model's answer, Dice in the titles.
 
-    The slice is the one that shows most of the target.
-
-    Args:
-        cases: rows; all with predictions of the same models.
-        path: PNG to write; a CSV of the same name holds case, slice and Dice.
-        classes: label value by name, for the legend.
-        plane: ``axial``, ``coronal`` or ``sagittal``.
-        margin: show only the labelled part and so many millimetres around it; None shows all of the slice.
+    The slice is the one that shows most of the target. A CSV beside the PNG holds case, slice and Dice. ``classes`` are
+    label values by name, for the legend; ``plane`` is ``axial``, ``coronal`` or ``sagittal``; with a ``margin`` in mm
+    only the labelled part and so much around it is shown.
 
     Raises:
         ValueError: if there is no case, or the rows differ in their models.

@@ -88,7 +88,7 @@ def test_the_openvino_backend_agrees_with_eager(
         again = PrecisionInferer(windows, precision, backend="openvino")(volume, network)
         assert len(kept) == 1 and {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.xml")} == kept
         torch.testing.assert_close(again, answer)
-        # weights that change in place, as adaptation changes them, are noticed
+        # weights that change in place are noticed
         changed = copy.deepcopy(network)
         ours(volume, changed)
         next(iter(changed.out.parameters())).mul_(-1)

@@ -7,7 +7,6 @@ import torch
 from ignite.engine import Engine, Events
 from toy_training import EPOCH_LENGTH, ToyRun, make_items, rows, weights
 
-from swinfuse_components import engines
 from swinfuse_components.engines.files import atomic_save
 from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 
@@ -187,8 +186,3 @@ def test_model_of_an_earlier_run_is_kept_aside(tmp_path: Path) -> None:
     assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"model"}
 
 
-def test_reserved_names_and_keep_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"\['trainer'\] are taken"):
-        engines.RunCheckpoint(tmp_path, {"trainer": None})
-    with pytest.raises(ValueError, match="at least 1"):
-        engines.RunCheckpoint(tmp_path, {}, keep=0)

@@ -64,5 +64,5 @@ def test_compiles_and_copies():
 def test_errors_name_what_was_found_and_expected():
     with pytest.raises(ValueError, match=r"roi_size: found \(40, 40, 40\), expected positive multiples of 32"):
         SwinFUSEEncoder(1, 12, 40)
-    with pytest.raises(ValueError, match=r"input of shape \(1, 1, 32, 32, 32\) found, \(B, 2, D, H, W\) expected"):
+    with pytest.raises(ValueError, match=r"image of shape \(1, 1, 32, 32, 32\) found, \(B, 2, D, H, W\) expected"):
         pair(4)[0](torch.zeros(1, 1, 32, 32, 32))

@@ -16,12 +16,9 @@ class WindowMask(NamedTuple):
     """Which pairs of voxels of a shifted window may not attend to each other.
 
     Windows at the far end of an axis hold voxels from both ends of the volume; all others hold none. So there are at
-    most two kinds of window an axis, eight in all, whatever their number: 4 MiB where MONAI's mask of the first
-    stage at 96 cubed takes 154.
-
-    Attributes:
-        patterns: (kinds, n, n), 0 where attention is allowed and -100 where not; n voxels in a window.
-        kinds: the kind of each window, in the order of MONAI's ``window_partition``.
+    most two kinds of window an axis, eight in all: 4 MiB where MONAI's mask of the first stage at 96 cubed takes 154.
+    ``patterns`` (kinds, n, n) are 0 where attention is allowed and -100 where not, for n voxels in a window; ``kinds``
+    are those of the windows, in the order of MONAI's ``window_partition``.
     """
 
     patterns: Tensor
@@ -66,11 +63,8 @@ def order_by_kind(
 class WindowKind(NamedTuple):
     """Windows of which the same part lies inside the volume, and in which the same pairs may attend to each other.
 
-    Attributes:
-        windows: how many.
-        inside: the q positions in the window that hold voxels; its other positions are padding.
-        keys: all n positions, those of voxels first.
-        mask: (q, n), 0 and -100, with the keys in the order of ``keys``; None where every voxel sees every key.
+    Of n positions in such a window, the q positions ``inside`` hold voxels, the others are padding; ``keys`` are all n,
+    those of voxels first. ``mask`` (q, n) is 0 and -100, with the keys in this order; None where every voxel sees all.
     """
 
     windows: int
@@ -84,12 +78,9 @@ class WindowKind(NamedTuple):
 
 
 class WindowPlan(NamedTuple):
-    """The kinds of windows of a batch of volumes.
+    """The kinds of windows of a batch of volumes, at most eight: the last window of an axis may differ from the others.
 
-    Attributes:
-        kinds: at most eight: the last window of each axis may differ from the others.
-        order: for each row, kind by kind, window by window, the voxel that stands there.
-        back: the inverse of ``order``.
+    ``order`` holds the voxels kind by kind, window by window; ``back`` is its inverse.
     """
 
     kinds: tuple[WindowKind, ...]
