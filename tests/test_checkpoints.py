@@ -24,47 +24,19 @@ RELEASED: dict = {"dim": "released", "dim_options": {"num_heads": 4}}
 
 
 def encoder_keys(stage_prefix: str, mlp: tuple[str, str], feature_size: int = 12, channels: int = 1) -> State:
-    """Random weights of a Swin encoder of window 7, written out from the architecture, under a source's own names.
+    """Random weights of MONAI's Swin encoder of window 7, under a source's own names.
 
     ``stage_prefix`` holds ``{}`` for the number of the stage; the patch embedding stands where the stages stand.
     """
     generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    root = stage_prefix.partition("layers")[0]
-    state = {
-        f"{root}patch_embed.proj.weight": draw(feature_size, channels, 2, 2, 2),
-        f"{root}patch_embed.proj.bias": draw(feature_size),
-    }
-    index = SwinTransformer(1, 12, (7, 7, 7), (2, 2, 2), (1,), (3,)).layers1[0].blocks[0].attn.relative_position_index
-    for stage, heads in enumerate((3, 6, 12, 24)):
-        width = feature_size * 2**stage
-        prefix = stage_prefix.format(stage + 1)
-        for block in range(2):
-            at = f"{prefix}blocks.{block}."
-            state |= {
-                f"{at}norm1.weight": draw(width),
-                f"{at}norm1.bias": draw(width),
-                f"{at}attn.relative_position_bias_table": draw(13**3, heads),
-                f"{at}attn.relative_position_index": index.clone(),
-                f"{at}attn.qkv.weight": draw(3 * width, width),
-                f"{at}attn.qkv.bias": draw(3 * width),
-                f"{at}attn.proj.weight": draw(width, width),
-                f"{at}attn.proj.bias": draw(width),
-                f"{at}norm2.weight": draw(width),
-                f"{at}norm2.bias": draw(width),
-                f"{at}mlp.{mlp[0]}.weight": draw(4 * width, width),
-                f"{at}mlp.{mlp[0]}.bias": draw(4 * width),
-                f"{at}mlp.{mlp[1]}.weight": draw(width, 4 * width),
-                f"{at}mlp.{mlp[1]}.bias": draw(width),
-            }
-        state |= {
-            f"{prefix}downsample.reduction.weight": draw(2 * width, 8 * width),
-            f"{prefix}downsample.norm.weight": draw(8 * width),
-            f"{prefix}downsample.norm.bias": draw(8 * width),
-        }
+    encoder = SwinTransformer(channels, feature_size, (7, 7, 7), (2, 2, 2), (2,) * 4, (3, 6, 12, 24))
+    state: State = {}
+    for name, value in encoder.state_dict().items():
+        stage, _, rest = name.partition(".0.") if name.startswith("layers") else ("", "", name)
+        prefix = stage_prefix.format(stage[-1:]) if stage else stage_prefix.partition("layers")[0]
+        rest = rest.replace("mlp.linear1", f"mlp.{mlp[0]}").replace("mlp.linear2", f"mlp.{mlp[1]}")
+        drawn = torch.randn(value.shape, generator=generator) if value.is_floating_point() else value
+        state[prefix + rest] = drawn
     return state
 
 

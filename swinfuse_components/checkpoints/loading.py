@@ -1,7 +1,5 @@
 """Load the weights of a checkpoint into a network, whoever wrote it, and report on every tensor."""
 
-from __future__ import annotations
-
 import logging
 import math
 import os

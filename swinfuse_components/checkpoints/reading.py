@@ -1,7 +1,5 @@
 """Read a checkpoint file: never running code from it, and with an error that names the file and what is wrong."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -38,7 +36,7 @@ class CheckpointError(ValueError):
     ``report`` is the :class:`LoadReport` where the file was read but does not fit, else None.
     """
 
-    def __init__(self, message: str, report: LoadReport | None = None) -> None:
+    def __init__(self, message: str, report: "LoadReport | None" = None) -> None:
         super().__init__(message, report)
         self.report = report
 

@@ -1,7 +1,5 @@
 """Settings of a network that its tensors do not show, from the records that a training leaves beside its weights."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What loading did, tensor by tensor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import NamedTuple
 

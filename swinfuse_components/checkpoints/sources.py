@@ -4,8 +4,6 @@ The common naming is that of MONAI's ``SwinUNETR`` and this project's networks: 
 domain invariance module under ``swinViT.domain_invariance.``, decoders and heads beside it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Preprocessed volumes on disk, for data sets that memory does not hold."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

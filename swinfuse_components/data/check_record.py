@@ -1,7 +1,5 @@
 """What a check found in each item, in a file, so that a check that was interrupted goes on where it was."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -1,7 +1,5 @@
 """Validate a data list before training, inference or evaluation: all findings at once, each with its file."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

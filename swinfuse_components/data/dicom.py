@@ -1,7 +1,5 @@
 """Series of DICOM images in a folder."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

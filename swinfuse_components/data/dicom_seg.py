@@ -1,7 +1,5 @@
 """Label maps as DICOM SEG on the series they were computed from, written by highdicom (extra ``dicom``)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

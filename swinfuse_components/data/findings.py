@@ -1,7 +1,5 @@
 """What checks of data lists find, and the error that holds it all."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum

@@ -1,7 +1,5 @@
 """Splits by patient (cross-validation folds, the split of pre-training), and how often each kind of image is drawn."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import logging

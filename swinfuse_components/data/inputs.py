@@ -1,7 +1,5 @@
 """Unlabelled images as users have them (files, folders, BIDS, DICOM series), and names for their outputs."""
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

@@ -1,7 +1,5 @@
 """Data sets that are recognised by their folders: BraTS and SynthRAD."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

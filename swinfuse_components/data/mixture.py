@@ -1,7 +1,5 @@
 """Images for pre-training from any number of data sets, in any layout, paired or not."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any

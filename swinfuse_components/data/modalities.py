@@ -1,7 +1,5 @@
 """Imaging modalities: how their intensities are scaled, which names mean them, and what a sane file holds."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Paths and JSON files of data sets: suffixes of volumes, and paths that never leave their folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

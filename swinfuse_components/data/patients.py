@@ -1,7 +1,5 @@
 """Who a patient is: one rule for splits, leak checks and ``exclude_patients``."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

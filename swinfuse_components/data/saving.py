@@ -1,7 +1,5 @@
 """Saving volumes whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

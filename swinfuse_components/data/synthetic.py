@@ -1,7 +1,5 @@
 """Volumes of random organ-like shapes in two random appearances each, for a pre-training without patients."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

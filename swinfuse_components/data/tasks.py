@@ -1,7 +1,5 @@
 """Labelled data sets with a ``dataset.json``: Medical Segmentation Decathlon (MSD), nnU-Net v2, MONAI's JSON lists."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence

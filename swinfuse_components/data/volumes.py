@@ -1,7 +1,5 @@
 """Volumes as checks see them: header first, voxels only when the header can be believed."""
 
-from __future__ import annotations
-
 import gzip
 import os
 from collections.abc import Callable, Sequence

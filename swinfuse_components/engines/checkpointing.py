@@ -1,7 +1,5 @@
 """Handler that saves the whole state of a training run, and continues a run exactly."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

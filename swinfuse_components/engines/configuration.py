@@ -1,7 +1,5 @@
 """The configuration being evaluated: where its bundle lies, what it holds, and errors in it that MONAI overlooks."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import json

@@ -1,7 +1,5 @@
 """A data stream that can be entered at any iteration: the same batches, crops and augmentations, bit by bit."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import math

@@ -1,7 +1,5 @@
 """Errors of the user's in one sentence: what to say of an exception, in place of a traceback."""
 
-from __future__ import annotations
-
 import ast
 import errno
 import logging

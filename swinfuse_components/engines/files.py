@@ -1,7 +1,5 @@
 """Atomic file writing: a file is either complete or not there."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import io

@@ -1,7 +1,5 @@
 """Guards of a training run: exact resume, a loss that is not finite, signals to stop."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The plan of the learning rate: resumed, stretched, and overrun."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

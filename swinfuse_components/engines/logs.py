@@ -1,7 +1,5 @@
 """What a run tells while it trains: log lines, a progress bar, TensorBoard, and its loss curves as CSV and PNG."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import math

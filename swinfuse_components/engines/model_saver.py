@@ -1,7 +1,5 @@
 """Handler that saves the weights of the best or the last model of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import ignite.distributed as idist

@@ -1,7 +1,5 @@
 """The states of all random generators of a process, as tensors and builtins that a safe load accepts."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Start of a run: the configuration's check, determinism, the run's folder."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

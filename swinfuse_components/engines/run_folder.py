@@ -1,7 +1,5 @@
 """Checkpoints in the folder of a training run: their names, reading them, and a folder that is in use."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pre-training with MONAI's engines: two views as input, several named loss terms, gradient accumulation."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

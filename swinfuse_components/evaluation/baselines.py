@@ -1,7 +1,5 @@
 """Trivial segmentation baselines: what position alone, or a single threshold, would score."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What an encoder makes of CT and of MRI at the same place: features, the module's gates and attention, densities."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,11 +39,8 @@ def paired_crops(
 ) -> PairedCrops:
     """Cut ``crops`` sub-volumes of each patient at random places inside the body mask, the same for CT and MRI.
 
-    ``pairs`` are items with ``ct``, ``mr`` and ``mask`` on one grid and ``patient``, as SynthRAD's; ``spacing`` is in
-    mm, ``ct_window`` in Hounsfield units.
-
-    Raises:
-        ValueError: if there are no pairs.
+    ``pairs`` are items with ``ct``, ``mr`` and ``mask`` on one grid and ``patient``; none is an error. ``spacing`` is
+    in mm, ``ct_window`` in Hounsfield units.
     """
     keys = (*MODALITIES, "mask")
     prepare = Compose(
@@ -85,12 +80,8 @@ def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
 
     Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019, with the unbiased estimate of
     Song et al., "Feature Selection via Dependence Maximization", JMLR 2012: the biased one grows towards 1 when
-    features are many and samples few, for independent features too. ``x`` is (N, d1), ``y`` (N, d2).
-
-    Returns 1 for features equal up to rotation, shift and one scale; about 0 for independent ones; NaN for constant.
-
-    Raises:
-        ValueError: if the number of samples differs, or there are fewer than four.
+    features are many and samples few, for independent features too. ``x`` is (N, d1), ``y`` (N, d2), N at least 4.
+    It is 1 for features equal up to rotation, shift and one scale; about 0 for independent ones; NaN for constant.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
         raise ValueError(f"features have shapes {tuple(x.shape)} and {tuple(y.shape)}: expected (N, d1) and (N, d2)")
@@ -128,11 +119,10 @@ def pooled_pairs(
 def cka_by_stage(
     ct: Sequence[torch.Tensor], mr: Sequence[torch.Tensor], *, shuffles: int = 20, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Linear CKA between CT and MRI features of the same places, per stage.
+    """Linear CKA between CT and MRI features (N, C_k) of the same places, per stage, as :func:`pooled_features` gives.
 
     ``unrelated`` is the mean CKA after shuffling the places of one side, ``unrelated_95`` its 95th percentile: what
-    similarity without correspondence looks like for so many samples and features. ``ct`` and ``mr`` hold the features
-    (N, C_k) of each stage, as :func:`pooled_features` gives them.
+    similarity without correspondence looks like for so many samples and features.
     """
     generator = torch.Generator().manual_seed(seed)
     records = []
@@ -227,10 +217,8 @@ def attention_records(encoder: SwinFUSEEncoder, crops: PairedCrops) -> list[dict
     """Whether the module's attention differs between modalities: divergence of the attention maps, layer by layer.
 
     ``same_place`` compares CT with MRI of one place; ``other_ct`` and ``other_mr`` compare one place with the next one
-    of the same modality. If modality matters more than content, the first is larger than the others.
-
-    Raises:
-        ValueError: if the encoder has no domain invariance module, or there are fewer than two crops.
+    of the same modality. If modality matters more than content, the first is larger than the others. It takes two
+    crops, and an encoder with a module.
     """
     module = _module(encoder)
     if len(crops.ct) < 2:

@@ -1,7 +1,5 @@
 """Evaluations of several models and folds in one table, in the form of the paper's Table 1."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every model on every data set, case by case (the paper's Table 2, Section 3)."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json
@@ -50,21 +48,14 @@ class OutOfDistributionMatrix:
     Each model is loaded once. Scores go to ``cases.csv`` as they come; a second run finds them there and computes what
     is missing, or what a changed checkpoint, setting or file has made stale.
 
-    Args:
-        sources: models, predictions and baselines: rows.
-        targets: data sets: columns.
-        output_dir: where ``cases.csv``, ``failures.csv`` and the predictions go.
-        class_mapping: ``{class of the source: class of the target}`` where the same structure exists in both;
-            ``"same"`` for all that have one name everywhere. None compares the union of all foreground with that of
-            the target, as the paper does.
-        on_leak: what to do with a case whose patient a source was trained on: ``drop`` it for that source, or
-            ``error``.
-        keep_predictions: write the label maps of networks to ``output_dir/predictions``, for pictures.
-        strict: refuse to begin while a case cannot be read and compared; otherwise it is listed, the rest is scored.
-
-    Attributes:
-        failures: cases that could not be scored, after :meth:`run`: target, case, model (none where the case itself
-            could not be read) and reason.
+    ``sources`` are the rows: models, predictions and baselines; ``targets``, data sets, the columns. ``output_dir``
+    gets ``cases.csv``, ``failures.csv`` and, with ``keep_predictions``, the label maps of networks for pictures.
+    ``class_mapping`` is ``{class of the source: class of the target}`` where the same structure exists in both, or
+    ``"same"`` for all that have one name everywhere; None compares the union of all foreground with that of the target,
+    as the paper does. ``on_leak`` is what to do with a case whose patient a source was trained on: ``drop`` it for that
+    source, or ``error``. ``strict`` refuses to begin while a case cannot be read and compared; otherwise it is listed,
+    and the rest is scored. After :meth:`run` ``failures`` holds target, case, model (none where the case itself could
+    not be read) and reason of what could not be scored.
 
     Raises:
         ValueError: on an unknown ``on_leak``, or if no class has the same name everywhere.

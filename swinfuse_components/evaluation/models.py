@@ -1,7 +1,5 @@
 """Rows of the matrix: fine-tuned networks, and predictions that another program has written."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,15 +36,13 @@ class NetworkSource(Source):
         name: by default the description's ``model_name``, else SwinFUSE, or Swin UNETR without a module.
         views: what it is shown at test time, of :data:`~swinfuse_components.transforms.VIEWS`.
         native: scale every target as the training modality, not as its own.
-        overlap: of the sliding windows; ``sw_batch_size``: how many to run at once.
-        sw_batch_size: see ``overlap``.
+        overlap, sw_batch_size: of the sliding windows.
         match_histogram: match every image to the histogram of the training images, which the description holds; None:
             where it holds one.
         largest_component: label values of which only the largest connected component is kept; None: those of the
             description.
         precision, backend: see :class:`~swinfuse_components.finetuning.PrecisionInferer`.
-        device: where the network runs.
-        network, preprocessing: in place of the description's; ``inferer``: in place of sliding windows.
+        network, preprocessing, inferer: in place of the description's, or of sliding windows.
 
     Raises:
         ValueError: if a view does not exist, or a histogram is to be matched that is not there.
@@ -98,12 +94,7 @@ class NetworkSource(Source):
         roi_size = description["roi_size"]
         windows = inferer or SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
         self.inferer: Inferer = PrecisionInferer(windows, precision, backend)
-        self._settings: dict[str, Any] = {"overlap": overlap, "native": native}
-        if precision != "float32":
-            self._settings["precision"] = precision
-        if backend != "torch":
-            self._settings["backend"] = backend
-        self._loaded = False
+        self._settings, self._loaded = [overlap, native, precision, backend], False
 
     def load(self) -> None:
         """Load the checkpoint, once, with every weight at its place; else an error of ``load_weights``."""
@@ -158,9 +149,8 @@ class NetworkSource(Source):
 class PredictionFiles(Source):
     """Predictions written by another program, nnU-Net's for instance: one label map per case, named as the label.
 
-    They are ``<folder>/<target>/<case>.nii.gz``, or ``<folder>/<case>.nii.gz`` if there is no folder of the target's
-    name. A case without a file is reported and left out. ``classes`` are label values by name, background left out;
-    ``training_patients`` are for the check against leaks.
+    They are ``<folder>/<target>/<case>.nii.gz``, or ``<folder>/<case>.nii.gz`` without a folder of the target's name. A
+    case without a file is reported and left out. ``classes`` are label values by name, background left out.
     """
 
     keeps_predictions = True

@@ -1,7 +1,5 @@
 """The HTML report of an evaluation and of the runs behind it, from the files that they left."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping, Sequence

@@ -8,8 +8,6 @@ contradicts three cells: it gives 0.16 and 0.26 for Pancreas to Prostate, which 
 as the largest gain, which is 0.29 (Spleen to Heart).
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 TASKS = "Brain,Heart,Hippocampus,Liver,Lung,Pancreas,Prostate,Colon,Hepatic Vessel,Spleen".split(",")

@@ -1,7 +1,5 @@
 """Pictures that explain a model, each with its numbers as CSV: attention, features of CT and MRI, segmentations."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The record of a fine-tuned model's evaluation: ``evaluation.json``, one file for each model and fold."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

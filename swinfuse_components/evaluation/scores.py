@@ -14,8 +14,6 @@ The diagonal is that of the volume in millimetres, the largest distance two surf
 cases the same way. Undefined scores are NaN and left out of every mean.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Holm is ours because SciPy has no correction for several tests but Benjamini and Hochberg's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,9 +26,7 @@ class Summary(NamedTuple):
 
 
 def summarize(values: ArrayLike, *, resamples: int = RESAMPLES) -> Summary:
-    """Mean of per-case scores with a 95 % percentile bootstrap interval over the cases.
-
-    Undefined scores (NaN) are left out. One case, or none, has no interval: the bounds are NaN.
+    """Mean of the defined per-case scores with a 95 % percentile bootstrap interval over the cases, NaN below two.
 
     Example:
         >>> summarize([0.5, 0.5, 0.5])[:3]
@@ -59,21 +55,14 @@ class PairedTest(NamedTuple):
 
 
 def paired_test(first: ArrayLike, second: ArrayLike, *, method: str = "wilcoxon") -> PairedTest:
-    """Compare two models on the same cases, two-sided.
+    """Compare two models by their scores on the same cases, two-sided, where both scores are defined.
 
-    Args:
-        first: scores of one model, in the order of the cases.
-        second: scores of the other model on the same cases.
-        method: ``wilcoxon``, the signed-rank test with zero differences split between the ranks (``zsplit``); or
-            ``permutation``, which flips the signs of the differences and asks how often their mean is as far from zero
-            (all flips, or 9999 at random where there are more).
+    ``method`` is ``wilcoxon``, the signed-rank test with zero differences split between the ranks (``zsplit``), or
+    ``permutation``, which flips the signs of the differences and asks how often their mean is as far from zero (all
+    flips, or 9999 at random where there are more). p is 1 where all differences are zero and NaN below two cases.
 
     Raises:
         ValueError: if the lengths differ or the method is unknown.
-
-    Returns:
-        the test over the cases where both scores are defined; p is 1 where all differences are zero and NaN
-        where there are fewer than two cases.
     """
     a, b = (np.asarray(v, dtype=np.float64) for v in (first, second))
     if a.shape != b.shape:

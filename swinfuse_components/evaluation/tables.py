@@ -1,7 +1,5 @@
 """Scores to tables: ``cases.csv``, summaries, comparisons, drops, and a page of Markdown."""
 
-from __future__ import annotations
-
 import csv
 import json
 import logging
@@ -86,8 +84,7 @@ def comparison_table(rows: pd.DataFrame, *, method: str = "wilcoxon") -> pd.Data
     """Pairs of rows of a target and class, their Dice tested on the cases that both have.
 
     On the plain image, models are compared with each other where they were trained on the same data, and with every
-    trivial baseline; another view of a model is compared with its own plain image. ``p_holm`` corrects for all the
-    tests of a target and class.
+    baseline; another view of a model is compared with its own plain image. ``p_holm`` corrects within target and class.
     """
     records = []
     for (target, label), part in rows.groupby(COLUMN, sort=False):
@@ -119,8 +116,7 @@ def drop_table(rows: pd.DataFrame, in_distribution: Mapping[str, str]) -> pd.Dat
     """Dice in distribution, out of distribution, and the drop between them, per model, view, class and other target.
 
     ``in_distribution`` is, for the data a model was trained on, the column that is its own held-out part. The drop and
-    its interval are over the patients tested in both (``paired``: how many); where the two share no patients only the
-    difference of the means stands.
+    its interval are over the ``paired`` patients tested in both; without any only the difference of the means stands.
     """
     groups, records = dict(iter(rows.groupby([*ROW, *COLUMN], sort=False))), []
     for (model, trained_on, view, target, label), group in groups.items():
@@ -184,10 +180,7 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def paper_cells(rows: pd.DataFrame, view: str = "image") -> Section:
-    """The layout of the paper's Table 2: training data by target, the models' mean Dice as ``1/2`` in each cell.
-
-    Baselines, which are trained on nothing, follow as rows of their own.
-    """
+    """The paper's Table 2: training data by target, the models' mean Dice as ``1/2`` in each cell; then baselines."""
     rows = rows.assign(column=_columns(rows))
     rows = rows if view == "image" else rows[rows["view"] == view]
     columns, shown = list(rows["column"].unique()), rows[rows["view"] == view]

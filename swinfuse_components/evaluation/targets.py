@@ -1,7 +1,5 @@
 """Data sets to test on: their cases, classes and channels, each case read from disk once."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import Counter
@@ -33,7 +31,7 @@ class Case(NamedTuple):
     modality: str
     target: str = ""
 
-    def only(self, channel: int | None) -> Case:
+    def only(self, channel: int | None) -> "Case":
         """The same case with a single channel of its image; with all of them for None."""
         return self if channel is None else self._replace(image=self.image[channel : channel + 1])
 
@@ -47,10 +45,7 @@ def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | 
     """Label map (D, H, W) from a file, on the grid of an image (C, D, H, W) with an affine.
 
     A map that is stored with other axes is turned. Values within 0.001 of a whole number are rounded. ``allowed`` are
-    the label values, background left out; None allows any.
-
-    Raises:
-        ValueError: if the map has several channels, lies on another grid, or holds fractions or undeclared values.
+    the label values, background left out; None allows any. Another grid, several channels, or other values are errors.
     """
     labels = LoadImage(ensure_channel_first=True)(path)
     affine = np.asarray(image.affine if isinstance(image, MetaTensor) else np.eye(4), dtype=np.float64)
@@ -88,7 +83,7 @@ class Source:
         """A text that changes when the answers would."""
         return self.name
 
-    def problems(self, target: Target) -> list[str]:
+    def problems(self, target: "Target") -> list[str]:
         """Reasons why this row cannot be computed for a target; empty if it can."""
         return []
 
@@ -107,10 +102,7 @@ class Target:
         classes: label value by name, background left out: ``{"tumour": 1}``. None if only the union is asked for.
         channels: names of the image's channels, in order.
         channel: what a model with fewer channels is shown: a name, a number, or ``"each"``, which makes a column of
-            every channel. None hands over all the channels.
-
-    Attributes:
-        views: columns: name, and number of the channel shown or None for all.
+            every channel in ``views``. None hands over all the channels.
 
     Raises:
         ValueError: if the list is empty, an item lacks a key, two cases share a name, or the channel does not exist.
@@ -188,7 +180,7 @@ class Target:
                 logger.warning("%s: %s", files, text)
         return broken
 
-    def load(self, item: Mapping[str, Any]) -> Case:
+    def load(self, item: Mapping[str, Any]) -> "Case":
         """Read one case.
 
         Raises:

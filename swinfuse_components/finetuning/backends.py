@@ -1,7 +1,5 @@
 """A network's windows computed by OpenVINO, which is quicker on a CPU than PyTorch."""
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 import warnings
@@ -17,11 +15,7 @@ BACKENDS = ("torch", "openvino")
 
 
 def to_openvino(network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> Any:
-    """The network as an ``openvino.Model`` that takes (1, in_channels, *roi_size), in float32.
-
-    Raises:
-        ModuleNotFoundError: OpenVINO is not installed.
-    """
+    """The network as an ``openvino.Model`` that takes (1, in_channels, *roi_size), in float32."""
     openvino = require_openvino()
     example = torch.zeros(1, in_channels, *roi_size, device=next(network.parameters()).device)
     with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
@@ -34,14 +28,8 @@ class OpenVINONetwork:
     """A function from windows to logits, computed by OpenVINO on the CPU.
 
     The network is converted when the first window shows its size, which takes up to half a minute, and the result is
-    kept in PyTorch's cache folder (``torch.hub.get_dir()``) under the hash of its weights.
-
-    Args:
-        network: the network, on the CPU.
-        precision: float32 or bfloat16.
-
-    Raises:
-        ModuleNotFoundError: OpenVINO is not installed.
+    kept in PyTorch's cache folder (``torch.hub.get_dir()``) under the hash of its weights. ``network`` is on the CPU,
+    ``precision`` float32 or bfloat16.
     """
 
     def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
@@ -50,11 +38,7 @@ class OpenVINONetwork:
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Logits (B, classes, D, H, W) of windows (B, C, D, H, W).
-
-        Raises:
-            ValueError: the windows are not on the CPU.
-        """
+        """Logits (B, classes, D, H, W) of windows (B, C, D, H, W); ValueError if they are not on the CPU."""
         if windows.device.type != "cpu":
             raise ValueError(f"backend openvino computes on a CPU: found windows on {windows.device}")
         shape = tuple(windows.shape[1:])

@@ -5,8 +5,6 @@ Training knows modality, channels and classes from the data set and its settings
 :func:`build_network` and :func:`build_preprocessing`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Ensembles of trained models, and the check that no scored patient was trained on."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import os
@@ -69,12 +67,9 @@ def load_ensemble(
 def require_unseen(
     items: Sequence[Mapping[str, Any]], description: Mapping[str, Any], allow_seen: bool = False
 ) -> Sequence[Mapping[str, Any]]:
-    """``items`` to be scored, unless they hold patients of the model's training or pre-training.
+    """``items`` to be scored; ValueError if they hold patients of the model's training or pre-training.
 
     They are known whatever channel their names end in. ``allow_seen`` warns of them.
-
-    Raises:
-        ValueError: names such patients.
     """
     kinds = {str(item["modality"]) for item in items if item.get("modality")} - {str(description.get("modality"))}
     if kinds and description.get("modality"):

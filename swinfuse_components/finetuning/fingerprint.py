@@ -1,7 +1,5 @@
 """What a task's ``dataset.json`` does not say, measured on its images: voxel spacing and CT window."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Flip test-time augmentation, and the table of volumes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations

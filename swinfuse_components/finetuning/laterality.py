@@ -1,7 +1,5 @@
 """Which axes may be mirrored for augmentation: none that a class is named for."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The number type in which a network computes, on a CPU as on a GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
@@ -16,15 +14,10 @@ from .backends import BACKENDS, OpenVINONetwork, require_openvino
 
 
 def arithmetic(precision: str, device: str | torch.device) -> torch.dtype:
-    """The number type that ``precision`` means on ``device``.
+    """The number type that ``precision`` means on ``device``, where the network is.
 
-    Args:
-        precision: ``float32``, ``bfloat16``, ``float16`` (of a GPU), or ``auto``: bfloat16 where the processor computes
-            in it (AMX or AVX512-BF16; a GPU since Ampere), else float32.
-        device: where the network is.
-
-    Raises:
-        ValueError: another name, or float16 on a CPU.
+    It is ``float32``, ``bfloat16``, ``float16`` (of a GPU), or ``auto``: bfloat16 where the processor computes in it
+    (AMX or AVX512-BF16; a GPU since Ampere), else float32. Another name, or float16 on a CPU, is a ValueError.
     """
     kind = torch.device(device).type
     if precision == "auto":

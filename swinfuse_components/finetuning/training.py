@@ -1,7 +1,5 @@
 """Where fine-tuning starts from, how fast each part of the network learns, and a metric for each region."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

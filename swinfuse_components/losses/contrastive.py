@@ -1,7 +1,5 @@
 """Contrastive loss between two views (NT-Xent), and how often the partner is found."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -88,9 +86,8 @@ def partner_accuracy(z_i: Tensor, z_j: Tensor) -> Tensor:
 def intensity_histograms(views: Tensor, bins: int = 32) -> Tensor:
     """Embeddings that know nothing but intensities: (B, C, D, H, W) in [0, 1] to (B, ``bins``), of unit length.
 
-    They are roots of histograms, so that their cosine is the Bhattacharyya coefficient. Where they find the partner
-    (:func:`partner_accuracy`), the contrastive task asks for nothing more than intensities. One voxel in eight is
-    counted.
+    They are roots of histograms, so that their cosine is the Bhattacharyya coefficient; one voxel in eight is counted.
+    Where they find the partner (:func:`partner_accuracy`), the contrastive task asks for nothing but intensities.
     """
     values = views.as_subclass(Tensor).flatten(1)[:, ::8].float().nan_to_num()
     places = (values * bins).long().clamp_(0, bins - 1) + bins * torch.arange(len(views), device=views.device)[:, None]

@@ -1,7 +1,5 @@
 """Density matching between the two streams of the domain-invariance module (Eq. 2 and 3 of the paper)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Pre-training loss (Eq. 4 of the paper), every term under its own name."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The Domain Invariance Module (DIM): co-attention between the embeddings of two views (section 2.2, Eq. 1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, cast

@@ -1,7 +1,5 @@
 """The Swin encoder with the domain invariance module behind its patch embedding (section 2.2, Fig. 2)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The heads of the pretext tasks: rotation, contrastive coding and inpainting (section 2.3; Swin UNETR's tasks)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from monai.networks.layers.factories import Conv

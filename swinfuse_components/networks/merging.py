@@ -1,7 +1,5 @@
 """Patch merging as in MONAI before 1.5, for the checkpoints that were trained with it."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from monai.networks.nets.swin_unetr import PatchMergingV2

@@ -1,7 +1,5 @@
 """The network of the pre-training: encoder, domain invariance module and the three heads (section 2.2, Fig. 2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

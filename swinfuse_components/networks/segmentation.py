@@ -1,7 +1,5 @@
 """SwinFUSE, the segmentation network: MONAI's Swin UNETR on the encoder with the domain invariance module."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The named variants of the domain invariance module, as a configuration chooses them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Images that show a network less: controls of what it reads from an image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

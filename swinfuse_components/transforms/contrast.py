@@ -1,7 +1,5 @@
 """Random contrast: new intensities for the same anatomy, so that a network learns shapes and not intensities."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
@@ -65,7 +63,7 @@ class RandContrastd(Randomizable, MapTransform):
         self.transform = transform
         self.label_key = label_key
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandContrastd:
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "RandContrastd":
         """Seed the array form."""
         super().set_random_state(seed, state)
         self.transform.set_random_state(state=self.R)
@@ -86,8 +84,7 @@ class RandOneContrast(RandContrast):
         weights: relative chance of each, equal if not given.
         prob: chance of acting at the end of the warm-up.
         warmup: iterations (first, last) between which the chance grows from 0 to ``prob``: a network that has never
-            seen the plain images learns them, and the shapes in them, far more slowly.
-        iteration: says the iteration of the training for which an item is made.
+            seen the plain images learns them, and the shapes in them, far more slowly. ``iteration`` says the present.
     """
 
     def __init__(
@@ -107,7 +104,9 @@ class RandOneContrast(RandContrast):
             raise ValueError(f"warmup={warmup}: expected two increasing iterations, and `iteration`")
         self.highest, self.warmup, self.iteration = prob, warmup, iteration
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandOneContrast:
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> "RandOneContrast":
         """Seed the choice and every contrast."""
         super().set_random_state(seed, state)
         for transform in (t for chain in self.transforms for t in chain):
@@ -138,9 +137,7 @@ class RandConvolution(RandContrast):
     goes through the same draw by itself.
 
     Args:
-        prob: chance of acting.
-        layers: number of convolutions.
-        hidden_channels: width of the network.
+        layers, hidden_channels: number of convolutions, and width of the network.
         kernel_sizes: odd sizes, one of which is drawn for each layer.
         rescale: scale the network's output to the image's norm before the blend, a weaker change than published.
         unit: standardise the image first and return it in [0, 1] (:func:`scale_to_unit`), for images scaled to [0, 1];

@@ -1,7 +1,5 @@
 """Inner cutout that also says what it removed."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from monai.transforms import RandCoarseDropout, Randomizable, Transform

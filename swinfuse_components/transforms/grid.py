@@ -1,7 +1,5 @@
 """From files to arrays on one grid: the beginning of every preprocessing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

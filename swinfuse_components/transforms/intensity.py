@@ -1,7 +1,5 @@
 """Intensity scaling by modality, and the foreground of scaled images."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Contrast by region: Bezier curves and new means for labels and for clusters of the intensities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,7 +76,9 @@ class RandLabelCurves(RandContrast):
         super().__init__(prob)
         self.curve = RandCurve(decreasing=decreasing)
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLabelCurves:
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> "RandLabelCurves":
         """Seed the curves too."""
         super().set_random_state(seed, state)
         self.curve.set_random_state(state=self.R)

@@ -1,7 +1,5 @@
 """Several supervised views of each sub-volume."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Mapping
 from copy import deepcopy
 
@@ -27,7 +25,7 @@ class RepeatSamples(Randomizable, Transform):
         self.transform = transform
         self.repeats = repeats
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RepeatSamples:
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "RepeatSamples":
         """Seed the crop."""
         super().set_random_state(seed, state)
         if isinstance(self.transform, Randomizable):

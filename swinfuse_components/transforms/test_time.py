@@ -1,7 +1,5 @@
 """Fixed rules for test time, measured on the training images: their histogram, and structures of one component."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any

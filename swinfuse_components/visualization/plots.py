@@ -1,7 +1,5 @@
 """Curves, heat maps and scatter plots, and the look that all figures share."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

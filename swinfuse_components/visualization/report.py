@@ -1,7 +1,5 @@
 """One HTML file of a run or an evaluation: tables, curves, pictures and a viewer, nothing fetched from anywhere."""
 
-from __future__ import annotations
-
 import base64
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Drawn by matplotlib alone: nilearn's displays place their axes themselves, which breaks a grid of panels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The benchmarks measure the same work on both sides, or refuse to."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 

@@ -1,7 +1,5 @@
 """Small data sets in the layouts of the bundles, and a way to run a workflow in the test's own process."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Sequence

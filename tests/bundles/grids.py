@@ -1,7 +1,5 @@
 """Volumes on grids as scanners leave them, and whether a segmentation came back on the same one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import itk

@@ -1,6 +1,5 @@
 """The training bundles on volumes of a few voxels, in processes that can be killed."""
 
-import csv
 import multiprocessing
 import signal
 import sys
@@ -111,9 +110,3 @@ def message_of(run: Run) -> str:
     assert "Traceback" not in log, log
     assert log.count("\nerror: ") + log.startswith("error: ") == 1, log
     return log[log.index("error: ") :]
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    """A table as text, so that equal means equal to the last digit."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

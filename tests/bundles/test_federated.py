@@ -1,8 +1,5 @@
 """The training bundles as MONAI's federated client takes them, with default arguments: two sites, three rounds."""
 
-from __future__ import annotations
-
-import csv
 import json
 import math
 from collections.abc import Iterator
@@ -21,6 +18,7 @@ from monai.optimizers import WarmupCosineSchedule
 from swinfuse_components.distribution import build_package
 from swinfuse_components.engines.learning_rates import warn_beyond_plan
 
+from ..models import read_rows
 from .conftest import write_brats, write_msd_task, write_synthrad
 from .small_runs import BUNDLES, SMALL
 
@@ -45,8 +43,7 @@ def make_site(name: str, repository: Path, root: Path, number: int) -> Path:
 
 
 def rates(bundle: Path) -> list[float]:
-    with open(bundle / "models" / "losses.csv", encoding="utf-8") as stream:
-        return [float(row["lr"]) for row in csv.DictReader(stream)]
+    return [float(row["lr"]) for row in read_rows(bundle / "models" / "losses.csv")]
 
 
 def planned(steps: int, warmup: int, first: float) -> list[float]:

@@ -1,8 +1,5 @@
 """finetune_brats from folders to label maps, small."""
 
-from __future__ import annotations
-
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -19,7 +16,7 @@ from monai.bundle import ConfigWorkflow
 from swinfuse_components.evaluation import score_label_maps
 from swinfuse_components.networks import SwinFUSEPretrainer
 
-from ..models import BRATS, write_model
+from ..models import BRATS, read_rows, write_model
 from .conftest import PRETRAINED_ROI, write_nifti
 from .grids import AFFINES, assert_on_grid_of, write_dicom_series
 
@@ -47,8 +44,7 @@ def test_from_a_one_channel_pre_training_to_label_maps(
     (case,) = record["cases"]
     assert set(case["dice"]) == set(case["hd95_mm"]) == set(REGIONS)
     assert case["patient"] not in record["training_patients"]
-    with open(run_dir / "validation.csv", encoding="utf-8") as stream:
-        validated = float(list(csv.DictReader(stream))[-1]["val_mean_dice"])
+    validated = float(read_rows(run_dir / "validation.csv")[-1]["val_mean_dice"])
     assert record["mean"]["dice"]["mean"] == pytest.approx(validated, abs=1e-5)
 
     # the label map in the file, nested as its values are, scores the same for the regions that its nesting keeps
@@ -64,8 +60,7 @@ def test_from_a_one_channel_pre_training_to_label_maps(
     (again,) = (tmp_path / "out").glob("*.nii.gz")
     np.testing.assert_array_equal(np.asarray(nibabel.load(again).dataobj), np.asarray(nibabel.load(written).dataobj))
     np.testing.assert_allclose(nibabel.load(again).affine, nibabel.load(truth).affine)
-    with open(tmp_path / "out" / "volumes.csv", encoding="utf-8") as stream:
-        (row,) = csv.DictReader(stream)
+    (row,) = read_rows(tmp_path / "out" / "volumes.csv")
     values = np.asarray(nibabel.load(again).dataobj)
     assert float(row["enhancing tumour (ml)"]) == pytest.approx((values == 4).sum() / 1000, abs=1e-3)
 
@@ -162,7 +157,6 @@ def test_label_maps_come_back_on_the_grid_of_the_input(
     (written,) = (tmp_path / "out").glob("*.nii.gz")
     labels = assert_on_grid_of(written, reference)
     assert set(np.unique(labels)) <= {0, 1, 2, 4} and labels.any()
-    with open(tmp_path / "out" / "volumes.csv", encoding="utf-8") as stream:
-        (row,) = csv.DictReader(stream)
+    (row,) = read_rows(tmp_path / "out" / "volumes.csv")
     voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
     assert float(row["peritumoral oedema (ml)"]) == pytest.approx((labels == 2).sum() * voxel, abs=1e-3)

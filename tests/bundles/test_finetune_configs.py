@@ -1,7 +1,5 @@
 """What the configurations of the two fine-tuning bundles promise, read without running them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -99,9 +97,9 @@ def test_training_can_be_driven_by_monai_label(repository: Path, bundle: str, ov
     assert "max_epochs" in train["train"]["trainer"] and {"device", "network", "bundle_root"} <= set(train)
     inference = read(repository, bundle, "inference.json")
     assert {"network_def", "preprocessing", "postprocessing", "inferer"} <= set(inference)
-    assert not [value for value in json.dumps(inference).split('"') if value.startswith("%")], (
-        "no macro, one file alone"
-    )
+    assert not [
+        value for value in json.dumps(inference).split('"') if value.startswith("%")
+    ], "no macro, one file alone"
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

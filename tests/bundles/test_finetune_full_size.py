@@ -1,8 +1,5 @@
 """One step of each fine-tuning bundle as it is shipped: 96 cubed, feature size 48, two views."""
 
-from __future__ import annotations
-
-import csv
 import math
 import subprocess
 import sys
@@ -10,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ..models import read_rows
 
 # run by a child, so that the peak is that of this one training
 RUN = """
@@ -40,6 +39,5 @@ def test_a_full_step_fits_into_24_gigabytes(
     gigabytes = int(done.stdout.split()[-1]) / 2**20
     print(f"{bundle}: {gigabytes:.1f} GB")
     assert gigabytes < 24
-    with open(tmp_path / "run" / "losses.csv", encoding="utf-8") as stream:
-        (row,) = csv.DictReader(stream)
+    (row,) = read_rows(tmp_path / "run" / "losses.csv")
     assert math.isfinite(float(row["loss"]))

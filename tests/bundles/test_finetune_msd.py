@@ -1,8 +1,5 @@
 """finetune_msd from data set to segmentation, small."""
 
-from __future__ import annotations
-
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -19,7 +16,7 @@ from monai.bundle import ConfigWorkflow
 from swinfuse_components.data import msd_datalist, save_folds, split_folds
 from swinfuse_components.evaluation import score_label_maps
 
-from ..models import write_model
+from ..models import read_rows, write_model
 from .conftest import DECATHLON, PRETRAINED_ROI
 from .grids import AFFINES, assert_on_grid_of, write_dicom_series
 
@@ -39,8 +36,7 @@ def test_each_decathlon_task_takes_a_training_step(
     assert state["out.conv.conv.weight"].shape[0] == len(labels) + 1
     assert state["swinViT.patch_embed.proj.weight"].shape[1] == len(channels)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
-    with open(tmp_path / "run" / "losses.csv", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_rows(tmp_path / "run" / "losses.csv")
     assert len(rows) == 1 and np.isfinite(float(rows[0]["loss"]))
     described = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))
     assert described["modality"] == ("ct" if channels == ("CT",) else "mr")
@@ -86,8 +82,7 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
         assert not {case["patient"] for case in record["cases"]} & set(record["training_patients"])
         # the training's own validation, on the same grid, saw the same Dice
         engine = evaluated.parser.get_parsed_content("evaluator")
-        with open(tmp_path / f"runs/fold{fold}" / "validation.csv", encoding="utf-8") as stream:
-            validated = float(list(csv.DictReader(stream))[-1]["val_mean_dice"])
+        validated = float(read_rows(tmp_path / f"runs/fold{fold}" / "validation.csv")[-1]["val_mean_dice"])
         assert engine.state.metrics["val_mean_dice"] == pytest.approx(validated, abs=1e-6)
         # and so does a Dice computed from the files alone
         case = record["cases"][0]
@@ -153,8 +148,7 @@ def test_segmentations_come_back_on_the_grid_of_the_input(
     segment("finetune_msd", given, random_model, output, tta_axes=[0] if case == "anisotropic" else [])
     labels = assert_on_grid_of(output / "volume_seg.nii.gz", image)
     assert set(np.unique(labels)) <= {0, 1, 2} and labels.any()
-    with open(output / "volumes.csv", encoding="utf-8") as stream:
-        (row,) = csv.DictReader(stream)
+    (row,) = read_rows(output / "volumes.csv")
     voxel = abs(np.linalg.det(AFFINES[case][:3, :3])) / 1000
     for value, name in ((1, "first"), (2, "second")):
         assert float(row[f"{name} (ml)"]) == pytest.approx((labels == value).sum() * voxel, abs=1e-3)

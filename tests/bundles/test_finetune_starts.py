@@ -1,8 +1,5 @@
 """Where fine-tuning starts, and what learns how fast, through the configuration as users set it."""
 
-from __future__ import annotations
-
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +12,7 @@ from monai.bundle import ConfigWorkflow
 from swinfuse_components.finetuning import load_starting_point
 from swinfuse_components.networks import SwinFUSE
 
+from ..models import read_rows
 from .conftest import PRETRAINED_ROI
 
 Run = Callable[..., ConfigWorkflow]
@@ -75,8 +73,7 @@ def test_swin_unetr_weights_fill_the_encoder_and_leave_the_module(
 def test_training_stops_early_and_writes_every_region(start_from: Callable[..., Any], tmp_path: Path) -> None:
     # at a rate of next to nothing the second validation cannot be better than the first
     start_from(learning_rate=1e-12, weight_decay=0.0, early_stop_patience=1, max_epochs=6, val_interval=1, batch_size=1)
-    with open(tmp_path / "run" / "validation.csv", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_rows(tmp_path / "run" / "validation.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert rows[0]["val_dice_box"] == rows[0]["val_mean_dice"]
     described = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))

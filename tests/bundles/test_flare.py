@@ -3,7 +3,6 @@
 Slow. SWINFUSE_FLARE_PYTHON names an interpreter with nvflare and monai-nvflare, whose pins may differ from ours.
 """
 
-import csv
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from swinfuse_components.checkpoints import read_weights
 from swinfuse_components.distribution import build_package
 
+from ..models import read_rows
 from .conftest import PRETRAINED_ROI, write_msd_task, write_synthrad
 from .small_runs import SMALL
 
@@ -55,8 +55,7 @@ def test_two_sites_pre_train_and_fine_tune(repository: Path, tmp_path: Path) -> 
     for name in sites:
         after[name] = read_weights(tmp_path / "pretraining_runs" / name / "model_final.pt")
         assert after[name].keys() == before.keys()
-        with (tmp_path / "pretraining_runs" / name / "losses.csv").open(encoding="utf-8") as stream:
-            assert len(list(csv.DictReader(stream))) == ROUNDS * 2
+        assert len(read_rows(tmp_path / "pretraining_runs" / name / "losses.csv")) == ROUNDS * 2
     # the mean of what both sites sent last, which took as many steps
     name = "swinViT.patch_embed.proj.weight"
     expected = (after["ct"][name] + after["mr"][name]) / 2

@@ -1,6 +1,5 @@
 """Data as users have them, through the bundles: nnU-Net's folders, several sources without masks, DICOM series."""
 
-import csv
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from swinfuse_components.evaluation.models import model_source
 from swinfuse_components.evaluation.targets import read_target
 
 from ..data.test_dicom_seg import hd, write_series
-from ..models import BRATS, DESCRIPTION, write_model
+from ..models import BRATS, DESCRIPTION, read_rows, write_model
 from .conftest import TINY, write_brats, write_msd_task, write_synthrad
 from .grids import AFFINES
 
@@ -232,8 +231,7 @@ def test_pretraining_takes_three_steps_on(kind: str, run_bundle, nnunet: Path, t
     run_bundle("pretrain", ["train.json"], "checking", **settings)
     assert "are fit for pre-training" in capsys.readouterr().out
     run_bundle("pretrain", ["train.json"], "training", **settings)
-    with (tmp_path / "run" / "losses.csv").open(encoding="utf-8") as stream:
-        losses = [float(row["loss"]) for row in csv.DictReader(stream)]
+    losses = [float(row["loss"]) for row in read_rows(tmp_path / "run" / "losses.csv")]
     assert len(losses) == 3 and np.isfinite(losses).all()
 
 
@@ -278,8 +276,7 @@ def test_brats_2023_gives_what_brats_2021_gives(
         own, data = tmp_path / f"own_{year}", {"dataset_dir": str(folder), "device": TINY["device"], "overlap": 0.0}
         steps = {**TINY, **grid, "num_folds": 2, "max_epochs": 3, "val_interval": 3, "learning_rate": 0.01, "views": 2}
         run(["train.json"], "training", run_dir=str(own), **{**steps, **data})
-        with (own / "losses.csv").open(encoding="utf-8") as stream:
-            losses[year] = [row["loss"] for row in csv.DictReader(stream)]
+        losses[year] = [row["loss"] for row in read_rows(own / "losses.csv")]
         maps[year] = []
         for weights in (shared, own):
             output = tmp_path / f"{year}_by_{weights.name}"

@@ -15,7 +15,8 @@ from swinfuse_components import engines
 from swinfuse_components.engines import files
 from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 
-from .small_runs import BUNDLES, SmallBundle, rows
+from ..models import read_rows
+from .small_runs import BUNDLES, SmallBundle
 
 # epochs for each number of kills: more steps, two an epoch, than so many kills let pass
 EPOCHS = {2: 2, 10: 8}
@@ -80,8 +81,8 @@ def test_killed_and_resumed_is_the_run_uninterrupted(name: str, kills: int, repo
     assert not list(killed.glob(".*.tmp"))
 
     for table in ("losses.csv", "validation.csv"):
-        assert rows(killed / table) == rows(whole / table)
-    assert len(rows(whole / "losses.csv")) == 2 * EPOCHS[kills]
+        assert read_rows(killed / table) == read_rows(whole / table)
+    assert len(read_rows(whole / "losses.csv")) == 2 * EPOCHS[kills]
     ours, theirs = (read_checkpoint(checkpoints_of(folder)[-1]) for folder in (killed, whole))
     assert ours["trainer"] == theirs["trainer"] and ours["evaluator"] == theirs["evaluator"]
     for key, value in theirs["model"].items():

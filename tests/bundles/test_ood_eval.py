@@ -1,6 +1,5 @@
 """The bundle as users type it: models and data sets in, tables out, from any working directory."""
 
-import csv
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from monai.bundle import run
 
 from swinfuse_components.data import assign_folds
 
-from ..models import BRATS, write_model
+from ..models import BRATS, read_rows, write_model
 
 SHAPE = (32, 30, 24)
 PATIENTS = [f"p{n}" for n in range(4)]
@@ -53,8 +52,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "cases.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(folder / "cases.csv")
 
 
 def test_one_model_on_one_data_set_from_the_command_line(repository: Path, workplace: Path, tmp_path: Path) -> None:
@@ -88,8 +86,7 @@ def test_same_target_across_modalities(repository: Path, workplace: Path, tmp_pa
     rows = rows_of(tmp_path)
     assert {r["view"] for r in rows} == {"image", "inverted", "silhouette", "blank"}
     assert "mean training mask of BoxCT" in page and "Swin UNETR / SwinFUSE in each cell" in page
-    with (tmp_path / "drops.csv").open(encoding="utf-8") as file:
-        drops = list(csv.DictReader(file))
+    drops = read_rows(tmp_path / "drops.csv")
     assert {(d["in_distribution"], d["out_of_distribution"]) for d in drops} == {("BoxCT", "BoxMR")}
     ours = [r for r in rows if (r["model"], r["view"]) == ("SwinFUSE", "image")]
     mean = {t: np.mean([float(r["dice"]) for r in ours if r["target"] == t]) for t in ("BoxCT", "BoxMR")}
@@ -133,8 +130,7 @@ def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_pat
     datasets = [str(workplace / "Task01_BoxCT"), str(workplace / "Task02_BoxMR")]
     common = {"model_dir": str(workplace / "swinfuse"), "output_dir": str(tmp_path), "config_file": config}
     run(run_id="attention", init_id="initialize", datasets=datasets, overlap=0.0, **common)
-    with (tmp_path / "attention.csv").open(encoding="utf-8") as file:
-        volumes = [record["volume"] for record in csv.DictReader(file)]
+    volumes = [record["volume"] for record in read_rows(tmp_path / "attention.csv")]
     unseen = sorted(set(PATIENTS) - set(TRAINED))[0]
     assert volumes == [f"{unseen}, CT", f"{unseen}, MR"]
 
@@ -151,8 +147,7 @@ def test_pictures_by_one_command_each(repository: Path, workplace: Path, tmp_pat
     written = {path.name for path in tmp_path.iterdir()}
     for name in ("cka", "tsne_SwinFUSE", "tsne_Swin_UNETR", "attention_difference_SwinFUSE"):
         assert {f"{name}.png", f"{name}.csv"} <= written
-    with (tmp_path / "cka.csv").open(encoding="utf-8") as file:
-        ways = {(r["model"], r["encoder"]) for r in csv.DictReader(file)}
+    ways = {(r["model"], r["encoder"]) for r in read_rows(tmp_path / "cka.csv")}
     assert ways == {("SwinFUSE", "with DIM"), ("SwinFUSE", "without DIM"), ("Swin UNETR", "no DIM")}
 
 
@@ -171,8 +166,7 @@ def test_probing_of_frozen_encoders(repository: Path, workplace: Path, tmp_path:
         num_folds=2,
         neighbours=2,
     )
-    with (tmp_path / "summary.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(tmp_path / "summary.csv")
     assert {row["encoder"] for row in rows} == {"random", "ours"} and {row["dataset"] for row in rows} == {
         "BoxCT",
         "BoxMR",

@@ -1,6 +1,5 @@
 """The pre-training bundle end to end, on volumes of a few voxels made here."""
 
-import csv
 import json
 import multiprocessing
 import os
@@ -23,6 +22,7 @@ from swinfuse_components import engines
 from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import intensity_histograms, partner_accuracy
 
+from ..models import read_rows
 from .conftest import write_synthrad
 
 # as small as the network allows, whose last normalisation needs two voxels
@@ -115,11 +115,6 @@ def train(repository: Path, synthrad: Path, run_dir: Path, *overlays: str, **opt
     return run_dir
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_every_overlay_is_tested(repository: Path) -> None:
     found = {path.stem for path in (repository / "bundles" / "pretrain" / "configs").glob("*.yaml")}
     assert found == {*OVERLAYS, "small", "cache_on_disk", "bfloat16"}
@@ -132,7 +127,8 @@ def test_volumes_from_the_disk_train_as_those_in_memory(repository: Path, synthr
     settings = {**NO_VALIDATION, "batch_size": 1, "cache_dir": str(tmp_path / "cache")}
     losses = {
         name: [
-            row["loss"] for row in rows(train(repository, synthrad, tmp_path / name, *files, **settings) / "losses.csv")
+            row["loss"]
+            for row in read_rows(train(repository, synthrad, tmp_path / name, *files, **settings) / "losses.csv")
         ]
         for name, files in {
             "writing": ["cache_on_disk.yaml"],
@@ -170,7 +166,7 @@ def test_overlay_is_thin_explained_and_runs_three_steps(
         few = "$data.synthetic_volumes(@run_dir + '/synthetic', 4, size=64, spacing=@spacing, ct_window=@ct_window)"
         synthrad = Path(few)  # the overlay's own expression, with fewer of them
     train(repository, synthrad, tmp_path, f"{name}.yaml", **NO_VALIDATION, **size)
-    table = rows(tmp_path / "losses.csv")
+    table = read_rows(tmp_path / "losses.csv")
     assert [row["iteration"] for row in table] == ["1", "2", "3"]
     for row in table:
         assert all(np.isfinite(float(value)) for value in row.values())
@@ -194,9 +190,9 @@ def test_what_a_run_leaves_behind(trained: Path) -> None:
         "checkpoint_iteration=00000003.pt",
         "checkpoint_iteration=00000006.pt",
     ]
-    assert len(rows(trained / "validation.csv")) == 2
+    assert len(read_rows(trained / "validation.csv")) == 2
     assert set(torch.load(trained / "model.pt", weights_only=True)) == {"model"}
-    rates = [float(row["lr"]) for row in rows(trained / "losses.csv")]
+    rates = [float(row["lr"]) for row in read_rows(trained / "losses.csv")]
     assert rates[0] == pytest.approx(4e-4 / 2) and max(rates) == pytest.approx(4e-4) and rates[-1] < 1e-4
 
 
@@ -214,8 +210,8 @@ def test_tensorboard_holds_every_term_and_the_slices(trained: Path) -> None:
 
 def test_configuration_of_a_run_runs_by_itself(repository: Path, trained: Path, tmp_path: Path) -> None:
     run_bundle(config_file=str(trained / "configuration.json"), logging_file=False, run_dir=str(tmp_path), max_epochs=1)
-    first = rows(tmp_path / "losses.csv")
-    assert first[0]["loss"] == rows(trained / "losses.csv")[0]["loss"]
+    first = read_rows(tmp_path / "losses.csv")
+    assert first[0]["loss"] == read_rows(trained / "losses.csv")[0]["loss"]
 
 
 def test_held_out_patients_are_never_trained_on(repository: Path, synthrad: Path, tmp_path: Path) -> None:
@@ -241,7 +237,7 @@ def test_evaluation_repeats_the_validation_of_the_best_model(
         output_dir=str(tmp_path),
         **SMALL,
     )
-    best = min(float(row["val_loss"]) for row in rows(trained / "validation.csv"))
+    best = min(float(row["val_loss"]) for row in read_rows(trained / "validation.csv"))
     found = dict(line.split(",") for line in (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines())
     assert float(found["val_loss"]) == pytest.approx(best, rel=1e-3)  # the density term samples anew
 
@@ -314,7 +310,7 @@ def test_resume_from_the_command_line_configuration(repository: Path, synthrad: 
     halves = tmp_path / "halves"
     train(repository, synthrad, halves, max_epochs=1)
     train(repository, synthrad, halves, max_epochs=2, resume=True, extend=True)
-    assert len(rows(halves / "losses.csv")) == 6
+    assert len(read_rows(halves / "losses.csv")) == 6
     assert read_checkpoint(checkpoints_of(halves)[-1])["trainer"]["iteration"] == 6
     assert [path.name for path in halves.glob("configuration*.json")] and len(list(halves.glob("configuration*"))) == 2
 
@@ -361,9 +357,9 @@ def test_two_processes_with_the_overlay_for_many_gpus(repository: Path, synthrad
         if child.exitcode is None:
             child.kill()
     assert [child.exitcode for child in children] == [0, 0]
-    assert len(rows(tmp_path / "losses.csv")) == 2
+    assert len(read_rows(tmp_path / "losses.csv")) == 2
     assert len(read_checkpoint(checkpoints_of(tmp_path)[-1])["random"]) == 2
-    bound = float(rows(tmp_path / "losses.csv")[0]["contrastive"]) / float(
-        rows(tmp_path / "losses.csv")[0]["contrastive_of_bound"]
+    bound = float(read_rows(tmp_path / "losses.csv")[0]["contrastive"]) / float(
+        read_rows(tmp_path / "losses.csv")[0]["contrastive_of_bound"]
     )
     assert bound == pytest.approx(np.log(2 * 4 - 1), rel=1e-5)  # negatives from both processes

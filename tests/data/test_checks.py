@@ -137,11 +137,7 @@ LABEL_FAULTS = {
     "background alone": (replace(lambda: np.zeros(SHAPE, np.uint8)), "label_empty", "background"),
     "other shape": (replace(lambda: label_volume()[:, :-1]), "grid", "expected"),
     "other spacing": (replace(lambda: (label_volume(), np.diag([1.5, 1.5, 2.5, 1]))), "grid", "expected"),
-    "other orientation": (
-        replace(lambda: (label_volume(), np.diag([-1.5, 1.5, 3, 1]))),
-        "grid",
-        "LAS, expected RAS",
-    ),
+    "other orientation": (replace(lambda: (label_volume(), np.diag([-1.5, 1.5, 3, 1]))), "grid", "LAS, expected RAS"),
     "shifted": (
         replace(lambda: (label_volume(), AFFINE + np.array([[0, 0, 0, 4.0]] + [[0] * 4] * 3))),
         "grid",
@@ -188,10 +184,7 @@ def item_faults(items: list[dict]) -> dict:
         "none for a path": ([{**first, "label": None}], "malformed_item"),
         "an empty path": ([{**first, "image": ""}], "malformed_item"),
         "NUL in a path": ([{**first, "image": "a\0b"}], "malformed_item"),
-        "a path that leaves the root": (
-            [{**first, "image": first["image"] + "/../../../x.nii.gz"}],
-            "malformed_item",
-        ),
+        "a path that leaves the root": ([{**first, "image": first["image"] + "/../../../x.nii.gz"}], "malformed_item"),
         "an absolute path elsewhere": ([{**first, "label": "/etc/passwd"}], "malformed_item"),
         "unknown modality": ([{**first, "modality": "xray"}], "malformed_item"),
         "an image twice": ([first, {**second, "image": first["image"]}], "duplicate_file"),

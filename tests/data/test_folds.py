@@ -32,9 +32,7 @@ def made_items(images_of_patient: list[int]) -> list[dict]:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    counts=st.lists(st.integers(1, 4), min_size=5, max_size=30),
-    seed=st.integers(0, 2**31),
-    num_folds=st.integers(2, 5),
+    counts=st.lists(st.integers(1, 4), min_size=5, max_size=30), seed=st.integers(0, 2**31), num_folds=st.integers(2, 5)
 )
 def test_folds_partition_the_patients(counts, seed, num_folds):
     items = made_items(counts)

@@ -66,8 +66,7 @@ def test_exports_agree_with_eager(
 
 
 @pytest.mark.parametrize(
-    ("precision", "tolerance"),
-    [("float32", OPENVINO_TOLERANCE), pytest.param("bfloat16", 0.1, marks=pytest.mark.slow)],
+    ("precision", "tolerance"), [("float32", OPENVINO_TOLERANCE), pytest.param("bfloat16", 0.1, marks=pytest.mark.slow)]
 )
 def test_the_openvino_backend_agrees_with_eager(
     network: SwinFUSE,

@@ -4,7 +4,6 @@ Slow: the environment (PyTorch and all, 2 GB) takes minutes to make. SWINFUSE_PA
 and to keep it, SWINFUSE_PACKAGE_PYTHON an interpreter to make it with, such as the Python 3.10 of the Model Zoo.
 """
 
-import csv
 import json
 import os
 import shutil
@@ -17,6 +16,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
+from ..models import read_rows
 
 pytestmark = pytest.mark.slow
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
@@ -126,8 +127,7 @@ def test_ood_eval_scores_a_task(
     folder, task = unpacked("ood_eval"), hippocampi(swinfuse_data, tmp_path / "task", 2)
     places = ("--model_dir", str(folder / "models"), "--dataset_dir", str(task), "--output_dir", str(tmp_path / "out"))
     run_bundle(fresh_python, folder, "evaluating", "evaluate.json", *places)
-    with (tmp_path / "out" / "cases.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(tmp_path / "out" / "cases.csv")
     assert {row["case"] for row in rows if row["model"] == "SwinFUSE"} == {
         path.name.removesuffix(".nii.gz") for path in (task / "imagesTr").iterdir()
     }
@@ -145,5 +145,4 @@ def test_pretrain_takes_three_steps(
     places = ("--dataset_dir", str(tmp_path / "data"), "--run_dir", str(tmp_path / "run"))
     run_bundle(fresh_python, folder, "training", "train.json", *places, *steps, *small)
     assert (tmp_path / "run" / "model.pt").is_file()
-    with (tmp_path / "run" / "losses.csv").open(encoding="utf-8") as file:
-        assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    assert [row["iteration"] for row in read_rows(tmp_path / "run" / "losses.csv")] == ["1", "2", "3"]

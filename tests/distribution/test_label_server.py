@@ -202,10 +202,7 @@ def test_wrong_weights_are_noticed(
 
 
 def test_training_in_the_server_starts_from_a_pre_training_checkpoint(
-    repository: Path,
-    package: Callable[[str], Path],
-    studies: Callable[[str], Path],
-    tmp_path: Path,
+    repository: Path, package: Callable[[str], Path], studies: Callable[[str], Path], tmp_path: Path
 ) -> None:
     checkpoint = package("pretrain").parents[1] / "weights" / "pretrain" / "model.pt"
     images = studies("finetune_msd")
@@ -275,7 +272,7 @@ def test_a_package_with_random_contrast_and_openvino(
         (tmp_path / name / "server").mkdir()
         with serve(repository, archive.parent / "finetune_msd", images, tmp_path / name / "server") as server:
             server.segment("finetune_msd", "case_0", tmp_path / "first.nii.gz")
-            (precision, *_) = server.models()["finetune_msd"]["config"]["precision"]
+            precision, *_ = server.models()["finetune_msd"]["config"]["precision"]
             assert precision == ("bfloat16" if name == "quick" else "float32")
             start = time.perf_counter()
             answer = server.segment("finetune_msd", "case_0", tmp_path / f"{name}.nii.gz")

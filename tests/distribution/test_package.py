@@ -245,9 +245,7 @@ def run_without_library(folder: Path, *arguments: str) -> None:
 
 # an image in memory, read with a bare parser as MONAI Deploy's MonaiBundleInferenceOperator does: no file is loaded or
 # saved, and nobody says where the bundle lies
-AS_DEPLOY = (
-    NOT_INSTALLED
-    + """
+AS_DEPLOY = NOT_INSTALLED + """
 import nibabel, numpy, torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
@@ -273,7 +271,6 @@ with torch.no_grad():
     item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network.eval())[0]
 numpy.save(answer, in_memory("postprocessing")(item)["pred"].numpy())
 """
-)
 
 
 def write_volume(path: Path, seed: int, shape: tuple[int, int, int] = (64, 64, 64)) -> None:

@@ -14,13 +14,7 @@ from ignite.engine import Engine
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Compose, RandomizableTransform
 
-from swinfuse_components.engines import (
-    ItemError,
-    ResumableBatchSampler,
-    ResumableDataLoader,
-    StatsLogger,
-    explanation,
-)
+from swinfuse_components.engines import ItemError, ResumableBatchSampler, ResumableDataLoader, StatsLogger, explanation
 
 
 class Draw(RandomizableTransform):

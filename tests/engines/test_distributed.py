@@ -64,10 +64,7 @@ def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1,
         decollate=False,
         key_val_metric=engines.loss_term_metrics(["inpainting"]),
         metric_cmp_fn=engines.lower_is_better,
-        val_handlers=[
-            engines.LossTerms(PretrainingLoss()),
-            engines.ModelSaver(run_dir / "model.pt", network),
-        ],
+        val_handlers=[engines.LossTerms(PretrainingLoss()), engines.ModelSaver(run_dir / "model.pt", network)],
     )
     objects = {"model": network, "optimizer": optimizer}
     guard = engines.RunGuard(run_dir, objects, loader, evaluator, interval=2, resume=resume)
@@ -83,11 +80,7 @@ def train(run_dir: Path, batch_size: int, resume: bool = False, epochs: int = 1,
         loss_function=loss,
         optimizer=optimizer,
         prepare_batch=engines.PreparePretrainingBatch(),
-        train_handlers=[
-            guard,
-            ValidationHandler(1, evaluator),
-            *options.pop("more_handlers", []),
-        ],
+        train_handlers=[guard, ValidationHandler(1, evaluator), *options.pop("more_handlers", [])],
         **options,
     )
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(trainer.state.output["loss"].detach()))

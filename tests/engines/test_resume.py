@@ -184,5 +184,3 @@ def test_model_of_an_earlier_run_is_kept_aside(tmp_path: Path) -> None:
     ToyRun(tmp_path, max_epochs=1).run()
     assert (tmp_path / "model.pt.previous").read_bytes() == b"precious"
     assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"model"}
-
-

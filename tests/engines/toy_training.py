@@ -119,10 +119,7 @@ class ToyRun:
             key_val_metric=engines.loss_term_metrics(["loss"]),
             additional_metrics=engines.loss_term_metrics(["rotation"]),
             metric_cmp_fn=engines.lower_is_better,
-            val_handlers=[
-                engines.LossTerms(PretrainingLoss()),
-                engines.ModelSaver(run_dir / "model.pt", self.network),
-            ],
+            val_handlers=[engines.LossTerms(PretrainingLoss()), engines.ModelSaver(run_dir / "model.pt", self.network)],
         )
         self.guard = engines.RunGuard(
             run_dir,

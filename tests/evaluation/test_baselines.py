@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from swinfuse_components.evaluation.baselines import (
-    EverythingForeground,
-    MeanTrainingMask,
-    OtsuThreshold,
-)
+from swinfuse_components.evaluation.baselines import EverythingForeground, MeanTrainingMask, OtsuThreshold
 from swinfuse_components.evaluation.scores import score_masks
 from swinfuse_components.evaluation.targets import Case
 from swinfuse_components.transforms import blank, inverted, silhouette

@@ -1,6 +1,5 @@
 """The whole matrix on networks whose answer is known: what is read, computed, kept, reported and refused."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,16 +15,14 @@ from swinfuse_components.evaluation.matrix import OutOfDistributionMatrix, predi
 from swinfuse_components.evaluation.models import NetworkSource, PredictionFiles
 from swinfuse_components.evaluation.targets import Target
 
+from ..models import read_rows
 from .conftest import write_cases
 
 Make = Callable[..., NetworkSource]
 
 
 def test_every_source_on_every_target(tmp_path: Path, items: list[dict], make_source: Make) -> None:
-    targets = [
-        Target("A", items, modality="mr"),
-        Target("B", write_cases(tmp_path / "b", 2), modality="mr"),
-    ]
+    targets = [Target("A", items, modality="mr"), Target("B", write_cases(tmp_path / "b", 2), modality="mr")]
     sources = [make_source("good"), make_source("blind", 2.0), EverythingForeground(), OtsuThreshold()]
     rows = OutOfDistributionMatrix(sources, targets, tmp_path / "out").run()
     assert len(rows) == 4 * (4 + 2)
@@ -35,8 +32,7 @@ def test_every_source_on_every_target(tmp_path: Path, items: list[dict], make_so
     share = np.mean(nib.load(items[0]["label"]).get_fdata())
     assert dice["everything foreground", "A", "case0"] == pytest.approx(2 * share / (1 + share))
     assert dice["Otsu's threshold", "A", "case0"] > 0.99
-    with (tmp_path / "out" / "cases.csv").open(encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == len(rows)
+    assert len(read_rows(tmp_path / "out" / "cases.csv")) == len(rows)
 
 
 def test_scores_are_taken_on_the_grid_of_the_case(tmp_path: Path, items: list[dict], make_source: Make) -> None:

@@ -22,6 +22,8 @@ from swinfuse_components.evaluation.folds_table import (
     read_evaluations,
 )
 
+from ..models import read_rows
+
 REGIONS = {"first": [1], "all": [1, 2]}
 
 
@@ -154,7 +156,6 @@ def test_label_maps_in_files_are_scored_on_their_grid(tmp_path: Path) -> None:
 
 def test_names_are_no_formulas_to_a_spreadsheet(tmp_path: Path) -> None:
     record(tmp_path, "=1+1", 0, ["+p"], [0.5])
-    with open(tmp_path / "=1+1/0/cases.csv", encoding="utf-8") as stream:
-        assert next(csv.DictReader(stream))["patient"] == "'+p"
-    (line, *_) = csv.DictReader(folds_csv(folds_table(read_evaluations([tmp_path]))).splitlines())
+    assert read_rows(tmp_path / "=1+1/0/cases.csv")[0]["patient"] == "'+p"
+    line, *_ = csv.DictReader(folds_csv(folds_table(read_evaluations([tmp_path]))).splitlines())
     assert (line["model"], line["cases"], line["dice_percent"]) == ("'=1+1", "1", "37.5000")

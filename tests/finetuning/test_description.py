@@ -4,12 +4,7 @@ from pathlib import Path
 import pytest
 
 from swinfuse_components.engines.guards import write_record
-from swinfuse_components.finetuning import (
-    GENERIC_DESCRIPTION,
-    patients_of,
-    read_description,
-    regions_of,
-)
+from swinfuse_components.finetuning import GENERIC_DESCRIPTION, patients_of, read_description, regions_of
 
 TASK = {
     "name": "Toy",

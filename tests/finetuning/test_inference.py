@@ -5,11 +5,7 @@ import torch
 from ignite.engine import Engine
 from monai.inferers import SimpleInferer
 
-from swinfuse_components.finetuning import (
-    FlipAveragingInferer,
-    PrecisionInferer,
-    dice_of_regions,
-)
+from swinfuse_components.finetuning import FlipAveragingInferer, PrecisionInferer, dice_of_regions
 from swinfuse_components.finetuning.precision import arithmetic
 
 

@@ -1,7 +1,5 @@
 """Eq. 1 against a slow reference written from the paper, and the settings of the domain invariance module."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 
@@ -96,11 +94,9 @@ def eq1_reference(module, p_1, p_2, gate, shared, residual, edge=None):
         x_1, x_2 = y_1, y_2
         maps.append((map_1, map_2))
     psi_1, psi_2 = (join_planes(x, p_1.shape) if edge is None else join_patches(x, p_1.shape, edge) for x in (x_1, x_2))
-    act = {
-        "product": lambda psi: psi,
-        "residual": lambda psi: 1 + psi,
-        "sigmoid": lambda psi: 2 / (1 + (-psi).exp()),
-    }[gate]
+    act = {"product": lambda psi: psi, "residual": lambda psi: 1 + psi, "sigmoid": lambda psi: 2 / (1 + (-psi).exp())}[
+        gate
+    ]
     s_1, s_2 = p_1 * act(psi_1), p_2 * act(psi_2)
     return (s_1 + s_2) / 2, s_1, s_2, maps
 

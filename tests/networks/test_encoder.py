@@ -1,7 +1,5 @@
 """The encoder beside MONAI's SwinTransformer: keys, numbers and gradients in float64."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """The heads of the pretext tasks."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

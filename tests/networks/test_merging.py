@@ -1,7 +1,5 @@
 """Patch merging before and since MONAI 1.5."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from monai.networks.nets.swin_unetr import PatchMerging

@@ -1,7 +1,5 @@
 """The pre-training network: what comes out, in which order, for both modes and all variants."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """SwinFUSE beside MONAI's SwinUNETR."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """The leaner attention and the cached masks against MONAI's own, in float64, gradients included."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

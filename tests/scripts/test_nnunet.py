@@ -19,10 +19,7 @@ def test_nnunet_is_given_our_folds(repository: Path, tmp_path: Path) -> None:
         {"image": f"{tmp_path}/i/{n}.nii.gz", "label": f"{tmp_path}/l/{n}.nii.gz", "fold": n % 3} for n in range(7)
     ]
     splits = script["nnunet_splits"](items)
-    assert splits[1] == {
-        "train": ["case_0", "case_2", "case_3", "case_5", "case_6"],
-        "val": ["case_1", "case_4"],
-    }
+    assert splits[1] == {"train": ["case_0", "case_2", "case_3", "case_5", "case_6"], "val": ["case_1", "case_4"]}
     for split in splits:
         assert not set(split["train"]) & set(split["val"])
         assert set(split["train"]) | set(split["val"]) == {f"case_{n}" for n in range(7)}

@@ -19,6 +19,8 @@ from swinfuse_components.visualization.slices import (
     to_ras,
 )
 
+from ..models import read_rows
+
 LPS = np.diag([-2.0, -1.0, 3.0, 1.0])
 
 
@@ -99,8 +101,7 @@ def test_attention_in_target_body_and_outside(tmp_path: Path) -> None:
     row = CasePicture("p1, CT", image, np.diag([2.0, 2.0, 4.0, 1.0]), truth, {"prediction": truth}, gate=gate)
     png = attention_overlay([row, row], tmp_path / "attention.png")
     assert matplotlib.image.imread(png).shape[1] > 1000
-    with png.with_suffix(".csv").open(encoding="utf-8") as file:
-        record = next(csv.DictReader(file))
+    record = read_rows(png.with_suffix(".csv"))[0]
     numbers = [float(record[f"gate {part}"]) for part in ("in target", "in body", "outside")]
     assert numbers == [2.0, 1.0, 0.5] and record["slice (RAS)"] == "4"
 

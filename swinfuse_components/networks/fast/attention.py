@@ -1,7 +1,5 @@
 """MONAI's windowed attention with less memory traffic: same numbers, same parameter names."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

@@ -1,7 +1,5 @@
 """Windowed attention a few windows at a time, in memory that fits the processor's cache."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -96,10 +94,7 @@ class BlockAttention(torch.autograd.Function):
 
     Arguments of ``apply``: ``qkv`` (voxels of the batch, 3, heads, d); ``padding`` (2, heads, d), its key and value;
     the plan; ``scale`` of the scores; ``safe``, whether no score can overflow the exponential; for each kind of the
-    plan its bias (heads, q, keys). Result: (voxels, heads * d).
-
-    Raises:
-        RuntimeError: (in the backward pass) second derivatives are asked for, which it does not have.
+    plan its bias (heads, q, keys). Result: (voxels, heads * d). There are no second derivatives: a RuntimeError.
     """
 
     @staticmethod

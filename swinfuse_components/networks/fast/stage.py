@@ -1,7 +1,5 @@
 """MONAI's Swin stage with masks from a cache and the leaner attention: same numbers, same parameter names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -32,10 +30,6 @@ class SwinStage(BasicLayer):
 
     MONAI builds the mask of the shifted windows at every forward of every stage; here it comes from a cache by shape
     and device. The attention inside the blocks becomes :class:`EfficientWindowAttention`.
-
-    Args:
-        source: the layer; its modules are taken over, not copied.
-        attention: see :class:`EfficientWindowAttention`.
     """
 
     def __init__(self, source: BasicLayer, attention: str = "auto") -> None:

@@ -1,7 +1,5 @@
 """Windows of a volume: the masks of shifted ones, and which voxels attend to which; built once for each shape."""
 
-from __future__ import annotations
-
 import itertools
 from functools import lru_cache
 from typing import NamedTuple
