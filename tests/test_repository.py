@@ -1,7 +1,6 @@
 """What a newcomer meets first: the README's two commands, the files it names, the rules that keep the house small."""
 
 import configparser
-import json
 import os
 import re
 import subprocess
@@ -158,11 +157,3 @@ def test_library_imports_itself_relatively(repository: Path) -> None:
 def test_bundles_hold_configuration_only(repository: Path) -> None:
     code = [path for path in tracked_files(repository) if "bundles" in path.parts[len(repository.parts) :][:1]]
     assert not [path for path in code if path.suffix == ".py"]
-
-
-def test_json_and_yaml_files_parse(repository: Path) -> None:
-    for path in tracked_files(repository):
-        if path.suffix == ".json" and path.exists():
-            json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix in {".yaml", ".yml"} and path.exists():
-            yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -30,13 +30,9 @@ class VolumeError(ValueError):
 class Volume:
     """Header of a volume, and the way to its voxels.
 
-    Attributes:
-        path: the file.
-        shape: spatial shape and, where there are any, further axes, as stored.
-        affine: (4, 4), voxel indices to millimetres in RAS.
-        oriented: whether the file itself says its orientation.
-        load: reads the voxels.
-        distances: between the slices of a DICOM series, mm.
+    ``shape`` is as stored, further axes behind the three of space; ``affine`` (4, 4) leads from voxel indices to
+    millimetres in RAS; ``oriented`` says whether the file itself tells its orientation; ``load`` reads the voxels;
+    ``distances`` are those between the slices of a DICOM series, mm.
     """
 
     path: str

@@ -17,7 +17,7 @@ from .data_order import ResumableDataLoader
 from .files import atomic_save
 from .learning_rates import restore_scheduler, warn_beyond_plan
 from .random_state import get_random_state, set_random_state
-from .run_folder import checkpoint_path, checkpoints_of, read_checkpoint, refuse_used_folder
+from .run_folder import checkpoints_of, read_checkpoint, refuse_used_folder
 
 
 class RunCheckpoint:
@@ -100,7 +100,7 @@ class RunCheckpoint:
 
     def _write(self, state: dict[str, Any], random_state: dict[str, Any]) -> Path:
         state["random"] = idist.all_gather(random_state)
-        path = checkpoint_path(self.run_dir, state["trainer"]["iteration"])
+        path = self.run_dir / f"checkpoint_iteration={state['trainer']['iteration']:08d}.pt"
         if idist.get_rank() == 0:
             atomic_save(state, path)
             earlier = [each for each in checkpoints_of(self.run_dir) if each.name < path.name]

@@ -138,12 +138,9 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int, int]]]):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if weights is not None and len(weights) != num_items:
             raise ValueError(f"{len(weights)} weights for {num_items} items: there must be one for each")
-        self.num_items = num_items
-        self.batch_size = batch_size
-        self.seed = int(seed)
-        self.shuffle = shuffle
+        self.num_items, self.batch_size, self.seed = num_items, batch_size, int(seed)
+        self.shuffle, self.endless = shuffle, endless
         self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
-        self.endless = endless
         self.rank = idist.get_rank() if rank is None else rank
         self.world_size = idist.get_world_size() if world_size is None else world_size
         if 0 < num_items < self.world_size and not endless:

@@ -133,7 +133,7 @@ class RunGuard:
             engine.add_event_handler(event, self._nothing_to_save)
 
     def write_records(self) -> None:
-        """Write the records; one of other content that an earlier run left is kept under a numbered name."""
+        """Write the records; one of other content that an earlier run left is kept."""
         for name, content in self.records.items():
             write_record(self.checkpoint.run_dir / name, content)
 
@@ -195,13 +195,9 @@ class RunGuard:
 
 
 def write_record(path: Path, content: Any) -> None:
-    """Write JSON; a file with other content is kept under a numbered name."""
-    text = json.dumps(content, indent=4, default=str) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-        number = sum(1 for _ in path.parent.glob(f"{path.stem}.*{path.suffix}")) + 1
-        path.rename(path.with_suffix(f".{number}{path.suffix}"))
-    with atomic_write(path) as file:
-        file.write(text)
+    """Write JSON; a file with other content is kept as ``<name>.previous``."""
+    with atomic_write(path, keep_other=True) as file:
+        file.write(json.dumps(content, indent=4, default=str) + "\n")
 
 
 def _any_process(flag: bool) -> bool:

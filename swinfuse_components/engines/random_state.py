@@ -12,7 +12,13 @@ def get_random_state(cuda: bool = True) -> dict[str, Any]:
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": (str(kind), _as_tensor(keys), int(position), int(has_gauss), float(cached)),
+        "numpy": (
+            str(kind),
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ),
         "torch": torch.get_rng_state(),
     }
     if cuda and torch.cuda.is_available():
@@ -29,7 +35,3 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     for device, cuda_state in enumerate(state.get("cuda", [])[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(cuda_state.cpu(), device)
-
-
-def _as_tensor(keys: object) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(keys, dtype=np.int64))

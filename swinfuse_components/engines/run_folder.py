@@ -9,11 +9,6 @@ from .. import checkpoints
 _NAME = re.compile(r"checkpoint_iteration=(\d+)\.pt")
 
 
-def checkpoint_path(run_dir: str | Path, iteration: int) -> Path:
-    """Where the checkpoint after ``iteration`` lies."""
-    return Path(run_dir) / f"checkpoint_iteration={iteration:08d}.pt"
-
-
 def checkpoints_of(run_dir: str | Path) -> list[Path]:
     """Checkpoints of a run's folder, the oldest first."""
     found = [(match, path) for path in Path(run_dir).glob("*.pt") if (match := _NAME.fullmatch(path.name))]

@@ -3,7 +3,7 @@
 # ruff: noqa: F401
 from .domain_invariance import DomainInvarianceModule, DomainInvarianceOutput
 from .encoder import SwinFUSEEncoder
-from .heads import ContrastiveHead, DenseHead, InpaintingDecoder, RotationHead
+from .heads import DenseHead, InpaintingDecoder, PooledHead
 from .merging import LegacyPatchMerging
 from .pretrainer import SwinFUSEPretrainer
 from .segmentation import SwinFUSE

@@ -140,10 +140,7 @@ class DomainInvarianceModule(nn.Module):
         self.embed_dim = embed_dim
         self.embedding_size = None if embedding_size is None else ensure_tuple_rep(embedding_size, 3)
         self.window_size = ensure_tuple_rep(window_size, 3)
-        self.tokens = tokens
-        self.gate = gate
-        self.shared = shared
-        self.residual = residual
+        self.tokens, self.gate, self.shared, self.residual = tokens, gate, shared, residual
         self.use_checkpoint = use_checkpoint
         self.depth = len(num_heads)
         if tokens == "planes" and self.embedding_size is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .domain_invariance import DomainInvarianceOutput
 from .fast import use_efficient_stages
-from .merging import resolve_downsample
+from .merging import LegacyPatchMerging
 from .variants import build_domain_invariance
 
 
@@ -85,7 +85,7 @@ class SwinFUSEEncoder(SwinTransformer):
             patch_size=ensure_tuple_rep(patch_size, 3),
             depths=depths,
             num_heads=num_heads,
-            downsample=resolve_downsample(downsample),
+            downsample=LegacyPatchMerging if downsample == "legacy" else downsample,
             **kwargs,
         )
         use_efficient_stages(self, attention)

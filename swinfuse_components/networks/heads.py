@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PooledHead(nn.Sequential):
-    """Global average pooling over the last feature map, then one linear layer.
+    """Global average pooling over the last feature map, then one linear layer: rotation and contrastive heads.
 
     Input (B, ``in_channels``, d, h, w), output (B, ``out_features``). Swin UNETR's pre-training code reads single
     corner tokens of the last stage instead; the mean sees the whole volume and does not depend on its size.
@@ -16,20 +16,6 @@ class PooledHead(nn.Sequential):
 
     def __init__(self, in_channels: int, out_features: int) -> None:
         super().__init__(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(in_channels, out_features))
-
-
-class RotationHead(PooledHead):
-    """Logits of the four rotations by multiples of 90 degrees: (B, ``in_channels``, d, h, w) to (B, 4)."""
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__(in_channels, 4)
-
-
-class ContrastiveHead(PooledHead):
-    """Projection for the contrastive loss, not normalised: (B, ``in_channels``, d, h, w) to (B, ``size``)."""
-
-    def __init__(self, in_channels: int, size: int = 512) -> None:
-        super().__init__(in_channels, size)
 
 
 class DenseHead(nn.Module):

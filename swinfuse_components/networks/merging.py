@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from monai.networks.nets.swin_unetr import PatchMergingV2
-from torch import Tensor, nn
+from torch import Tensor
 
 # The octants (offsets in D, H, W) in the order in which MONAI before 1.5 joined them: (0, 1, 0) and (0, 0, 1) stand
 # there twice, (1, 1, 0) and (0, 1, 1) are missing.
@@ -26,8 +26,3 @@ class LegacyPatchMerging(PatchMergingV2):
             x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2, 0, d % 2))
         x = torch.cat([x[:, i::2, j::2, k::2, :] for i, j, k in LEGACY_OCTANTS], -1)
         return self.reduction(self.norm(x))
-
-
-def resolve_downsample(downsample: str | type[nn.Module]) -> str | type[nn.Module]:
-    """``"legacy"`` becomes :class:`LegacyPatchMerging`; every other value goes to MONAI as it is."""
-    return LegacyPatchMerging if downsample == "legacy" else downsample

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .domain_invariance import DomainInvarianceOutput
 from .encoder import SwinFUSEEncoder, check_norm
-from .heads import ContrastiveHead, DenseHead, InpaintingDecoder, RotationHead
+from .heads import DenseHead, InpaintingDecoder, PooledHead
 from .segmentation import FixedSizeModule
 
 MODES = ("cross", "self")
@@ -68,8 +68,8 @@ class SwinFUSEPretrainer(nn.Module):
         self.roi_size = self.swinViT.roi_size
         check_norm(norm_name, self.roi_size)
         channels = 16 * feature_size
-        self.rotation_head = RotationHead(channels)
-        self.contrastive_head = ContrastiveHead(channels, contrastive_size)
+        self.rotation_head = PooledHead(channels, 4)  # four rotations by multiples of 90 degrees
+        self.contrastive_head = PooledHead(channels, contrastive_size)
         self.decoder = InpaintingDecoder(channels, target_channels or in_channels, norm_name)
         # the four stages, each with its patch merging behind it
         self.dense_head = DenseHead([feature_size * 2**k for k in (1, 2, 3, 4)], dense_size) if dense_size else None

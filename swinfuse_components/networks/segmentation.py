@@ -8,7 +8,7 @@ from monai.networks.nets import SwinUNETR
 from torch import Tensor, nn
 
 from .encoder import SwinFUSEEncoder, check_norm, check_roi_size
-from .merging import resolve_downsample
+from .merging import LegacyPatchMerging
 
 
 class FixedSizeModule(nn.Module):
@@ -78,7 +78,7 @@ class SwinFUSE(SwinUNETR):
         if spatial_dims != 3:
             raise ValueError(f"spatial_dims: found {spatial_dims}, expected 3")
         check_roi_size(roi_size, shared.get("patch_size", 2), shared.get("window_size", 7))
-        shared["downsample"] = resolve_downsample(downsample)
+        shared["downsample"] = LegacyPatchMerging if downsample == "legacy" else downsample
         super().__init__(
             in_channels,
             out_channels,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,19 @@ def write_msd_task(
     }
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+def few_of(source: Path, target: Path, cases: Sequence[int]) -> Path:
+    """A copy of some cases of an MSD task."""
+    content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    content["training"] = [content["training"][number] for number in cases]
+    for entry in content["training"]:
+        for key in ("image", "label"):
+            destination = target / entry[key]
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / entry[key], destination)
+    (target / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    return target
 
 
 def write_brats(root: Path, *, cases: int = 2, shape: tuple[int, int, int] = (70, 60, 50), seed: int = 0) -> Path:

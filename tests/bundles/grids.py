@@ -32,11 +32,11 @@ def assert_on_grid_of(segmentation: Path, image: Path) -> np.ndarray:
 
 
 def write_dicom_series(
-    folder: Path, array: np.ndarray, spacing: tuple[float, float, float], number: int = 1
+    folder: Path, array: np.ndarray, spacing: tuple[float, float, float], number: int = 1, **tags: str
 ) -> np.ndarray:
-    """One file a slice; ``array`` is (Z, Y, X). The affine in NIfTI's axes."""
-    folder.mkdir(parents=True)
-    root = f"1.2.826.0.1.3680043.2.1125.{number}"
+    """One file a slice; ``array`` is (Z, Y, X), ``tags`` replace others. The affine in NIfTI's axes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    root = tags.get("0020|000e", f"1.2.826.0.1.3680043.2.1125.{number}")
     for index, plane in enumerate(array):
         position = (-20.0, -30.0, 15.0 + index * spacing[2])
         image = itk.image_from_array(plane[None])
@@ -50,11 +50,12 @@ def write_dicom_series(
             "0020|0013": str(index + 1),
             "0020|0032": "\\".join(map(str, position)),
             "0020|0037": "1\\0\\0\\0\\1\\0",
+            **tags,
         }.items():
             image[tag] = value
         dicom = itk.GDCMImageIO.New()
         dicom.SetKeepOriginalUID(True)
-        itk.imwrite(image, str(folder / f"IM{index:04d}.dcm"), imageio=dicom)
+        itk.imwrite(image, str(folder / f"{number}_{index}.dcm"), imageio=dicom)
     # DICOM counts towards left and posterior, NIfTI towards right and anterior
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
     affine[:3, 3] = [20.0, 30.0, 15.0]

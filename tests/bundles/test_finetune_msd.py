@@ -17,7 +17,7 @@ from swinfuse_components.data import msd_datalist, save_folds, split_folds
 from swinfuse_components.evaluation import score_label_maps
 
 from ..models import read_rows, write_model
-from .conftest import DECATHLON, PRETRAINED_ROI
+from .conftest import DECATHLON, PRETRAINED_ROI, few_of
 from .grids import AFFINES, assert_on_grid_of, write_dicom_series
 
 Run = Callable[..., ConfigWorkflow]
@@ -42,19 +42,6 @@ def test_each_decathlon_task_takes_a_training_step(
     assert described["modality"] == ("ct" if channels == ("CT",) else "mr")
     assert described["channels"] == list(channels) and list(described["labels"].values())[1:] == list(labels)
     assert described["training_patients"] == ["case_000"] or described["training_patients"] == ["case_001"]
-
-
-def few_of(source: Path, target: Path, cases: list[int]) -> Path:
-    """A copy of some cases of an MSD task."""
-    content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    content["training"] = [content["training"][number] for number in cases]
-    for entry in content["training"]:
-        for key in ("image", "label"):
-            destination = target / entry[key]
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / entry[key], destination)
-    (target / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
-    return target
 
 
 @pytest.mark.parametrize("start", ["scratch", "pretrained"])

@@ -1,7 +1,6 @@
 """What every bundle must hold before anybody else will take it: its files, its metadata and its properties."""
 
 import json
-import logging.config
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,16 +29,6 @@ def pinned_versions(repository: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_files_of_a_bundle(repository: Path, bundle: str) -> None:
-    wanted = ["configs/metadata.json", "configs/inference.json", "configs/logging.conf", "docs/README.md", "LICENSE"]
-    wanted += ["configs/evaluate.json"]
-    if bundle in TRAINING:
-        wanted += ["configs/train.json", "configs/multi_gpu_train.json"]
-    missing = [name for name in wanted if not (repository / "bundles" / bundle / name).is_file()]
-    assert not missing
-
-
-@pytest.mark.parametrize("bundle", BUNDLES)
 def test_metadata_follows_the_schema(repository: Path, bundle: str, tmp_path: Path) -> None:
     schema = shutil.copy(SCHEMA, tmp_path / "schema.json")
     verify_metadata(meta_file=str(repository / "bundles" / bundle / "configs/metadata.json"), filepath=str(schema))
@@ -59,19 +48,6 @@ def test_metadata_names_what_was_tested(repository: Path, bundle: str) -> None:
         **metadata["required_packages_version"],
     }
     assert found == {name: pinned.get(name) for name in found}
-
-
-@pytest.mark.parametrize("bundle", BUNDLES)
-def test_logging_configuration_loads(repository: Path, bundle: str) -> None:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        logging.config.fileConfig(
-            repository / "bundles" / bundle / "configs" / "logging.conf", disable_existing_loggers=False
-        )
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The bundle as users type it: models and data sets in, tables out, from any working directory."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,37 +14,19 @@ from monai.bundle import run
 from swinfuse_components.data import assign_folds
 
 from ..models import BRATS, read_rows, write_model
+from .conftest import write_msd_task
 
 SHAPE = (32, 30, 24)
-PATIENTS = [f"p{n}" for n in range(4)]
+PATIENTS = [f"case_{n:03d}" for n in range(4)]
 # the patients of the training part of the first of two folds, as the fine-tuning bundles split
 TRAINED = [name for name, fold in assign_folds(PATIENTS, 2, 0).items() if fold != 0]
-
-
-def write_task(folder: Path, name: str, modality: str, count: int = 4) -> Path:
-    """A Decathlon task of small volumes: one bright box in each, the same patients in every task."""
-    rng = np.random.default_rng(0)
-    (folder / "imagesTr").mkdir(parents=True)
-    (folder / "labelsTr").mkdir()
-    training = []
-    for n in range(count):
-        label = np.zeros(SHAPE, np.uint8)
-        label[8 + n : 20, 8:20, 6:16] = 1
-        image = rng.normal(0, 20, SHAPE) + 100 * label - (1000 if modality == "CT" else 0) * (label == 0)
-        file = f"p{n}.nii.gz"
-        nib.save(nib.Nifti1Image(image.astype(np.int16), np.diag([1.5, 1.5, 2.0, 1.0])), folder / "imagesTr" / file)
-        nib.save(nib.Nifti1Image(label, np.diag([1.5, 1.5, 2.0, 1.0])), folder / "labelsTr" / file)
-        training.append({"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"})
-    content = {"name": name, "modality": {"0": modality}, "labels": {"0": "background", "1": "box"}}
-    (folder / "dataset.json").write_text(json.dumps({**content, "training": training}), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ood")
-    write_task(folder / "Task01_BoxCT", "BoxCT", "CT")
-    write_task(folder / "Task02_BoxMR", "BoxMR", "MRI")
+    for name, channel in (("Task01_BoxCT", "CT"), ("Task02_BoxMR", "MRI")):
+        write_msd_task(folder, name, (channel,), ("box",), shape=SHAPE, spacing=(1.5, 1.5, 2.0))
     write_model(folder / "swinfuse", training_patients=TRAINED)
     write_model(folder / "swin_unetr", dim="none", training_patients=TRAINED)
     return folder
@@ -107,7 +88,7 @@ def test_inference_writes_a_label_map_on_the_grid_of_the_image(
     repository: Path, workplace: Path, tmp_path: Path
 ) -> None:
     config = str(repository / "bundles/ood_eval/configs/inference.json")
-    image = workplace / "Task02_BoxMR/imagesTr/p2.nii.gz"
+    image = workplace / "Task02_BoxMR/imagesTr/case_002.nii.gz"
     options = {"model_dir": str(workplace / "swinfuse"), "dataset_dir": str(image), "output_dir": str(tmp_path)}
     run(run_id="run", config_file=config, overlap=0.0, **options)
     written = nib.load(next(tmp_path.glob("*.nii.gz")))

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swinfuse_components.data import (
-    UnsafePathError,
     load_fold,
     load_folds,
     msd_datalist,
@@ -116,30 +115,24 @@ def test_faulty_fold_files_are_named(content, message, tmp_path):
         load_fold(path, 0)
 
 
-def test_errors_of_the_splits(tmp_path):
-    items = made_items([1, 1, 1])
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        load_fold(tmp_path / "none.json", 0)
-    with pytest.raises(ValueError, match="5 folds of 3"):
-        split_folds(items, 5)
-    with pytest.raises(ValueError, match="'patient' is missing"):
-        split_folds([{"image": "a"}], 2)
-    with pytest.raises(ValueError, match="no fold is assigned"):
-        split_folds(items, assignment={"p0": 0})
-    with pytest.raises(ValueError, match="section"):
-        load_fold(split_folds(items, 3), 0, "test")
-    with pytest.raises(ValueError, match="validation_fraction"):
-        split_patients(items, validation_fraction=1.0)
-    with pytest.raises(ValueError, match="section"):
-        split_patients(items, "test")
-    with pytest.raises(ValueError, match="at least two"):
-        split_patients(items[:1])
-    with pytest.raises(ValueError, match="no item is left"):
-        select_patients(items, exclude=["p0", "p1", "p2"])
-    with pytest.raises(ValueError, match="no patient is called 'p9': the 3 patients are called like 'p0'"):
-        select_patients(items, exclude=["p9"])
-    with pytest.raises(UnsafePathError):
-        save_folds(split_folds(items, 3), tmp_path / "f.json", tmp_path)
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (lambda items: split_folds(items, 5), "5 folds of 3"),
+        (lambda items: split_folds([{"image": "a"}], 2), "'patient' is missing"),
+        (lambda items: split_folds(items, assignment={"p0": 0}), "no fold is assigned"),
+        (lambda items: load_fold(split_folds(items, 3), 0, "test"), "section"),
+        (lambda items: split_patients(items, validation_fraction=1.0), "validation_fraction"),
+        (lambda items: split_patients(items, "test"), "section"),
+        (lambda items: split_patients(items[:1]), "at least two"),
+        (lambda items: select_patients(items, exclude=["p0", "p1", "p2"]), "no item is left"),
+        (lambda items: select_patients(items, exclude=["p9"]), "is called 'p9': the 3 patients are called like 'p0'"),
+        (lambda items: save_folds(split_folds(items, 3), "/tmp/f.json", "/tmp"), "leaves its data set's folder"),
+    ],
+)
+def test_errors_of_the_splits(split, message):
+    with pytest.raises(ValueError, match=message):
+        split(made_items([1, 1, 1]))
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,6 +9,7 @@ from monai.transforms import LoadImage, SaveImaged
 
 from swinfuse_components.data import DataListError, OutputNames, check_inputs, list_images
 
+from ..bundles.grids import write_dicom_series
 from .conftest import AFFINE, ct_volume, mr_volume, write_volume
 from .test_checks import turned
 
@@ -17,29 +18,9 @@ def dicom(
     folder: Path, uid: str = "1.2.3", slices: int = 3, number: int = 1, modality: str = "CT", patient: str = ""
 ) -> Path:
     """Write a small series, one file a slice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for k in range(slices):
-        image = itk.image_from_array(np.full((1, 8, 9), 100 * k - 1000, np.int16))
-        image.SetOrigin([0.0, 0.0, 3.0 * k])
-        tags = image.GetMetaDataDictionary()
-        for tag, value in {
-            "0020|000d": "1.2",
-            "0010|0020": patient,
-            "0020|000e": uid,
-            "0008|0018": f"{uid}.{k}",
-            "0008|0060": modality,
-            "0020|0011": str(number),
-            "0020|0013": str(k),
-            "0020|0032": f"0\\0\\{3 * k}",
-            "0008|103e": f"part {number}",
-        }.items():
-            tags[tag] = value
-        image.SetMetaDataDictionary(tags)
-        writer = itk.ImageFileWriter.New(Input=image, FileName=str(folder / f"{number}_{k}.dcm"))
-        gdcm = itk.GDCMImageIO.New()
-        gdcm.KeepOriginalUIDOn()
-        writer.SetImageIO(gdcm)
-        writer.Update()
+    planes = np.stack([np.full((8, 9), 100 * k - 1000, np.int16) for k in range(slices)])
+    tags = {"0010|0020": patient, "0020|000e": uid, "0008|0060": modality, "0020|0011": str(number)}
+    write_dicom_series(folder, planes, (1.0, 1.0, 3.0), number, **tags, **{"0008|103e": f"part {number}"})
     return folder
 
 

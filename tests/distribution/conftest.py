@@ -15,9 +15,8 @@ from ..models import BRATS, write_model
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 ROI = [64, 64, 64]
-SIZE: dict[str, Any] = {"roi_size": ROI, "feature_size": 12, "window_size": 4, "dim": "swinfuse", "dim_options": None}
 
-# as fine-tuning writes it beside its weights
+# what differs from the model of the other tests
 MODEL: dict[str, Any] = {
     "name": "Hippocampus",
     "model_name": "SwinFUSE",
@@ -27,12 +26,8 @@ MODEL: dict[str, Any] = {
     "regions": {"anterior": [1], "posterior": [2]},
     "spacing": [1.0, 1.0, 1.0],
     "ct_window": [-1000, 1000],
-    "mr_nonzero": False,
-    **SIZE,
-    "network_options": {"norm_name": "instance", "downsample": "merging"},
-    "sigmoid": False,
+    "roi_size": ROI,
     "start": "scratch",
-    "training_patients": [],
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load
+from monai.bundle import ConfigWorkflow, ckpt_export, load
 from monai.inferers import SlidingWindowInferer
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
@@ -48,16 +48,6 @@ def test_config_workflow_has_every_property(
     assert workflow.version == "0.1.0"
     assert set(workflow.network_def.state_dict()) == set(weights_of(folder))
     workflow.finalize()
-
-
-@pytest.mark.parametrize("bundle", ["finetune_msd"])
-def test_create_workflow_takes_overrides(installed_package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
-    config = str(installed_package(bundle) / "configs" / "inference.json")
-    workflow = create_workflow(
-        config_file=config, workflow_type="inference", logging_file=False, output_dir=str(tmp_path / "elsewhere")
-    )
-    assert workflow.parser.get_parsed_content("output_dir") == str(tmp_path / "elsewhere")
-    assert Path(workflow.bundle_root) == installed_package(bundle)
 
 
 def test_a_part_may_be_replaced_by_an_object(installed_package: Callable[[str], Path]) -> None:

@@ -4,7 +4,6 @@ Slow: the environment (PyTorch and all, 2 GB) takes minutes to make. SWINFUSE_PA
 and to keep it, SWINFUSE_PACKAGE_PYTHON an interpreter to make it with, such as the Python 3.10 of the Model Zoo.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,7 +16,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ..bundles.conftest import few_of
 from ..models import read_rows
+from .test_zoo import versions_of
 
 pytestmark = pytest.mark.slow
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
@@ -25,10 +26,7 @@ BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 
 def required(folder: Path) -> set[str]:
     """What a package's metadata asks for, as pip takes it."""
-    metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    own = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
-    versions = {name: metadata[key] for name, key in own.items()} | metadata["required_packages_version"]
-    return {f"{name}=={version}" for name, version in versions.items()}
+    return {f"{name}=={version}" for name, version in versions_of(folder).items()}
 
 
 def run(python: Path, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -82,15 +80,7 @@ def check_grid(answer: Path, image: Path) -> None:
 
 def hippocampi(swinfuse_data: Path, folder: Path, count: int) -> Path:
     """The first cases of a real task, as a task of its own."""
-    source = swinfuse_data / "MSD_like" / "Task04_Hippocampus"
-    content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    content |= {"training": content["training"][:count], "test": [], "numTraining": count, "numTest": 0}
-    for part in ("image", "label"):
-        (folder / f"{part}sTr").mkdir(parents=True)
-        for case in content["training"]:
-            shutil.copy(source / case[part], folder / case[part])
-    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
-    return folder
+    return few_of(swinfuse_data / "MSD_like" / "Task04_Hippocampus", folder, range(count))
 
 
 def test_finetune_msd_segments_an_mri(

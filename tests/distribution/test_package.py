@@ -96,7 +96,7 @@ def test_an_inexact_version_and_an_unlisted_change_are_named(folder: Path) -> No
 
 def test_weights_of_another_network_are_named(folder: Path) -> None:
     torch.save({"out.conv.conv.weight": torch.zeros(7)}, folder / "models" / "model.pt")
-    assert [text for text in check_package(folder) if "tensors do not fit the network of inference.json" in text]
+    assert [text for text in check_package(folder) if "model.pt does not fit the network in" in text]
 
 
 def test_large_files_are_listed_with_their_hash(folder: Path) -> None:

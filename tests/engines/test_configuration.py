@@ -73,7 +73,7 @@ def test_saved_configuration_of_an_earlier_run_is_kept(bundle: Path) -> None:
         each.initialize()
         each.run()
     saved = {path.name: json.loads(path.read_text())["max_epochs"] for path in (bundle / "models").iterdir()}
-    assert saved == {"configuration.json": 4, "configuration.1.json": 3}
+    assert saved == {"configuration.json": 4, "configuration.json.previous": 3}
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,6 @@ def test_slips_are_found_all_at_once_with_a_hint(bundle: Path, overrides: dict[s
 def test_sound_configurations_pass(bundle: Path) -> None:
     workflow(bundle).initialize()
     workflow(bundle, "overlay.yaml", amp=True, max_epochs=9).initialize()
-
-
-def test_outside_of_a_configuration_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="only be called by a configuration"):
-        engines.check_configuration()
 
 
 def refused() -> None:

@@ -34,52 +34,6 @@ def assert_equal_runs(run_dir: Path, reference: tuple[Path, list[torch.Tensor]])
     assert all(map(torch.equal, state.values(), final_weights))
 
 
-def kill_self_at_fsync(number: int) -> Any:
-    """Make a process end itself by SIGKILL in the middle of its ``number``-th file."""
-    calls = 0
-    fsync = os.fsync
-
-    def patched(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        fsync(descriptor)
-
-    def install() -> None:
-        files.os.fsync = patched  # type: ignore[assignment]
-
-    return install
-
-
-def test_killed_ten_times_anywhere_and_resumed(reference: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
-    """SIGKILL at random moments, half of them while a file is being written; workers on."""
-    rng = random.Random(0)
-    kills = 0
-    while kills < 10:
-        in_writing = kills % 2 == 0
-        run = start(
-            tmp_path,
-            resume=True,
-            num_workers=1,
-            seconds=0.02,
-            in_child=kill_self_at_fsync(rng.randrange(1, 16)) if in_writing else None,
-        )
-        if not in_writing:
-            for _ in range(rng.randrange(1, 4)):
-                assert run.steps.acquire(timeout=60)
-            run.process.kill()
-        if run.exit_code() == 0:
-            break
-        assert run.exit_code() == -signal.SIGKILL
-        kills += 1
-    assert kills >= 5
-    if run.exit_code() != 0:
-        last = start(tmp_path, resume=True, num_workers=1)
-        assert last.exit_code() == 0
-    assert_equal_runs(tmp_path, reference)
-
-
 def at_file_operation(folder: Path, wanted: int, log: Path | None = None) -> Callable[[], None]:
     """Die before the ``wanted``-th opening, renaming, removal or flush in a folder; 0: only write them down."""
 
@@ -111,6 +65,34 @@ def at_file_operation(folder: Path, wanted: int, log: Path | None = None) -> Cal
         sys.addaudithook(audit)
 
     return install
+
+
+def test_killed_ten_times_anywhere_and_resumed(reference: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
+    """SIGKILL at random moments, half of them while a file is being written; workers on."""
+    rng = random.Random(0)
+    kills = 0
+    while kills < 10:
+        in_writing = kills % 2 == 0
+        run = start(
+            tmp_path,
+            resume=True,
+            num_workers=1,
+            seconds=0.02,
+            in_child=at_file_operation(tmp_path, rng.randrange(1, 20)) if in_writing else None,
+        )
+        if not in_writing:
+            for _ in range(rng.randrange(1, 4)):
+                assert run.steps.acquire(timeout=60)
+            run.process.kill()
+        if run.exit_code() == 0:
+            break
+        assert run.exit_code() == -signal.SIGKILL
+        kills += 1
+    assert kills >= 5
+    if run.exit_code() != 0:
+        last = start(tmp_path, resume=True, num_workers=1)
+        assert last.exit_code() == 0
+    assert_equal_runs(tmp_path, reference)
 
 
 @pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])

@@ -14,7 +14,6 @@ from swinfuse_components.evaluation.tables import (
     drop_table,
     markdown,
     matrix_cells,
-    number,
     paper_cells,
     read_cases,
     write_csv,
@@ -92,10 +91,6 @@ def test_a_line_cut_short_by_a_crash_is_left_out(rest: str, tmp_path: Path) -> N
     again = read_cases(path)
     assert list(again["case"]) == ["c0", "c1", "c2"] and math.isnan(again["sensitivity"][2])
     assert read_cases(tmp_path / "none.csv").empty
-
-
-def test_figures_of_a_table() -> None:
-    assert [number(v) for v in (0.476, -0.001, -0.25, math.nan)] == ["0.48", "0.00", "-0.25", "-"]
 
 
 NAMES = ["[a](http://x)", "![b](http://y)", "<img src=x>", "[c][d]", "<http://x>", "a|b", "`c`", "d\n[d]: http://x"]

@@ -124,16 +124,18 @@ def test_gather_without_a_process_group_changes_nothing() -> None:
     assert torch.equal(NTXentLoss(gather_distributed=True)(z_i, z_j), NTXentLoss()(z_i, z_j))
 
 
-@pytest.mark.parametrize("temperature", [0, -0.5, math.nan])
-def test_wrong_temperature(temperature: float) -> None:
-    with pytest.raises(ValueError, match="temperature must be positive"):
-        NTXentLoss(temperature)
-
-
-@pytest.mark.parametrize("shapes", [((2, 3), (3, 3)), ((2,), (2,)), ((0, 3), (0, 3))])
-def test_wrong_embeddings(shapes: tuple) -> None:
-    with pytest.raises(ValueError, match="embeddings must be"):
-        NTXentLoss()(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+@pytest.mark.parametrize(
+    ("temperature", "shapes", "message"),
+    [
+        (0, ((2, 3), (2, 3)), "temperature must be positive"),
+        (math.nan, ((2, 3), (2, 3)), "temperature must be positive"),
+        (0.5, ((2, 3), (3, 3)), "embeddings must be"),
+        (0.5, ((0, 3), (0, 3)), "embeddings must be"),
+    ],
+)
+def test_wrong_settings_and_embeddings(temperature: float, shapes: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NTXentLoss(temperature)(*map(torch.zeros, shapes))
 
 
 # One rank of a distributed run: for each division of the batch, its share through a DDP-wrapped encoder.

@@ -295,30 +295,24 @@ def test_autocast_compile_state_dict_and_deepcopy(variant):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_errors_name_what_was_found_and_expected():
-    module = DomainInvarianceModule(6, (4, 4, 4))
-    good = torch.zeros(1, 6, 4, 4, 4)
-    with pytest.raises(ValueError, match=r"\(4, 4, 8\) found, \(4, 4, 4\) expected"):
-        module(torch.zeros(1, 6, 4, 4, 8), torch.zeros(1, 6, 4, 4, 8))
-    with pytest.raises(ValueError, match=r"p_j: found shape \(1, 5, 4, 4, 4\), expected \(B, 6, D, H, W\)"):
-        module(good, torch.zeros(1, 5, 4, 4, 4))
-    with pytest.raises(ValueError, match="differ in shape"):
-        module(good, torch.zeros(2, 6, 4, 4, 4))
-    with pytest.raises(ValueError, match=r"\(4, 4, 4\) found, expected multiples of the window \(3, 3, 3\)"):
-        DomainInvarianceModule(6, tokens="windows", window_size=3)(good, good)
-    with pytest.raises(ValueError, match="embedding_size: found None"):
-        DomainInvarianceModule(6)
-    with pytest.raises(ValueError, match="gate: found 'none'"):
-        DomainInvarianceModule(6, 4, gate="none")
-    with pytest.raises(ValueError, match="tokens: found 'voxels'"):
-        DomainInvarianceModule(6, 4, tokens="voxels")
-    with pytest.raises(ValueError, match="num_heads: found none"):
-        DomainInvarianceModule(6, 4, num_heads=())
-    with pytest.raises(ValueError, match="num_heads: found 3, expected a divisor of the token dimension H \\* W = 16"):
-        ReleasedDomainInvarianceModule(6, 4)
-    with pytest.raises(ValueError, match=r"p_i: found shape \(1, 6, 4, 4, 4\), expected \(B, 5, 4, 4, 4\)"):
-        ReleasedDomainInvarianceModule(5, 4, num_heads=2)(good, good)
-    with pytest.raises(ValueError, match="dim: found 'swin'"):
-        build_domain_invariance("swin", 6, 4)
-    with pytest.raises(ValueError, match="dim_options: found"):
-        build_domain_invariance("none", 6, 4, {"gate": "product"})
+GOOD = torch.zeros(1, 6, 4, 4, 4)
+MISTAKES = [
+    (lambda: DomainInvarianceModule(6, 4)(*[torch.zeros(1, 6, 4, 4, 8)] * 2), r"4, 8\) found, \(4, 4, 4\) expected"),
+    (lambda: DomainInvarianceModule(6, 4)(GOOD, GOOD[:, :5]), r"p_j: found shape \(1, 5, 4, .* \(B, 6, D, H, W\)"),
+    (lambda: DomainInvarianceModule(6, 4)(GOOD, GOOD.repeat(2, 1, 1, 1, 1)), "differ in shape"),
+    (lambda: DomainInvarianceModule(6, tokens="windows", window_size=3)(GOOD, GOOD), r"of the window \(3, 3, 3\)"),
+    (lambda: DomainInvarianceModule(6), "embedding_size: found None"),
+    (lambda: DomainInvarianceModule(6, 4, gate="none"), "gate: found 'none'"),
+    (lambda: DomainInvarianceModule(6, 4, tokens="voxels"), "tokens: found 'voxels'"),
+    (lambda: DomainInvarianceModule(6, 4, num_heads=()), "num_heads: found none"),
+    (lambda: ReleasedDomainInvarianceModule(6, 4), r"found 3, expected a divisor of the token dimension H \* W = 16"),
+    (lambda: ReleasedDomainInvarianceModule(5, 4, num_heads=2)(GOOD, GOOD), r"expected \(B, 5, 4, 4, 4\)"),
+    (lambda: build_domain_invariance("swin", 6, 4), "dim: found 'swin'"),
+    (lambda: build_domain_invariance("none", 6, 4, {"gate": "product"}), "dim_options: found"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), MISTAKES)
+def test_errors_name_what_was_found_and_expected(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

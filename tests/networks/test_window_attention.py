@@ -210,9 +210,3 @@ def test_a_whole_network_in_half_precision_runs():
     out = SwinStage(copy.deepcopy(monai), "blocks").bfloat16()(x.bfloat16())
     assert out.dtype == torch.bfloat16
     assert (out - monai(x.double())).norm() < 0.05 * monai(x.double()).norm()
-
-
-def test_an_unknown_way_is_refused():
-    monai = attention()
-    with pytest.raises(ValueError, match="attention: found 'flash'"):
-        EfficientWindowAttention(monai, "flash")

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
 
 from swinfuse_components.data import msd_datalist, split_folds
+
+from ..bundles.conftest import write_msd_task
 
 
 def test_nnunet_is_given_our_folds(repository: Path, tmp_path: Path) -> None:
@@ -33,20 +33,7 @@ def test_nnunet_is_given_our_folds(repository: Path, tmp_path: Path) -> None:
     reason="nnU-Net is an extra: install it, or name a Python that has it in SWINFUSE_NNUNET_PYTHON",
 )
 def test_nnunet_trains_predicts_and_stands_in_the_table(repository: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "Task90_Toy"
-    generator = np.random.default_rng(0)
-    entries = []
-    for number in range(4):
-        label = np.zeros((32, 36, 32), np.uint8)
-        start = generator.integers(4, 16, 3)
-        label[tuple(slice(s, s + 10) for s in start)] = 1
-        for key, array in (("images", generator.normal(0, 10, label.shape) + 100 * label), ("labels", label)):
-            path = folder / f"{key}Tr" / f"c{number}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nibabel.save(nibabel.Nifti1Image(array.astype(np.int16), np.eye(4)), path)
-        entries.append({"image": f"imagesTr/c{number}.nii.gz", "label": f"labelsTr/c{number}.nii.gz"})
-    content = {"name": "Toy", "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "box"}, "training": entries}
-    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    folder = write_msd_task(tmp_path, "Task90_Toy", ("MRI",), ("box",), shape=(32, 36, 32))
     python = os.environ.get("SWINFUSE_NNUNET_PYTHON", sys.executable)
     environment = {**os.environ, "nnUNet_n_proc_DA": "1", "PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
     command = [python, "scripts/nnunet_baseline.py", str(folder), "--fold", "1", "--num_folds", "2"]
