@@ -26,13 +26,10 @@ _DECODER = {f"conv.{4 * block}.": f"decoder.blocks.{block}.0." for block in rang
 class SourceWeights(NamedTuple):
     """Weights under the common names, and what is known of where they come from.
 
-    Attributes:
-        description: the kind of checkpoint, for people.
-        tensors: common name to tensor.
-        original: common name to the name in the file.
-        merging: ``"legacy"`` where this kind is known to have been trained with the patch merging of MONAI before
-            1.5, ``"unknown"`` where there are well-known files of both kinds, None for networks of this project.
-        notes: what a user of these weights should know.
+    ``description`` is the kind of checkpoint; ``tensors`` and ``original`` lead from the common name to the tensor and
+    to the name in the file. ``merging`` is ``"legacy"`` where this kind is known to have been trained with the patch
+    merging of MONAI before 1.5, ``"unknown"`` where there are well-known files of both kinds, None for networks of this
+    project. ``notes`` are what a user of these weights should know.
     """
 
     description: str

@@ -109,8 +109,7 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int, int]]]):
     lost or doubled, all batches are full, and one process with the joined batch size draws the very same items.
 
     Args:
-        num_items: length of the data set.
-        batch_size: items a process takes each iteration.
+        num_items: length of the data set; ``batch_size``: items a process takes each iteration.
         seed: of order and augmentation.
         shuffle: whether to permute; without it the items come in order, over and over.
         weights: relative frequency of each item; None for each once a round.

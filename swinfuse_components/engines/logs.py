@@ -79,11 +79,8 @@ class SaturationWarner:
     The density term cannot exceed ln 2 and the contrastive one is ln(2B - 1) when all B pairs look alike (Eq. 3 of
     the paper; the normalised temperature-scaled cross-entropy). Either value for long means saturation or collapse.
 
-    Args:
-        bounds: gives the bounds by name for a batch size, as ``PretrainingLoss.bounds`` does.
-        window: number of iterations the mean is taken over; no warning comes before that many.
-        tolerance: relative distance to the bound that still counts as sitting on it.
-
+    ``bounds`` gives the bounds by name for a batch size, as ``PretrainingLoss.bounds`` does; the mean is over
+    ``window`` iterations, and ``tolerance`` is the relative distance to the bound that still counts as sitting on it.
     Each term's value relative to its bound joins the logged terms as ``<term>_of_bound``; attach this handler before
     those that log. The warning is given once for each term and again only after the term has left its bound in between.
     """
@@ -123,11 +120,8 @@ class LossCurves:
     With an evaluator, the metrics of each validation go to ``validation.csv`` and into the picture. A resumed run
     goes on in the same files, from which the rows after its checkpoint are dropped.
 
-    Args:
-        run_dir: folder for the files.
-        optimizer: adds the learning rate of the step, as ``lr``.
-        evaluator: whose metrics belong to the picture.
-        bounds: gives the value at which a term is saturated, drawn as a dashed line; called with the batch size.
+    ``optimizer`` adds the learning rate of the step, as ``lr``; ``bounds`` gives, for a batch size, the value at which
+    a term is saturated, drawn as a dashed line.
     """
 
     def __init__(

@@ -19,10 +19,8 @@ from ..engines.files import atomic_write, csv_cell
 class FlipAveragingInferer(Inferer):
     """Average the logits over mirrored copies of the input (flip test-time augmentation).
 
-    Args:
-        inferer: inferer that handles each copy, usually a sliding window.
-        axes: spatial axes to mirror; all their ``2 ** len(axes)`` combinations are averaged. With no axes the inferer
-            answers alone. Do not mirror an axis that tells left from right if the labels do.
+    ``inferer`` handles each copy, usually a sliding window. All ``2 ** len(axes)`` combinations of the mirrored spatial
+    axes are averaged. Do not mirror an axis that tells left from right if the labels do.
     """
 
     def __init__(self, inferer: Inferer, axes: Sequence[int] = ()) -> None:

@@ -52,16 +52,9 @@ class _FullPrecisionWhereWrong(TorchFunctionMode):
 class PrecisionInferer(Inferer):
     """Compute in a number type that is quicker than float32; the answer comes back in float32.
 
-    MONAI's own ``amp`` works on a GPU alone.
-
-    Args:
-        inferer: inferer that calls the network: a sliding window, or MONAI's ``SimpleInferer`` in training.
-        precision: see :func:`arithmetic`.
-        backend: what computes the network: ``torch``, or ``openvino`` (inference on a CPU).
-
-    Raises:
-        ValueError: an unknown precision or backend.
-        ModuleNotFoundError: OpenVINO is asked for and not installed.
+    MONAI's own ``amp`` works on a GPU alone. ``inferer`` calls the network: a sliding window, or MONAI's
+    ``SimpleInferer`` in training. For ``precision`` see :func:`arithmetic`; ``backend`` is what computes the network:
+    ``torch``, or ``openvino`` (inference on a CPU). An unknown one, or OpenVINO where it is not installed, is an error.
     """
 
     def __init__(self, inferer: Inferer, precision: str = "float32", backend: str = "torch") -> None:

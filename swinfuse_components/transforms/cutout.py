@@ -17,8 +17,7 @@ class RandInnerCutout(Randomizable, Transform):
         hole_size: least and greatest side of a box, as a share of the sub-volume's side, each axis by itself.
         max_removed: greatest share of the voxels that may be removed, below 1.
 
-    Raises:
-        ValueError: on settings out of range, among them a greatest box that alone exceeds ``max_removed``.
+    Settings out of range, among them a greatest box that alone exceeds ``max_removed``, are a ValueError.
     """
 
     def __init__(

@@ -36,17 +36,6 @@ def test_reference_does_the_same_work_in_float64(benchmarks, ours, views):
     assert not reference.pooled_heads  # measured as published
 
 
-def test_refuses_other_shapes_and_other_values(benchmarks, ours, views):
-    reference = benchmarks["reference"].ReferencePretrainer(12, 5).double()
-    whole = reference.decoder
-    reference.decoder = torch.nn.Sequential(*[m for m in whole if not isinstance(m, torch.nn.Upsample)])
-    with pytest.raises(ValueError, match="reconstruction: shapes differ"):
-        benchmarks["reference"].check_same_work(ours, reference, views)
-    reference.decoder = torch.nn.Sequential(*[m for m in whole if not isinstance(m, torch.nn.LeakyReLU)])
-    with pytest.raises(ValueError, match="reconstruction: values differ"):
-        benchmarks["reference"].check_same_work(ours, reference, views)
-
-
 def test_the_steps_start_at_the_same_loss(benchmarks, ours, views):
     """One contrastive pair has no negative, so that both losses are L1 and cross-entropy."""
     module = benchmarks["reference"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monai.bundle import ConfigParser, verify_metadata
+from monai.bundle import verify_metadata
 from packaging.requirements import Requirement
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
@@ -48,20 +48,3 @@ def test_metadata_names_what_was_tested(repository: Path, bundle: str) -> None:
         **metadata["required_packages_version"],
     }
     assert found == {name: pinned.get(name) for name in found}
-
-
-@pytest.mark.parametrize(
-    ("bundle", "files", "ids"),
-    [
-        *((bundle, ["train.json"], ("initialize", "run", "finalize", "training")) for bundle in TRAINING),
-        *((bundle, ["train.json", "evaluate.json"], ("initialize", "run", "evaluating")) for bundle in TRAINING),
-        *((bundle, ["inference.json"], ("initialize", "run", "inference")) for bundle in BUNDLES),
-        ("ood_eval", ["evaluate.json"], ("initialize", "run", "evaluating")),
-    ],
-)
-def test_workflows_answer_to_default_and_to_spoken_ids(
-    repository: Path, bundle: str, files: list[str], ids: tuple[str, ...]
-) -> None:
-    parser = ConfigParser()
-    parser.read_config([str(repository / "bundles" / bundle / "configs" / name) for name in files])
-    assert not [name for name in ids if name not in parser]

@@ -1,7 +1,5 @@
-import errno
 import os
 import random
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -177,41 +175,3 @@ def test_loss_that_is_not_finite_stops_and_names_the_files(
     assert read_checkpoint(checkpoints_of(tmp_path)[-1])["trainer"]["iteration"] == iteration - 1
     ToyRun(tmp_path, interval=0, resume=True).run()  # with a sound loss: as if nothing had happened
     assert_equal_runs(tmp_path, reference)
-
-
-def test_full_disk_is_a_clear_error_and_the_old_checkpoint_is_intact(tmp_path: Path) -> None:
-    with pytest.raises(engines.NonFiniteLossError):
-        ToyRun(tmp_path, loss=NanAt(3)).run()
-    before = {path.name: path.read_bytes() for path in checkpoints_of(tmp_path)}
-    limit = min(map(len, before.values())) // 2
-
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    run = start(tmp_path, resume=True, in_child=small_files)
-    assert run.exit_code() == 1
-    assert {path.name: path.read_bytes() for path in checkpoints_of(tmp_path)} == before
-    assert not list(tmp_path.glob(".*.tmp"))
-    assert (tmp_path / "error").read_text(encoding="utf-8").startswith(f"OSError: [Errno 27] cannot write {tmp_path}/")
-    assert "File too large. Nothing that was there is lost" in (tmp_path / "error").read_text(encoding="utf-8")
-
-
-def test_write_error_names_the_file_and_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "weights.pt"
-    files.atomic_save({"a": torch.ones(3)}, path)
-    before = path.read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match=r"cannot write .*weights.pt: No space left on device"):
-        files.atomic_save({"a": torch.zeros(3)}, path)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
-
-
-def test_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    with pytest.raises(OSError, match="cannot write to the run's folder .*file/run"):
-        engines.lock_run_dir(tmp_path / "file" / "run")

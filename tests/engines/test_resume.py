@@ -87,14 +87,6 @@ def test_resume_in_an_empty_folder_starts_anew(tmp_path: Path, caplog: pytest.Lo
     assert "nothing to resume" in caplog.text
 
 
-def test_fresh_run_refuses_a_used_folder(tmp_path: Path) -> None:
-    ToyRun(tmp_path, max_epochs=1).run()
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FileExistsError, match="--resume True"):
-        ToyRun(tmp_path, max_epochs=1).run()
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 def test_last_two_checkpoints_stay(tmp_path: Path) -> None:
     ToyRun(tmp_path).run()
     assert [path.name for path in checkpoints_of(tmp_path)] == [
@@ -177,10 +169,3 @@ def test_worse_model_never_replaces_a_better_one(tmp_path: Path) -> None:
     resumed.run()
     assert (tmp_path / "model.pt").read_bytes() == best
     assert resumed.evaluator.state.best_metric == run.evaluator.state.best_metric
-
-
-def test_model_of_an_earlier_run_is_kept_aside(tmp_path: Path) -> None:
-    (tmp_path / "model.pt").write_bytes(b"precious")
-    ToyRun(tmp_path, max_epochs=1).run()
-    assert (tmp_path / "model.pt.previous").read_bytes() == b"precious"
-    assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"model"}
