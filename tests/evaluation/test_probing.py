@@ -13,7 +13,7 @@ from swinfuse_components.evaluation.probes import Places, coarse_labels, draw_pl
 from swinfuse_components.evaluation.probing import build_encoder, stage_features, summarize_probing
 from swinfuse_components.networks import SwinFUSEPretrainer
 
-from ..bundles.test_ood_eval import write_task
+from ..bundles.conftest import write_msd_task
 from ..models import write_model
 
 SMALL = {"feature_size": 12, "roi_size": [32, 32, 32], "window_size": 4}
@@ -76,7 +76,8 @@ def test_any_encoder_and_the_settings_beside_it(tmp_path: Path) -> None:
 
 def test_from_data_sets_to_tables(tmp_path: Path) -> None:
     for number, (name, modality) in enumerate((("BoxCT", "CT"), ("BoxMR", "MRI"))):
-        write_task(tmp_path / name, name, modality, count=4 + number)
+        options = {"cases": 4 + number, "shape": (32, 30, 24), "spacing": (1.5, 1.5, 2.0)}
+        write_msd_task(tmp_path, name, (modality,), ("box",), **options)
     volumes = read_volumes(
         str(tmp_path / "BoxCT"), [str(tmp_path / "BoxMR")], spacing=[2, 2, 2], ct_window=[-200, 200], num_folds=2
     )
