@@ -34,9 +34,10 @@ from monai.transforms import Compose
 from swinfuse_components.checkpoints.reading import read_weights
 from swinfuse_components.data import load_fold, read_task, split_folds, synthetic_volumes, synthrad_datalist
 from swinfuse_components.engines.run_folder import checkpoints_of
-from swinfuse_components.evaluation.features import cka_by_stage, paired_crops, pooled_features, same_modality
+from swinfuse_components.evaluation.features import linear_cka, paired_crops, pooled_features, same_modality
 from swinfuse_components.evaluation.probing import build_encoder, recorded_settings, summarize_probing
 from swinfuse_components.evaluation.tables import write_csv
+from swinfuse_components.networks import SwinFUSEEncoder
 from swinfuse_components.transforms import load_on_grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,7 @@ PRETRAIN_ON: list[dict] = [
     {"path": "MSD_like/Task50_HeadNeckCT", "weight": 0.5},
 ]
 CT_WINDOW = [-125.0, 275.0]
+NO_MODULE = {"dim": "none", "dim_options": None}
 # overlays of each arm, settings on top of them, the data sets where they are others, and the number of seeds (1)
 ARMS: dict[str, dict] = {
     "paper": {"files": ["paper.yaml"], "seeds": 3},
@@ -59,10 +61,13 @@ ARMS: dict[str, dict] = {
     "dense_no_dim": {"files": ["dense.yaml"], "settings": {"dim": "none"}},
     "dense_pairs": {"files": ["dense.yaml", "dense_pairs.yaml"], "seeds": 3},
     "dense_mind": {"files": ["dense.yaml", "mind.yaml"]},
-    # each view with its partner, to see what a module that can act does
+    # each view with its partner, one arm for each module
     "dense_cross": {"files": ["dense.yaml"], "settings": {"mode": "cross"}, "seeds": 3},
+    "dense_product": {"files": ["dense.yaml", "gate_product.yaml"], "settings": {"mode": "cross"}},
     "dense_cosine": {"files": ["dense.yaml", "dim_cosine.yaml"], "settings": {"mode": "cross"}},
     "dense_patches": {"files": ["dense.yaml", "dim_patches.yaml"], "settings": {"mode": "cross"}},
+    "dense_windows": {"files": ["dense.yaml", "dim_windows_sharp.yaml"], "settings": {"mode": "cross"}},
+    "dense_paper": {"files": ["dense.yaml", "dim_paper.yaml"], "settings": {"mode": "cross"}},
     "synthetic": {"files": ["dense.yaml", "dense_pairs.yaml"], "datasets": ["synthetic"]},
     "mixed": {
         "files": ["dense.yaml", "dense_pairs.yaml"],
@@ -104,9 +109,12 @@ def _command(bundle: str, run: str, files: Sequence[str], settings: dict) -> lis
     return command
 
 
-def _until(command: list[str], log: Path, deadline: float) -> None:
-    """Run a command; at the deadline it is asked to stop and save."""
+def run_bundle(
+    bundle: str, run: str, files: Sequence[str], settings: dict, log: Path, deadline: float = float("inf")
+) -> None:
+    """Run a bundle's command; at the deadline it is asked to stop and save."""
     with log.open("a") as stream:
+        command = _command(bundle, run, files, settings)
         process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
         try:
             process.wait(None if deadline == float("inf") else max(deadline - time.time(), 1))
@@ -187,15 +195,15 @@ def train(
             **arm.get("settings", {}),
         }
         files = [CONFIGS + "train.json", *(CONFIGS + file for file in arm.get("files", []))]
-        command = _command("pretrain", "training", [*files, "experiments/invariance/budget.yaml"], settings)
-        _until(command, folder / f"{run.name}.log", deadline)
+        files.append("experiments/invariance/budget.yaml")
+        run_bundle("pretrain", "training", files, settings, folder / f"{run.name}.log", deadline)
 
     jobs = [(name, seed) for name in only or ARMS for seed in range(ARMS[name].get("seeds", 1))]
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(work, jobs))
 
 
-def _runs(out: str) -> dict[str, list[Path]]:
+def runs_of(out: str) -> dict[str, list[Path]]:
     """The newest checkpoint of every run whose weights are finite, seed by seed, by the name of its arm."""
     found: dict[str, list[Path]] = {}
     for run in sorted(path for path in Path(out).resolve().iterdir() if path.is_dir()):
@@ -223,8 +231,8 @@ def probe(
         at_once: number of processes.
         options: settings of ``probing.json``.
     """
-    runs, folder = _runs(out), Path(out).resolve()
-    like = {**recorded_settings(next(iter(runs.values()))[0]), "dim": "none", "dim_options": None}
+    runs, folder = runs_of(out), Path(out).resolve()
+    like = {**recorded_settings(next(iter(runs.values()))[0]), **NO_MODULE}
     encoders: dict = {"random": [{**like, "seed": seed} for seed in range(3)]}
     encoders |= {name: [str(path) for path in paths] for name, paths in runs.items()}
 
@@ -240,7 +248,7 @@ def probe(
             **options,
         }
         files = ["bundles/ood_eval/configs/probing.json"]
-        _until(_command("ood_eval", "probing", files, settings), folder / f"probing_{name}.log", float("inf"))
+        run_bundle("ood_eval", "probing", files, settings, folder / f"probing_{name}.log")
 
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(work, encoders))
@@ -251,38 +259,45 @@ def probe(
 
 
 @torch.no_grad()
-def measure(data: str, out: str, spacing: float = 4.0, crops: int = 2, device: str = "cpu") -> None:
+def measure(data: str, out: str, spacing: float = 4.0, crops: int = 4, device: str = "cpu") -> None:
     """Influence of the partner before and after, CKA and neighbours, on registered pairs that no run was trained on."""
-    runs, records, places = _runs(out), [], None
+    runs, records = runs_of(out), []
     lists = [path.with_name("patients.json") for paths in runs.values() for path in paths]
     seen = {patient for file in lists for patient in json.loads(file.read_text())["training"]}
-    pairs = [item for item in synthrad_datalist(Path(data) / PAIRS) if item["patient"] not in seen]
-    for name, paths in runs.items():
-        for seed, path in enumerate(paths):
-            trained = build_encoder(path)
-            if places is None:
-                options = {"roi_size": trained.roi_size, "spacing": [spacing] * 3, "ct_window": CT_WINDOW}
-                places = paired_crops(pairs, crops=crops, **options)
-                images = {"ct": places.ct.to(device), "mr": places.mr.to(device)}
-            untrained = build_encoder(None, seed, **recorded_settings(path))
-            for state, encoder in (("before", untrained), ("after", trained)):
-                encoder = encoder.to(device)
-                own, partners = encoder.embed(images["ct"]), encoder.embed(images["mr"])
-                streams = [encoder.fuse(own, other).stream_i for other in (partners, partners.roll(crops, 0))]
-                ct, mr = (pooled_features(encoder, images[key])[-1].cpu() for key in ("ct", "mr"))
-                records.append(
-                    {
-                        "arm": name,
-                        "seed": seed,
-                        "state": state,
-                        "influence": float((streams[1] - streams[0]).norm() / streams[0].norm()),
-                        "cka": cka_by_stage([ct], [mr])[0]["cka"],
-                        "same_modality": float(same_modality(ct, mr).mean()),
-                        "places": len(ct),
-                    }
-                )
-    write_csv(pd.DataFrame(records), Path(out) / "measures.csv")
-    print(pd.DataFrame(records).to_string())
+    unseen = [item for item in synthrad_datalist(Path(data) / PAIRS) if item["patient"] not in seen]
+    like = recorded_settings(lists[0])
+    places = paired_crops(
+        unseen, roi_size=[like["roi_size"]] * 3, spacing=[spacing] * 3, ct_window=CT_WINDOW, crops=crops
+    )
+    ct, mr = places.ct.to(device), places.mr.to(device)
+    encoders = [("random", seed, build_encoder(None, seed, **{**like, **NO_MODULE})) for seed in range(3)]
+    encoders += [(name, seed, build_encoder(path)) for name, paths in runs.items() for seed, path in enumerate(paths)]
+    untrained = {name: build_encoder(None, 0, **recorded_settings(paths[0])) for name, paths in runs.items()}
+    for name, seed, encoder in encoders:
+        record: dict = {"arm": name, "seed": seed, "places": len(ct)}
+        for state, each in (("before", untrained.get(name)), ("after", encoder)):
+            if each is not None and each.domain_invariance is not None:
+                record[f"influence_{state}"] = _influence(each.to(device), ct, mr, crops)
+        features = [[stage.cpu() for stage in pooled_features(encoder.to(device), images)] for images in (ct, mr)]
+        for stage in (3, 4):
+            x, y = (side[stage] for side in features)
+            record[f"cka_{stage}"] = linear_cka(x, y)
+            record[f"same_modality_{stage}"] = float(same_modality(x, y).mean())
+        records.append(record)
+    table = pd.DataFrame(records).round(4)
+    write_csv(table, Path(out) / "measures.csv")
+    print(table.to_string())
+
+
+def _influence(encoder: SwinFUSEEncoder, ct: torch.Tensor, mr: torch.Tensor, crops: int) -> float:
+    """Relative change of what goes to the encoder of a CT if its MRI is exchanged for that of another patient."""
+    changed = norm = 0.0
+    for one, own, other in zip(ct.split(4), mr.split(4), mr.roll(crops, 0).split(4)):
+        embedding = encoder.embed(one)
+        streams = [encoder.fuse(embedding, encoder.embed(partner)).stream_i for partner in (own, other)]
+        changed += float((streams[1] - streams[0]).square().sum())
+        norm += float(streams[0].square().sum())
+    return (changed / norm) ** 0.5
 
 
 if __name__ == "__main__":

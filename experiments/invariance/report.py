@@ -1,4 +1,4 @@
-"""Tables of docs/invariance.md from probing.csv and validation.csv of this folder.
+"""Tables of docs/invariance.md from probing.csv, validation.csv and measures.csv of this folder.
 
 python experiments/invariance/report.py "GPU, 320 s"
 """
@@ -8,49 +8,83 @@ from __future__ import annotations
 from pathlib import Path
 
 import fire
+import numpy as np
 import pandas as pd
 
-from swinfuse_components.evaluation.probing import summarize_probing
 from swinfuse_components.evaluation.tables import interval, markdown
 
 HERE = Path(__file__).resolve().parent
+TERMS = {
+    "influence": "influence",
+    "shuffled_accuracy": "finds the shuffled partner",
+    "contrastive_accuracy": "finds the other view",
+    "dense": "dense loss",
+}
 
 
-def main(run: str, probe: str = "neighbours", stages: tuple[str, ...] = ("3", "all")) -> None:
-    """Print what each seed of each arm of a ``run`` came to, then MRI against random weights, with intervals."""
+def _chosen(scores: pd.DataFrame, dataset: str, probe: str, stage: str) -> pd.DataFrame:
+    return scores[(scores["dataset"] == dataset) & (scores["probe"] == probe) & (scores["stage"] == stage)]
+
+
+def _by_seed(scores: pd.DataFrame, encoder: str) -> np.ndarray:
+    """Mean Dice over the classes: (seeds, cases)."""
+    own = scores[scores["encoder"] == encoder]
+    return own.pivot_table(index="seed", columns="case", values="dice").to_numpy()
+
+
+def difference(first: np.ndarray, second: np.ndarray, resamples: int = 9999) -> tuple[float, float, float]:
+    """Mean difference of two (seeds, cases), with its 95 % bootstrap interval over cases and the seeds of both."""
+    rng = np.random.default_rng(0)
+    cases = rng.integers(first.shape[1], size=(resamples, 1, first.shape[1]))
+    means = []
+    for values in (first, second):
+        seeds = rng.integers(len(values), size=(resamples, len(values), 1))
+        means.append(values[seeds, cases].mean((1, 2)))
+    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+    return float(first.mean() - second.mean()), float(low), float(high)
+
+
+def main(
+    run: str, stages: tuple[str, ...] = ("3", "all"), references: tuple[str, ...] = ("random", "paper's letter")
+) -> None:
+    """Print what each arm of a ``run`` came to, MRI against the references, and what was measured beside."""
     scores = pd.read_csv(HERE / "probing.csv", dtype={"stage": str}).query("run == @run")
-    curves = pd.read_csv(HERE / "validation.csv").query("run == @run")
-    last = curves.groupby(["encoder", "seed"]).last()
-    means = scores.groupby(["encoder", "seed", "dataset", "probe", "stage"], sort=False)["dice"].mean()
+    last = pd.read_csv(HERE / "validation.csv").query("run == @run").groupby("encoder").last()
+    kinds = [(probe, stage) for probe in ("linear", "neighbours") for stage in stages]
+    where = [f"{probe}, {'all stages' if stage == 'all' else f'stage {stage}'}" for probe, stage in kinds]
+
     lines = []
-    for name, seed in means.index.droplevel([2, 3, 4]).unique():
-        dice = [
-            f"{means[(name, seed, data, kind, 'all')]:.3f}"
-            for data in ("AbdomenCT", "AbdomenMR")
-            for kind in ("linear", "neighbours")
-        ]
-        row = last.loc[(name, seed)] if (name, seed) in last.index else {}
-        terms = ["influence", "shuffled_accuracy", "contrastive_accuracy", "dense"]
-        figures = ["" if pd.isna(row.get(term)) else f"{row[term]:.3g}" for term in terms]
-        lines.append([name, str(seed), str(int(row["iteration"])) if len(row) else "", *figures, *dice])
-    header = ["arm", "seed", "validated after", "influence", "finds the shuffled partner", "finds the other view"]
-    header += ["dense loss", "CT, linear", "CT, neighbours", "MRI, linear", "MRI, neighbours"]
+    for name, part in scores.groupby("encoder", sort=False):
+        row = last.loc[name] if name in last.index else {}
+        cells = ["" if pd.isna(row.get(term)) else f"{row[term]:.3g}" for term in TERMS]
+        for data in ("AbdomenCT", "AbdomenMR"):
+            for probe in ("linear", "neighbours"):
+                seeds = _chosen(part, data, probe, "all").groupby("seed")["dice"].mean()
+                spread = f" ({seeds.min():.3f} to {seeds.max():.3f})" if len(seeds) > 1 else ""
+                cells.append(f"{seeds.mean():.3f}{spread}")
+        lines.append([name, str(part["seed"].nunique()), *cells])
+    header = ["arm", "seeds", *TERMS.values(), "CT, linear", "CT, neighbours", "MRI, linear", "MRI, neighbours"]
     print(markdown(header, lines))
-    summary = summarize_probing(scores, "random").query("dataset == 'AbdomenMR'")
-    lines = []
-    for name, part in summary.groupby("encoder", sort=False):
-        cells = [
-            part.query("probe == @kind and stage == @stage").iloc[0] for kind in ("linear", probe) for stage in stages
-        ]
-        texts = [
-            f"{r['dice']:.3f}"
-            if name == "random"
-            else interval(r["difference"], r["difference_low"], r["difference_high"], 3)
-            for r in cells
-        ]
-        lines.append([name, str(cells[0]["seeds"]), *texts])
-    where = [f"{kind}, {'all stages' if s == 'all' else f'stage {s}'}" for kind in ("linear", probe) for s in stages]
-    print(markdown(["MRI: minus random", "seeds", *where], lines))
+
+    for reference in references:
+        if reference not in set(scores["encoder"]):
+            continue
+        lines = []
+        for name, part in scores.groupby("encoder", sort=False):
+            cells = []
+            for probe, stage in kinds:
+                chosen = _chosen(scores, "AbdomenMR", probe, stage)
+                ours, theirs = _by_seed(chosen, str(name)), _by_seed(chosen, reference)
+                text = f"{ours.mean():.3f}" if name == reference else interval(*difference(ours, theirs), 3)
+                cells.append(text)
+            lines.append([name, str(part["seed"].nunique()), *cells])
+        print(markdown([f"MRI: minus {reference}", "seeds", *where], lines))
+
+    measures = pd.read_csv(HERE / "measures.csv").query("run == @run").drop(columns="run")
+    if len(measures):
+        means = measures.drop(columns=["seed", "places"]).groupby("arm", sort=False).mean()
+        text = [[name, *("" if pd.isna(x) else f"{x:.3g}" for x in row)] for name, row in means.iterrows()]
+        print(markdown(["arm", *means.columns], text))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,174 @@
+"""Fine-tuning from the pre-trainings of arms.py: labels in CT alone, few or all, tested on other CT and on MRI.
+
+python experiments/invariance/finetune.py SMALL RUNS OUT --cases "[2,0]" --steps 200
+
+SMALL is what `arms.py prepare` wrote, RUNS the folder of `arms.py train`. Each encoder, recipe and number of labelled
+cases (0: all) is one fine-tuning by the bundle's command, in OUT/<recipe>/<cases>/<encoder>/<seed>; one that has ended
+is not done again. OUT/cases.csv has the Dice of every case, OUT/summary.csv the means, with the difference to random
+weights and its interval over cases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import arms
+import fire
+import pandas as pd
+
+from swinfuse_components.data import load_fold, read_task, split_folds
+from swinfuse_components.evaluation.probing import recorded_settings
+from swinfuse_components.evaluation.statistics import paired_test, summarize
+from swinfuse_components.evaluation.tables import write_csv
+
+MSD = "bundles/finetune_msd/configs/"
+RECIPES = {"plain": "experiments/carry_across/plain.yaml", "random_contrast": MSD + "random_contrast.yaml"}
+UNIT = ["recipe", "labelled", "target", "encoder"]
+
+
+def _folds(task: Path, cases: int, seed: int, target: Path) -> int:
+    """Write a run's folds: fold 0 to test on, ``cases`` others (0: all) to learn from. Return how many these are."""
+    items = split_folds(read_task(task)[1], 5, seed=0)
+    training = load_fold(items, 0, "training")
+    # another seed learns from other cases
+    start = seed * cases % len(training)
+    kept = (training[start:] + training[:start])[: cases or len(training)]
+    held = load_fold(items, 0, "validation")
+    listed = [
+        {"image": [str(item["image"])], "label": str(item["label"]), "patient": item["patient"], "fold": fold}
+        for fold, side in ((0, held), (1, kept))
+        for item in side
+    ]
+    target.write_text(json.dumps({"training": listed}, default=str))
+    return len(kept)
+
+
+def main(
+    data: str,
+    runs: str,
+    out: str,
+    encoders: Sequence[str] = ("random", "paper", "dense", "dense_pairs"),
+    recipes: Sequence[str] = ("random_contrast", "plain"),
+    cases: Sequence[int] = (2, 0),
+    seeds: int = 1,
+    steps: int = 200,
+    spacing: float = 4.0,
+    batch_size: int = 4,
+    learning_rate: float = 1e-3,
+    at_once: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Fine-tune and test every combination; see the head of this file.
+
+    Args:
+        data: folder that ``arms.py prepare`` wrote.
+        runs: folder of the pre-trainings.
+        out: folder of the fine-tunings.
+        encoders: arms to start from; ``random`` starts from scratch.
+        recipes: ``plain`` or ``random_contrast``.
+        cases: labelled CT to learn from, 0 for all of the fold.
+        seeds: how many; seed k starts from pre-training k and learns from cases of its own.
+        steps: of a fine-tuning.
+        spacing: of the grid, in mm.
+        batch_size: regions of a step.
+        learning_rate: after the warm-up.
+        at_once: number of processes.
+        device: ``cuda`` or ``cpu``.
+    """
+    folder, source = Path(out).resolve(), Path(data).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    found, began = arms.runs_of(runs), time.time()
+    network = {**recorded_settings(next(iter(found.values()))[0]), **arms.NO_MODULE}
+    jobs = [(s, n, r, e) for s in range(seeds) for n in cases for r in recipes for e in encoders]
+
+    def work(job: tuple[int, int, str, str]) -> None:
+        seed, number, recipe, encoder = job
+        run = folder / recipe / str(number) / encoder / str(seed)
+        run.parent.mkdir(parents=True, exist_ok=True)
+        scores = run / "test" / "cases.csv"
+        log = run.parent / f"{seed}.log"
+        if not (run / "model.pt").is_file():
+            folds = folder / f"folds_{seed}_{number}.json"
+            per_epoch = max(_folds(source / arms.CT, number, seed, folds) // batch_size, 1)
+            epochs = max(steps // per_epoch, 1)
+            settings = {
+                "dataset_dir": str(source / arms.CT),
+                "fold": 0,
+                "fold_file": str(folds),
+                "run_dir": str(run),
+                "seed": seed,
+                "device": f"$torch.device('{device}')",
+                "amp": device != "cpu",
+                "feature_size": network["feature_size"],
+                "roi_size": [network["roi_size"]] * 3,
+                "window_size": network["window_size"],
+                "dim": "none",
+                "use_checkpoint": False,
+                "spacing": [spacing] * 3,
+                "batch_size": min(batch_size, number or batch_size),
+                "crops": max(batch_size // number, 1) if number else 1,
+                "views": 1,
+                "learning_rate": learning_rate,
+                "max_epochs": epochs,
+                "val_interval": epochs,
+                "warmup_epochs": max(epochs // 20, 1),
+                "overlap": 0.25,
+                "num_workers": 0,
+                "check_contents": False,
+                **({"contrast_warmup": [steps // 10, steps // 4]} if recipe == "random_contrast" else {}),
+            }
+            if encoder != "random":
+                settings |= {"start": "pretrained", "pretrained_checkpoint": str(found[encoder][seed])}
+            arms.run_bundle("finetune_msd", "training", [MSD + "train.json", RECIPES[recipe]], settings, log)
+        if not scores.is_file():
+            settings = {
+                "models": [str(run)],
+                "datasets": [str(source / arms.CT), str(source / arms.MRI)],
+                "output_dir": str(scores.parent),
+                "device": f"$torch.device('{device}')",
+                "overlap": 0.25,
+                "keep_predictions": False,
+                "baselines": [],
+                "class_mapping": "same",
+                "fold": None,
+            }
+            arms.run_bundle("ood_eval", "evaluating", ["bundles/ood_eval/configs/evaluate.json"], settings, log)
+        print(f"{time.time() - began:5.0f} s  {run.relative_to(folder)}", flush=True)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(work, jobs))
+    collect(out)
+
+
+def collect(out: str) -> None:
+    """Join the scores of the fine-tunings that have been tested, and compare each encoder with random weights."""
+    tables = []
+    for file in sorted(Path(out).glob("*/*/*/*/test/cases.csv")):
+        recipe, labelled, encoder, seed = file.relative_to(out).parts[:4]
+        table = pd.read_csv(file).groupby(["target", "case"], sort=False)["dice"].mean().reset_index()
+        tables.append(table.assign(recipe=recipe, labelled=labelled.replace("0", "all"), encoder=encoder, seed=seed))
+    scores = pd.concat(tables)
+    write_csv(scores.round({"dice": 4}), Path(out) / "cases.csv")
+    means = scores.groupby([*UNIT, "case"], sort=False)["dice"].mean().reset_index()
+    records = []
+    for key, part in means.groupby(UNIT, sort=False):
+        same = (means[UNIT[:-1]] == list(key[:-1])).all(axis=1) & (means["encoder"] == "random")
+        both = part.merge(means[same], on="case", suffixes=("", "_random"))
+        record = {**dict(zip(UNIT, key)), "cases": len(part), "dice": summarize(part["dice"]).mean}
+        if key[-1] != "random" and len(both):
+            test = paired_test(both["dice"], both["dice_random"])
+            record |= {"difference": test.difference, "low": test.low, "high": test.high}
+        records.append(record)
+    summary = pd.DataFrame(records).round(4)
+    write_csv(summary, Path(out) / "summary.csv")
+    print(summary.to_string())
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    fire.Fire(main)
