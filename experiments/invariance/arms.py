@@ -7,8 +7,8 @@
 
 `prepare` writes volumes on a coarse grid, small enough to carry. `train` runs each arm and seed by the bundle's command
 until the time is over, then stops it as a scheduler would; the same command goes on where it stopped. OUT/<arm>_<seed>
-keeps its run. `probe` is `ood_eval`'s command over all of them; `measure` gives the partner's influence, CKA and
-neighbours on pairs of held-out patients.
+keeps its run. `probe` probes all of them, as the command of `ood_eval` does; `measure` gives the influence of the
+partner, CKA and neighbours on pairs of held-out patients.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fire
 import nibabel as nib
@@ -35,7 +36,7 @@ from swinfuse_components.checkpoints.reading import read_weights
 from swinfuse_components.data import load_fold, read_task, split_folds, synthetic_volumes, synthrad_datalist
 from swinfuse_components.engines.run_folder import checkpoints_of
 from swinfuse_components.evaluation.features import linear_cka, paired_crops, pooled_features, same_modality
-from swinfuse_components.evaluation.probing import build_encoder, recorded_settings, summarize_probing
+from swinfuse_components.evaluation.probing import build_encoder, read_volumes, recorded_settings, run_probing
 from swinfuse_components.evaluation.tables import write_csv
 from swinfuse_components.networks import SwinFUSEEncoder
 from swinfuse_components.transforms import load_on_grid
@@ -219,43 +220,38 @@ def runs_of(out: str) -> dict[str, list[Path]]:
 
 
 def probe(
-    data: str, out: str, spacing: float = 4.0, device: str = "cuda", at_once: int = 16, **options: object
+    data: str,
+    out: str,
+    spacing: float = 4.0,
+    device: str = "cuda",
+    only: Sequence[str] = (),
+    learn_from: int = 0,
+    held_out: int = 0,
+    **options: Any,
 ) -> None:
-    """Probe every run, and three networks with random weights, into OUT/probing.
+    """Probe every run, and three networks with random weights, into OUT/probing; what is there is not done again.
 
     Args:
         data: folder that ``prepare`` wrote.
         out: folder of the runs.
         spacing: of the working grid, in mm.
         device: ``cuda`` or ``cpu``.
-        at_once: number of processes.
-        options: settings of ``probing.json``.
+        only: names of arms, all if empty; random weights are always there.
+        learn_from: CT that the probes learn from, 0 for all of the fold.
+        held_out: CT that they are scored on, 0 for all of the fold; MRI are all of them.
+        options: ``overlap``, ``neighbours``, ``places``, ``stages``, ``seed``.
     """
-    runs, folder = runs_of(out), Path(out).resolve()
+    runs, source = runs_of(out), Path(data).resolve()
     like = {**recorded_settings(next(iter(runs.values()))[0]), **NO_MODULE}
     encoders: dict = {"random": [{**like, "seed": seed} for seed in range(3)]}
-    encoders |= {name: [str(path) for path in paths] for name, paths in runs.items()}
-
-    def work(name: str) -> None:
-        settings = {
-            "encoders": {name: encoders[name]},
-            "dataset_dir": str(Path(data).resolve() / CT),
-            "datasets": [str(Path(data).resolve() / MRI)],
-            "output_dir": str(folder / "probing" / name),
-            "spacing": [spacing] * 3,
-            "ct_window": CT_WINDOW,
-            "device": f"$torch.device('{device}')",
-            **options,
-        }
-        files = ["bundles/ood_eval/configs/probing.json"]
-        run_bundle("ood_eval", "probing", files, settings, folder / f"probing_{name}.log")
-
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(work, encoders))
-    found = [folder / "probing" / name / "probing.csv" for name in encoders]
-    table = pd.concat([pd.read_csv(file, dtype={"stage": str}) for file in found if file.is_file()])
-    write_csv(table.round({"dice": 4}), folder / "probing.csv")
-    write_csv(summarize_probing(table, "random"), folder / "probing_summary.csv")
+    encoders |= {name: [str(path) for path in paths] for name, paths in runs.items() if not only or name in only}
+    classes, training, test = read_volumes(
+        str(source / CT), [str(source / MRI)], spacing=[spacing] * 3, ct_window=CT_WINDOW
+    )
+    own = [volume for volume in test if volume.dataset == training[0].dataset]
+    others = [volume for volume in test if volume.dataset != training[0].dataset]
+    volumes = classes, training[: learn_from or None], own[: held_out or None] + others
+    run_probing(encoders, volumes, Path(out) / "probing", device=device, **options)
 
 
 @torch.no_grad()

@@ -146,6 +146,7 @@ def probe(
     places: int = 200,
     overlap: float = 0.25,
     neighbours: int = 20,
+    stages: Sequence[str] = (),
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Iterator[dict[str, Any]]:
@@ -155,7 +156,8 @@ def probe(
 
     def maps(volume: LabelledVolume) -> dict[str, Tensor]:
         found = [x.flatten(1).T for x in stage_features(encoder, volume.image.to(device), overlap=overlap)]
-        return {**{str(k): x for k, x in enumerate(found)}, "all": torch.cat(found, 1)}
+        named = {**{str(k): x for k, x in enumerate(found)}, "all": torch.cat(found, 1)}
+        return {name: named[name] for name in stages or named}
 
     samples: dict[str, list[Places]] = {}
     for volume in training:
@@ -203,7 +205,7 @@ def run_probing(
         volumes: see :func:`read_volumes`.
         output_dir: an encoder whose scores are in its ``probing.csv`` is not probed again.
         options: ``places`` of each class and case to learn from, ``overlap`` of the windows, ``neighbours`` (0: no such
-            probe), ``seed`` of the places, ``device``.
+            probe), ``stages`` ("0" is the embedding, "all"; all if empty), ``seed`` of the places, ``device``.
     """
     file = Path(output_dir) / "probing.csv"
     done = [pd.read_csv(file, dtype={"stage": str, "case": str})] if file.is_file() else []

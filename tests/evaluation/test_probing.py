@@ -96,6 +96,7 @@ def test_from_data_sets_to_tables(tmp_path: Path) -> None:
     assert scores.between(0.5, 1).all()  # a bright box
     again = run_probing(encoders, volumes, tmp_path / "out", places=50, neighbours=3)
     assert len(again) == len(table)  # nothing was computed twice
+    assert set(run_probing({"few": SMALL}, volumes, tmp_path / "few", places=50, stages=["2"])["stage"]) == {"2"}
     summary = pd.read_csv(tmp_path / "out" / "summary.csv")
     assert set(summary.query("encoder == 'random'")["seeds"]) == {2}
     assert "| other | linear | all | BoxMR |" in (tmp_path / "out" / "probing.md").read_text()
