@@ -22,5 +22,6 @@ say "ruff"
 say "mypy"
 "$PYTHON_BIN" -m mypy
 say "pytest"
-# a test file stays in one process, for the sake of what its tests share; each process computes with one thread
-OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$PYTHON_BIN" -m pytest "${markers[@]}" -n "${WORKERS:-2}" --dist loadfile --durations=15 "$@"
+# a test file stays in one process, for the sake of what its tests share; each process computes with one thread; where
+# one of them dies the suite ends with that error, since pytest-xdist can wait for ever for the tests of a lost process
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$PYTHON_BIN" -m pytest "${markers[@]}" -n "${WORKERS:-2}" --dist loadfile --max-worker-restart 0 --durations=15 "$@"
