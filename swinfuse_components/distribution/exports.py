@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..finetuning.backends import require_openvino, to_openvino
+from ..finetuning.backends import openvino_core, require_openvino, to_openvino
 
 FORMATS = {".ts": "TorchScript, traced", ".onnx": "ONNX", ".pt2": "torch.export", ".xml": "OpenVINO"}
 
@@ -61,7 +61,7 @@ def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
     if source.suffix == ".pt2":
         return torch.export.load(str(source)).module()
     if source.suffix == ".xml":
-        compiled = require_openvino().compile_model(source, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = openvino_core().compile_model(source, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return lambda image: torch.from_numpy(compiled(torch.as_tensor(image).cpu().numpy())[0].copy()).to(image.device)
     import onnxruntime
 

@@ -1,5 +1,6 @@
 """A network's windows computed by OpenVINO, which is quicker on a CPU than PyTorch."""
 
+import functools
 import hashlib
 import tempfile
 import warnings
@@ -33,7 +34,7 @@ class OpenVINONetwork:
     """
 
     def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
-        self.core = require_openvino().Core()
+        require_openvino()
         self.network, self.precision = network, precision
         self._compiled: dict[tuple[int, ...], Any] = {}
 
@@ -51,7 +52,7 @@ class OpenVINONetwork:
         folder = Path(torch.hub.get_dir()) / "openvino"
         file = folder / f"{self._hash(shape)}.xml"
         if file.is_file() and file.with_suffix(".bin").is_file():
-            model = self.core.read_model(file)
+            model = openvino_core().read_model(file)
         else:
             model = to_openvino(self.network, shape[0], shape[1:])
             folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ class OpenVINONetwork:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "CACHE_DIR": str(folder),
         }
-        return self.core.compile_model(model, "CPU", options)
+        return openvino_core().compile_model(model, "CPU", options)
 
     def _hash(self, shape: tuple[int, ...]) -> str:
         digest = hashlib.sha256(f"{shape} {require_openvino().__version__} {self.network}".encode())
@@ -73,6 +74,17 @@ class OpenVINONetwork:
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:24]
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """One ``openvino.Core`` for the whole process, which is never given up.
+
+    Each gives the thread a stack for signal handlers and, when it goes, puts back the one that it had found. Where two
+    go in the order in which they came, that of the first, which is gone, is put back, and the next signal ends the
+    process (seen with OpenVINO 2026.4).
+    """
+    return require_openvino().Core()
 
 
 def require_openvino() -> Any:

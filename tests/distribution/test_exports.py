@@ -1,6 +1,9 @@
 """A network that leaves PyTorch must still say the same, on a real volume."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,31 @@ def test_the_openvino_backend_agrees_with_eager(
         next(iter(changed.out.parameters())).mul_(-1)
         torch.testing.assert_close(ours(volume, changed), windows(volume, changed), rtol=0, atol=tolerance)
         assert len(list(tmp_path.rglob("*.xml"))) == 2
+
+
+SIGNAL = """
+import gc, os, signal, torch
+from swinfuse_components.distribution import export_network, load_exported
+from swinfuse_components.finetuning.backends import OpenVINONetwork
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+network = torch.nn.Conv3d(1, 2, 1)
+for _ in range(2):
+    ours = OpenVINONetwork(network, torch.float32)
+    ours(torch.zeros(1, 1, 8, 8, 8))
+    exported = load_exported(export_network(network, "network.xml", in_channels=1, roi_size=(8, 8, 8)))
+    del ours
+    gc.collect()
+    del exported
+    gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_process_that_has_used_openvino_outlives_a_signal(repository: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install swinfuse-components[export]")
+    environment = {**os.environ, "TORCH_HOME": str(tmp_path), "PYTHONPATH": str(repository)}
+    done = subprocess.run([sys.executable, "-c", SIGNAL], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("heard\n"), done.stderr
 
 
 def test_unknown_suffix_is_named(network: SwinFUSE, tmp_path: Path) -> None:
