@@ -36,6 +36,7 @@ def main(image_path: str, label_path: str, output: str, draws: int = 4, seed: in
     rows = {
         "GIN": RandConvolution(),
         "GIN, rescaled": RandConvolution(rescale=True),
+        "GIN + IPA": transforms.RandSpatialBlend(RandConvolution()),
         "one curve": RandCurve(),
         "curves by label": RandLabelCurves(),
         "clusters, labels": RandRegionContrast(),

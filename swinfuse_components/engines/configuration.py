@@ -23,7 +23,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys("feature_size window_size num_folds log_interval limit".split(), _POSITIVE),
     "roi_size": (1, 1024, "1 to 1024 voxels on an axis"),
     **dict.fromkeys(
-        "val_interval checkpoint_interval early_stop_patience num_workers cache_num".split(), _NOT_NEGATIVE
+        "val_interval checkpoint_interval early_stop_patience num_workers cache_num adapt_rounds".split(), _NOT_NEGATIVE
     ),
     **dict.fromkeys("fold seed warmup_epochs warmup_iterations freeze_epochs weight_decay".split(), _NOT_NEGATIVE),
     "learning_rate": (1e-12, 10, "a rate such as 0.0001"),

@@ -16,6 +16,7 @@ from ..data import same_patients
 from ..data.paths import existing_path, find_volume
 from ..data.volumes import too_large
 from ..finetuning import (
+    AdaptingInferer,
     PrecisionInferer,
     build_network,
     build_preprocessing,
@@ -41,6 +42,7 @@ class NetworkSource(Source):
             where it holds one.
         largest_component: label values of which only the largest connected component is kept; None: those of the
             description.
+        adapt_rounds: steps of adaptation to each scan, see :class:`~swinfuse_components.finetuning.AdaptingInferer`.
         precision, backend: see :class:`~swinfuse_components.finetuning.PrecisionInferer`.
         network, preprocessing, inferer: in place of the description's, or of sliding windows.
 
@@ -62,6 +64,7 @@ class NetworkSource(Source):
         sw_batch_size: int = 1,
         match_histogram: bool | None = None,
         largest_component: Sequence[int] | None = None,
+        adapt_rounds: int = 0,
         precision: str = "float32",
         backend: str = "torch",
         device: str | torch.device = "cpu",
@@ -94,7 +97,9 @@ class NetworkSource(Source):
         roi_size = description["roi_size"]
         windows = inferer or SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
         self.inferer: Inferer = PrecisionInferer(windows, precision, backend)
-        self._settings, self._loaded = [overlap, native, precision, backend], False
+        if adapt_rounds:
+            self.inferer = AdaptingInferer(self.inferer, roi_size, rounds=adapt_rounds)
+        self._settings, self._loaded = [overlap, native, adapt_rounds, precision, backend], False
 
     def load(self) -> None:
         """Load the checkpoint, once, with every weight at its place; else an error of ``load_weights``."""

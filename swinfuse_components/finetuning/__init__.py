@@ -1,6 +1,7 @@
 """What fine-tuning a segmentation network needs beyond MONAI."""
 
 # ruff: noqa: F401, I001
+from .adaptation import AdaptingInferer
 from .backends import OpenVINONetwork
 from .description import GENERIC_DESCRIPTION, build_network, build_preprocessing, check_regions, labels_of_regions
 from .description import patients_of, read_description, regions_of

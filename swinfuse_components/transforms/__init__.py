@@ -2,7 +2,7 @@
 
 # ruff: noqa: F401
 from .ablation import VIEWS, blank, inverted, silhouette
-from .contrast import RandContrast, RandContrastd, RandConvolution, RandOneContrast, scale_to_unit
+from .contrast import RandContrast, RandContrastd, RandConvolution, RandOneContrast, RandSpatialBlend, scale_to_unit
 from .cutout import RandInnerCutout
 from .grid import load_on_grid
 from .intensity import ForegroundMaskd, ModalityIntensityd

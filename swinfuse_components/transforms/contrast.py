@@ -7,6 +7,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -194,3 +195,37 @@ class RandConvolution(RandContrast):
         convolved = to_norm_of_image(features[:, 0]) if self.rescale else features[:, 0]
         mixed = to_norm_of_image(alpha * convolved + (1 - alpha) * image)
         return scale_to_unit(mixed) if self.unit else mixed
+
+
+class RandSpatialBlend(RandContrast):
+    """Interventional pseudo-correlation augmentation (IPA): two draws of a contrast, blended by a smooth random field.
+
+    Ouyang et al., IEEE TMI 2023, section III-B: g1 m + g2 (1 - m), with m in [0, 1] a cubic B-spline through random
+    control points, so that two places of one image differ in contrast.
+
+    ``transform`` is the contrast that is drawn twice, ``control_points`` their number along each axis.
+    """
+
+    def __init__(self, transform: RandContrast, control_points: int = 5, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        self.transform = transform
+        self.control_points = control_points
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> "RandSpatialBlend":
+        """Seed the field and the contrast."""
+        super().set_random_state(seed, state)
+        self.transform.set_random_state(state=self.R)
+        return self
+
+    def draw_field(self, shape: Sequence[int]) -> np.ndarray:
+        """A smooth field of the spatial ``shape``, from 0 to 1."""
+        control = self.R.normal(size=[self.control_points] * len(shape))
+        field = ndimage.zoom(control, [n / self.control_points for n in shape], order=3, grid_mode=True, mode="nearest")
+        return (field - field.min()) / max(field.max() - field.min(), 1e-8)
+
+    def apply(self, image: Tensor, label: Tensor | None) -> Tensor:
+        """Two draws, blended."""
+        field = torch.as_tensor(self.draw_field(image.shape[1:]), dtype=image.dtype)
+        return field * self.transform(image, label) + (1 - field) * self.transform(image, label)

@@ -71,6 +71,8 @@ def test_inference_follows_the_description_in_both_bundles(answer: Callable[...,
     assert np.mean(quick == default) > 0.98 and np.array_equal(
         quick, answer("ood_quick", "ood_eval", precision="bfloat16")
     )
+    adapted = answer("adapted", adapt_rounds=1)
+    assert not np.array_equal(adapted, default) and np.array_equal(adapted, answer("ood_2", "ood_eval", adapt_rounds=1))
 
 
 def test_openvino_gives_the_same_labels(

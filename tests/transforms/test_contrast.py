@@ -19,6 +19,7 @@ from swinfuse_components.transforms import (
     RandLabelCurves,
     RandOneContrast,
     RandRegionContrast,
+    RandSpatialBlend,
     scale_to_unit,
 )
 from swinfuse_components.transforms.regional_contrast import bezier_curve, intensity_clusters
@@ -42,6 +43,7 @@ ALL = [
     RandCurve(),
     RandLabelCurves(),
     RandRegionContrast(),
+    RandSpatialBlend(RandConvolution(), control_points=3),
     RandOneContrast([RandCurve(), [RandRegionContrast(), RandConvolution()]], weights=[1, 2]),
 ]
 
@@ -153,6 +155,19 @@ def test_region_contrast_is_affine_in_each_label_and_leaves_air_dark() -> None:
         slope, shift = np.polyfit(before[free], after[free], 1)
         assert np.allclose(slope * before[free] + shift, after[free], atol=1e-9)
     assert (found[0, 5] == 0).all()
+
+
+def test_blend_takes_two_draws_by_a_field_between_0_and_1() -> None:
+    transform = RandSpatialBlend(RandCurve(), control_points=3).set_random_state(7)
+    image = _image(2, (8, 8, 8))
+    found = transform(image)
+    transform.set_random_state(7)
+    transform.randomize(None)
+    field = transform.draw_field((8, 8, 8))
+    one, two = transform.transform(image).numpy(), transform.transform(image).numpy()
+    assert field.min() == 0 and field.max() == pytest.approx(1)
+    assert np.allclose(found.numpy(), field * one + (1 - field) * two, atol=1e-12)
+    assert np.abs(np.diff(field, axis=0)).max() < 0.6, "neighbours differ little"
 
 
 def test_warmup_raises_the_chance_with_the_iteration() -> None:
