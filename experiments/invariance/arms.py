@@ -139,6 +139,7 @@ def train(
     learning_rate: float = 1e-4,
     num_workers: int = 1,
     device: str = "cuda",
+    extend: bool = False,
 ) -> None:
     """Pre-train the arms, ``at_once`` at the same time, for ``seconds`` in all or ``steps`` each.
 
@@ -156,6 +157,7 @@ def train(
         learning_rate: after the warm-up.
         num_workers: processes that load data, for each arm.
         device: ``cuda`` or ``cpu``.
+        extend: runs that have ended go on to ``steps``.
     """
     folder, source = Path(out).resolve(), Path(data).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +167,7 @@ def train(
     def work(job: tuple[str, int]) -> None:
         name, seed = job
         run = folder / f"{name}_{seed}"
-        if time.time() > deadline or (run / "model_final.pt").is_file():
+        if time.time() > deadline or (not extend and (run / "model_final.pt").is_file()):
             return
         arm, epoch = ARMS[name], min(50, steps)
         entries = [{"path": entry} if isinstance(entry, str) else entry for entry in arm.get("datasets", PRETRAIN_ON)]
@@ -179,6 +181,7 @@ def train(
             "seed": seed,
             "device": f"$torch.device('{device}')",
             "amp": device != "cpu",
+            "extend": extend,
             "resume": bool(checkpoints_of(run)) if run.is_dir() else False,
             "ct_window": CT_WINDOW,
             "feature_size": feature_size,

@@ -108,6 +108,7 @@ def main(
                 "roi_size": [network["roi_size"]] * 3,
                 "window_size": network["window_size"],
                 "dim": "none",
+                **({"norm_name": ["group", {"num_groups": 4}]} if network["roi_size"] < 64 else {}),
                 "use_checkpoint": False,
                 "spacing": [spacing] * 3,
                 "batch_size": min(batch_size, number or batch_size),
@@ -125,7 +126,7 @@ def main(
             if encoder != "random":
                 settings |= {"start": "pretrained", "pretrained_checkpoint": str(found[encoder][seed])}
             arms.run_bundle("finetune_msd", "training", [MSD + "train.json", RECIPES[recipe]], settings, log)
-        if not scores.is_file():
+        if (run / "model.pt").is_file() and not scores.is_file():
             settings = {
                 "models": [str(run)],
                 "datasets": [str(source / arms.CT), str(source / arms.MRI)],
@@ -153,6 +154,8 @@ def collect(out: str) -> None:
         table = pd.read_csv(file).groupby(["target", "case"], sort=False)["dice"].mean().reset_index()
         tables.append(table.assign(recipe=recipe, labelled=labelled.replace("0", "all"), encoder=encoder, seed=seed))
     scores = pd.concat(tables)
+    # a case that one of them has learned from is compared nowhere
+    scores = scores[scores.groupby(["target", "case"])["dice"].transform("size") == len(tables)]
     write_csv(scores.round({"dice": 4}), Path(out) / "cases.csv")
     means = scores.groupby([*UNIT, "case"], sort=False)["dice"].mean().reset_index()
     records = []
