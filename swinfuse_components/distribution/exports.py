@@ -49,8 +49,7 @@ def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
     """Read an exported network as a function from (1, C, D, H, W) to logits, as ``SlidingWindowInferer`` calls it.
 
     Raises:
-        ValueError: a suffix that :func:`export_network` does not write.
-        FileNotFoundError: no such file.
+        ValueError, FileNotFoundError: a suffix that :func:`export_network` does not write, or no such file.
         ModuleNotFoundError: an ONNX file without ``onnxruntime``, an OpenVINO model without ``openvino``.
     """
     source = _known(path)

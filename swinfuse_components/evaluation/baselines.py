@@ -9,8 +9,8 @@ import torch
 from monai.transforms import LoadImage, Resize
 from skimage.filters import threshold_otsu
 
-from ..data import load_fold, read_task, same_patients, split_folds
-from .targets import Case, Source, file_state
+from ..data import item_key, load_fold, read_task, same_patients, split_folds
+from .targets import Case, Source
 
 
 class Baseline(Source):
@@ -70,7 +70,7 @@ class MeanTrainingMask(Baseline):
 
     def fingerprint(self) -> str:
         """Name, box and the files averaged."""
-        return f"{self.name} {self.size} {file_state(sorted(str(i['label']) for i in self.items))}"
+        return item_key({"labels": sorted(str(i["label"]) for i in self.items)}, self.name, str(self.size)).decode()
 
     def box(self) -> np.ndarray:
         """The mask in the common box; computed once."""

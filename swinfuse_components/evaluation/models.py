@@ -12,7 +12,7 @@ from monai.inferers import Inferer, SlidingWindowInferer
 from monai.transforms import Compose, Invertd, KeepLargestConnectedComponent
 
 from ..checkpoints import load_weights, sha256
-from ..data import same_patients
+from ..data import item_key, same_patients
 from ..data.paths import existing_path, find_volume
 from ..data.volumes import too_large
 from ..finetuning import (
@@ -25,7 +25,7 @@ from ..finetuning import (
     regions_of,
 )
 from ..transforms import VIEWS
-from .targets import Case, Source, Target, case_name, file_state, read_labels
+from .targets import Case, Source, Target, case_name, read_labels
 
 
 class NetworkSource(Source):
@@ -175,7 +175,8 @@ class PredictionFiles(Source):
 
     def fingerprint(self) -> str:
         """Names, sizes and times of the files."""
-        return f"{self.name} {self.trained_on} {file_state(sorted(self.folder.rglob('*.nii*')))}"
+        files = sorted(map(str, self.folder.rglob("*.nii*")))
+        return item_key({"files": files}, self.name, self.trained_on).decode()
 
     def _file(self, target: str, case: str) -> Path:
         folder = self.folder / target if (self.folder / target).is_dir() else self.folder

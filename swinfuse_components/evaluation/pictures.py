@@ -117,20 +117,18 @@ def segmentation_figure(
     count: int = 3,
     view: str = "image",
     plane: str = "axial",
-    margin: float | None = None,
 ) -> list[Path]:
     """The paper's Fig. 3: segmentations of every model side by side, one figure for each target of an evaluation.
 
     ``evaluation`` is its ``output_dir``; ``segmentations_<target>.png`` and ``.csv`` are written into this one's. For
-    ``cases`` and ``view`` see :func:`gallery`, for ``plane`` and ``margin``
-    :func:`~swinfuse_components.visualization.slices.side_by_side`.
+    the rest see :func:`gallery` and :func:`~swinfuse_components.visualization.slices.side_by_side`.
     """
     index = read_index(evaluation)
     written = []
     for name in [target] if target is not None else list(index["targets"]):
         rows = gallery(evaluation, name, cases=cases, count=count, view=view)
         file = Path(output_dir) / f"segmentations_{_plain(name)}.png"
-        written.append(side_by_side(rows, file, classes=drawn_classes(index, name), plane=plane, margin=margin))
+        written.append(side_by_side(rows, file, classes=drawn_classes(index, name), plane=plane))
     return written
 
 
@@ -155,10 +153,8 @@ def attention_figure(
     """The paper's Fig. 1: the module's gate over the image, for one case of every target, CT and MRI.
 
     ``attention.png`` and ``attention.csv`` are written. The patient is by default the first one of the first target
-    that the others have too and the model was not trained on.
-
-    Raises:
-        ValueError: if the model has no module, or a target has no case of the patient.
+    that the others have too and the model was not trained on. A model without a module is an error, and a target
+    without a case of the patient that is asked for.
     """
     source = model_source(model_dir, overlap=overlap)
     encoder = _encoder(source)

@@ -1,7 +1,6 @@
 """Data sets to test on: their cases, classes and channels, each case read from disk once."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 
-from ..data import get_modality, load_fold, load_folds, read_task, same_patients, split_folds
+from ..data import get_modality, item_key, load_fold, load_folds, read_task, same_patients, split_folds
 from ..data.checks import Kind, check_image
 from ..data.paths import unique_names, volume_stem
 from ..data.volumes import Volume, grid_difference
@@ -154,9 +153,7 @@ class Target:
 
     def fingerprint(self, item: Mapping[str, Any]) -> str:
         """Files of an item with their sizes and times: a text that changes when a file is replaced."""
-        image = item["image"]
-        files = [*(image if isinstance(image, (list, tuple)) else [image]), item["label"]]
-        return f"{self.modality} {file_state(files)}"
+        return item_key({"image": item["image"], "label": item["label"]}, self.modality).decode()
 
     def check(self, items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """Read every case, before anything is computed: those that cannot be scored, and why.
@@ -197,12 +194,6 @@ class Target:
             raise ValueError("the image holds values that are not finite")
         spacing = tuple(float(s) for s in volume.pixdim)
         return Case(case_name(item), volume, truth, spacing, self.modality, self.name)
-
-
-def file_state(files: Iterable[str | Path]) -> str:
-    """Names, sizes and times of files: changes when one is replaced."""
-    stats = [(file, os.stat(file) if os.path.exists(file) else None) for file in files]
-    return "|".join(f"{file}:{stat.st_size}:{stat.st_mtime_ns}" if stat else f"{file}:missing" for file, stat in stats)
 
 
 def read_target(

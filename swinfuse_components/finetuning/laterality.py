@@ -27,9 +27,10 @@ _AXES = (
 def mirror_axes(description: Mapping[str, Any]) -> list[int]:
     """Spatial axes of a right-anterior-superior volume that may be mirrored for augmentation.
 
-    All three, except those that a class is named for, however it is written (``Kidney_L``, ``lKidney``, ``LParotid``,
-    ``ctx-lh``, ``Sup``), and those in which two names differ by one such letter (``RV`` and ``LV``): a mirrored left
-    parotid gland, or the anterior part of a mirrored hippocampus, would be labelled as what it no longer is.
+    All three, except those that a class of its ``labels`` is named for, however it is written (``Kidney_L``,
+    ``lKidney``, ``LParotid``, ``ctx-lh``, ``Sup``), and those in which two names differ by one such letter (``RV`` and
+    ``LV``): a mirrored left parotid gland, or the anterior part of a mirrored hippocampus, would be labelled as what it
+    no longer is.
 
     Example::
 

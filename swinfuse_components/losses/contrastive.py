@@ -73,8 +73,7 @@ class NTXentLoss(nn.Module):
 def partner_accuracy(z_i: Tensor, z_j: Tensor) -> Tensor:
     """How often the most similar of the other 2B - 1 embeddings is that of the same sub-volume's other view.
 
-    ``z_i`` and ``z_j`` are (B, d), rows of one index from one sub-volume; the result is a scalar. Chance is
-    1 / (2B - 1).
+    Two (B, d), rows of one index from one sub-volume, to a scalar. Chance is 1 / (2B - 1).
     """
     _check_embeddings(z_i, z_j)
     with torch.autocast(z_i.device.type, enabled=False):

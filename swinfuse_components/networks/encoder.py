@@ -50,8 +50,8 @@ class SwinFUSEEncoder(SwinTransformer):
         embed_dim: channels C of the patch embedding (the paper: 48).
         roi_size: size of the input in voxels (D, H, W), or one number for a cube. Plane tokens tie the weights to it.
         window_size, patch_size, depths, num_heads: as MONAI's; a window may be one number or three.
-        dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.
-        dim_options: further arguments of the module.
+        dim, dim_options: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or
+            ``"none"``, and further arguments of the module.
         downsample: patch merging, MONAI's choices or ``"legacy"`` for weights trained with MONAI before 1.5.
         attention: how the window attention is computed, the same numbers every way: ``"auto"`` chooses by device,
             ``"plain"`` is MONAI's, see :class:`EfficientWindowAttention`.
@@ -119,8 +119,8 @@ class SwinFUSEEncoder(SwinTransformer):
     def encode(self, embedding: Tensor, normalize: bool = True) -> list[Tensor]:
         """The four Swin stages on an embedding (B, C, d, h, w).
 
-        Returns five feature maps: the embedding itself and the output of each stage, (B, C * 2^k, d / 2^k, ...) for
-        k = 0 to 4; layer-normalised over the channels if ``normalize``.
+        Returns five maps: the embedding and the output of each stage, (B, C * 2^k, d / 2^k, ...) for k = 0 to 4;
+        layer-normalised over the channels if ``normalize``.
         """
         return [self.proj_out(x, normalize) for x in self._stages(embedding)]
 

@@ -22,12 +22,10 @@ class SwinFUSEPretrainer(nn.Module):
     the authors' code and at fine-tuning. Either way the two are stacked on the batch axis and encoded in one pass.
 
     Args:
-        in_channels: image channels.
         roi_size: size of the views in voxels, one number or (D, H, W), multiples of 32.
         feature_size: channels of the patch embedding (the paper: 48), a multiple of 12.
         mode: ``"cross"`` or ``"self"``.
-        contrastive_size: length of the contrastive projection.
-        dense_size: length of the projections for the dense contrastive loss; 0 builds none.
+        contrastive_size, dense_size: lengths of the projections; 0 for the dense contrastive loss builds none.
         target_channels: channels of what the inpainting decoder restores; those of the image by default.
         norm_name: normalisation of the inpainting decoder.
         encoder: further arguments of :class:`SwinFUSEEncoder`: ``dim``, ``dim_options``, ``window_size``,

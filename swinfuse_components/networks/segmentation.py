@@ -35,8 +35,7 @@ class SwinFUSE(SwinUNETR):
     which pads smaller volumes.
 
     Args:
-        in_channels: input channels.
-        out_channels: output channels (logits).
+        in_channels, out_channels: channels of the input, and of the output (logits).
         roi_size: size of the input in voxels, one number or (D, H, W), multiples of 32.
         feature_size: channels of the patch embedding (the paper: 48), a multiple of 12.
         dim: variant of the domain invariance module: ``"swinfuse"``, ``"paper"``, ``"released"`` or ``"none"``.

@@ -31,9 +31,8 @@ class ModalityIntensityd(MapTransform):
         modality: name of a registered modality, or the definition of a new one, for all keys, or a list with one for
             each key (``["ct", "mr"]`` for a pair); by default the item says it under ``modality``, a name or a list.
         ct_window: lower and upper end of the CT window in Hounsfield units.
-        mr_percentiles: lower and upper percentile that become 0 and 1.
-        mr_nonzero: take the percentiles over the non-zero voxels alone, for volumes with the background set to 0
-            (skull-stripped brains).
+        mr_percentiles, mr_nonzero: the percentiles that become 0 and 1, and whether they are taken over the non-zero
+            voxels alone, for volumes with the background set to 0 (skull-stripped brains).
         allow_missing_keys: pass over keys that an item lacks.
 
     Raises:

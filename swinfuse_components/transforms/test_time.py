@@ -74,7 +74,6 @@ class MatchHistogramd(MapTransform):
     SRCSM, whose random convolutions by region train the network. Type and metadata are kept.
 
     Args:
-        keys: keys of the images, each (C, D, H, W).
         quantiles: (C, Q) values at equal steps of the cumulative fraction, see :func:`measure_for_test_time`.
 
     Raises:

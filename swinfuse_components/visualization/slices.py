@@ -80,27 +80,16 @@ def cut(volume: np.ndarray, index: int, plane: str = "axial") -> np.ndarray:
 class _Row:
     """One case of a figure, cut at the slice that shows most of its target."""
 
-    def __init__(self, case: CasePicture, plane: str, margin: float | None) -> None:
+    def __init__(self, case: CasePicture, plane: str) -> None:
         self.case, self.plane = case, plane
         truth, spacing = to_ras(case.truth, case.affine)
         self.index = best_slice(truth, plane)
-        self.size = [size for axis, size in enumerate(spacing) if axis != PLANES[plane][0]]
+        horizontal, vertical = (size for axis, size in enumerate(spacing) if axis != PLANES[plane][0])
         height, width = self.pixels(case.truth).shape
-        self.extent = (0.0, width * self.size[0], 0.0, height * self.size[1])
-        self.box = self.extent if margin is None else self._around(margin)
+        self.extent = (0.0, width * horizontal, 0.0, height * vertical)
 
     def pixels(self, volume: np.ndarray) -> np.ndarray:
         return cut(to_ras(volume, self.case.affine)[0], self.index, self.plane)
-
-    def _around(self, margin: float) -> tuple[float, float, float, float]:
-        """Everything labelled in the slice, with a margin in mm: left, right, bottom, top."""
-        mask = np.any([self.pixels(labels) > 0 for labels in (self.case.truth, *self.case.predictions.values())], 0)
-        if not mask.any():
-            return self.extent
-        x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1)[::-1])
-        (dx, dy), (_, right, _, top) = self.size, self.extent
-        horizontal = max(0.0, x[0] * dx - margin), min(right, (x[-1] + 1) * dx + margin)
-        return (*horizontal, max(0.0, y[0] * dy - margin), min(top, (y[-1] + 1) * dy + margin))
 
     def show(self, ax: Axes, title: str, labels: np.ndarray | None = None) -> None:
         """The slice in grey, the classes of a label map over it: filled faintly, outlined sharply."""
@@ -113,7 +102,7 @@ class _Row:
             ax.imshow(mask[..., None] * np.array(to_rgba(colour, 0.3)), interpolation="nearest", **where)
             if not mask.all():
                 ax.contour(np.flipud(mask), levels=[0.5], colors=[colour], linewidths=1.1, extent=self.extent)
-        ax.set(xlim=self.box[:2], ylim=self.box[2:], xticks=[], yticks=[], title=title)
+        ax.set(xlim=self.extent[:2], ylim=self.extent[2:], xticks=[], yticks=[], title=title)
         style: dict[str, Any] = {"va": "center", "color": "white", "fontweight": "bold", "transform": ax.transAxes}
         style["bbox"] = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "edgecolor": "none"}
         for letter, x, side in zip(PLANES[self.plane][1], (0.03, 0.97), ("left", "right")):
@@ -122,18 +111,12 @@ class _Row:
 
 @rc_context(LOOK)
 def side_by_side(
-    cases: Sequence[CasePicture],
-    path: str | Path,
-    *,
-    classes: Mapping[str, int],
-    plane: str = "axial",
-    margin: float | None = None,
+    cases: Sequence[CasePicture], path: str | Path, *, classes: Mapping[str, int], plane: str = "axial"
 ) -> Path:
     """Segmentations as in the paper's Fig. 3: image, truth and every model's answer, Dice in the titles.
 
     The slice is the one that shows most of the target. A CSV beside the PNG holds case, slice and Dice. ``classes`` are
-    label values by name, for the legend; ``plane`` is ``axial``, ``coronal`` or ``sagittal``; with a ``margin`` in mm
-    only the labelled part and so much around it is shown.
+    label values by name, for the legend; ``plane`` is ``axial``, ``coronal`` or ``sagittal``.
 
     Raises:
         ValueError: if there is no case, or the rows differ in their models.
@@ -146,7 +129,7 @@ def side_by_side(
     figure, axes = new_figure(len(cases), 2 + len(models))
     records = []
     for line, case in zip(axes, cases):
-        row = _Row(case, plane, margin)
+        row = _Row(case, plane)
         row.show(line[0], "image")
         line[0].set_ylabel(case.name)
         for ax, name, labels in zip(line[1:], ["truth", *models], [case.truth, *case.predictions.values()]):
@@ -164,7 +147,7 @@ def attention_overlay(rows: Sequence[CasePicture], path: str | Path, *, plane: s
     in the rest of the body and outside it. The rows have a ``gate``, and images scaled to [0, 1].
     """
     figure, axes = new_figure(len(rows), 3 + len(rows[0].predictions))
-    drawn = [_Row(row, plane, None) for row in rows]
+    drawn = [_Row(row, plane) for row in rows]
     gates = [row.pixels(np.asarray(row.case.gate, dtype=np.float32)) for row in drawn]
     low, high = np.percentile(np.concatenate([gate.ravel() for gate in gates]), [1, 99])
     records = []
