@@ -104,8 +104,8 @@ def load_weights(network: NetworkT, path: str | os.PathLike[str]) -> NetworkT:
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: the file cannot be read safely, a tensor is missing, left over or of another shape, or holds
-            NaN or infinity. The network is unchanged.
+        CheckpointError: it cannot be read safely, or a tensor is missing, left over, of another shape, or holds NaN or
+            infinity. The network is unchanged.
     """
     plain = _unwrapped(network)
     weights = read_weights(path)

@@ -91,12 +91,7 @@ def read_slices(series: str | os.PathLike) -> list[Any]:
 
 
 def check_source(item: Mapping[str, Any]) -> None:
-    """Check before the first window that a DICOM SEG can be written for an item.
-
-    Raises:
-        ModuleNotFoundError: if highdicom is not installed.
-        ValueError: if an image is no DICOM series, or one that no segmentation can refer to.
-    """
+    """Check before the first window that a DICOM SEG can be written for an item: highdicom, a series to refer to."""
     if not optional_import("highdicom")[1]:
         raise ModuleNotFoundError("output_format 'dicom_seg' needs highdicom: pip install 'swinfuse-components[dicom]'")
     slices = read_slices(_first(item["image"]))

@@ -58,14 +58,10 @@ def brats_datalist(
     labelled: bool = True,
     patient_pattern: str | None = None,
 ) -> list[dict]:
-    """List the patients of a BraTS folder (2018 to 2021, 2023 and later), in a fixed order.
+    """List the patients of a BraTS folder (2018 to 2021, 2023 and later), in a fixed order; none is an error.
 
-    Returns:
-        items with ``image`` (absolute paths in the order of ``channels``), ``label``, ``modality``, ``patient``.
-        Missing files are listed, for :func:`~swinfuse_components.data.check_datalist` to find.
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such folder, or no patient in it.
+    Items have ``image`` (absolute paths in the order of ``channels``), ``label``, ``modality``, ``patient``. Missing
+    files are listed, for :func:`~swinfuse_components.data.check_datalist` to find.
     """
     root = existing_dir(dataset_dir, "BraTS21")
     items = []
@@ -96,12 +92,9 @@ def synthrad_datalist(
     ``Task1/<region>/<id>/{ct,mr,mask}.nii.gz`` (2025: ``.mha``), any region names; a single task's or region's folder
     does as well. Patients with a cone-beam CT in place of the MRI (``Task2``) are left out.
 
-    Returns:
-        items with absolute paths under ``ct``, ``mr`` or another modality, and ``mask``; ``patient``, ``region``. What
-        some patients have is listed for all: a gap is found by :func:`~swinfuse_components.data.check_datalist`.
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such folder, or no patient is left.
+    Items have absolute paths under ``ct``, ``mr`` or another modality, and ``mask``; ``patient``, ``region``. What some
+    patients have is listed for all: a gap is found by :func:`~swinfuse_components.data.check_datalist`. No patient at
+    all is an error.
     """
     root = existing_dir(dataset_dir, "SynthRAD")
     wanted = {regions} if isinstance(regions, str) else set(regions or ())

@@ -95,9 +95,8 @@ def read_source(
     a SynthRAD folder it is the only one to take. ``regions`` are those of SynthRAD, ``series`` is for DICOM folders
     (:func:`list_images`), ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`.
 
-    Returns:
-        items with one ``image`` and its ``modality``, or with registered images under the names of their modalities;
-        each with ``patient``, and ``mask`` where there is one.
+    Items have one ``image`` and its ``modality``, or registered images under the names of their modalities; each has
+    ``patient``, and ``mask`` where there is one.
     """
     root = existing_path(path)
     kind = None if modality is None else get_modality(modality).name

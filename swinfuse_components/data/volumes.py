@@ -93,8 +93,7 @@ def open_volume(path: str) -> Volume:
     """Open a volume without reading its voxels (NIfTI; other formats are read whole by MONAI's readers).
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        VolumeError: if it cannot be opened, or its header cannot be true.
+        FileNotFoundError, VolumeError: if there is none, it cannot be opened, or its header cannot be true.
     """
     if not os.path.exists(path):
         raise FileNotFoundError("does not exist")

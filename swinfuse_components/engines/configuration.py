@@ -78,9 +78,7 @@ def check_configuration() -> None:
     - A ``#`` in a path that is not only read: MONAI writes ``::`` in its place.
     - A value of another kind than the files give (text for a number), or out of :data:`RANGES`.
 
-    Raises:
-        ValueError: names every such key, with a hint; all at once.
-        RuntimeError: called from outside a configuration.
+    A ValueError names every such key, with a hint, all at once.
     """
     content = running_configuration()
     if content is None:

@@ -40,10 +40,7 @@ class SeededDataset(Dataset):
 
     Indexed by ``(index, seed, iteration)``, of which :func:`current_iteration` tells the last. The transforms of the
     wrapped dataset and the global generators of Python, NumPy and PyTorch are seeded, the item is read, and the global
-    generators of the process are put back.
-
-    Raises:
-        ItemError: the wrapped dataset fails on an item; the message names the item's files.
+    generators of the process are put back. Where it fails, an :class:`ItemError` names the item's files.
     """
 
     def __init__(self, dataset: Dataset) -> None:

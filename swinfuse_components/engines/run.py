@@ -46,8 +46,7 @@ def start_run(
     with the run id ``checking`` not even that.
 
     ``run_dir`` is None for everything but a training; ``seed`` is that of the first process, each other one adds its
-    rank; ``resume`` goes on with the run in ``run_dir``; ``distributed``: this is one of several processes, named by
-    ``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``.
+    rank; ``resume`` goes on with the run in ``run_dir``.
 
     Raises:
         ValueError: the configuration has errors, or ``resume`` with settings other than those the run was begun with.

@@ -103,11 +103,7 @@ class EvaluationRecord:
 def score_label_maps(
     prediction: str | os.PathLike[str], reference: str | os.PathLike[str], regions: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, float]]:
-    """Dice and 95 % Hausdorff distance (mm) of a label map in a file against the reference, for each region.
-
-    Raises:
-        ValueError: if the two are not on one grid, or hold fractions.
-    """
+    """Dice and 95 % Hausdorff distance (mm) of a label map in a file against the reference on its grid, by region."""
     expected = LoadImage(ensure_channel_first=True)(reference)
     found, truth = (read_labels(str(path), expected) for path in (prediction, reference))
     classes = {name: (values, values) for name, values in regions.items()}

@@ -31,12 +31,8 @@ class AdaptingInferer(Inferer):
     weights at a rate of 1e-5; here the scales and shifts of the normalisations alone learn, at a higher rate, which
     needs less memory and cannot forget much.
 
-    Args:
-        inferer: inferer that answers after the adaptation, usually a sliding window.
-        roi_size: size of the patches, two in each round.
-        rounds: number of optimiser steps; 0 for no adaptation.
-        learning_rate: of AdamW.
-        strength: standard deviation of the affine changes.
+    ``inferer`` answers after the adaptation, usually a sliding window; patches are of ``roi_size``, two in each of the
+    ``rounds`` (0: no adaptation); ``strength`` is the standard deviation of the affine changes.
 
     Raises:
         ValueError: (when called) if the network's normalisations have no weights.

@@ -48,10 +48,7 @@ def load_starting_point(
 def pretraining_patients(checkpoint: str | os.PathLike[str]) -> list[str]:
     """Patients that a pre-training has seen, from the ``patients.json`` in the folder of its checkpoint.
 
-    They must not be tested on either. Without the file the list is empty, and the log says so.
-
-    Raises:
-        ValueError: the file is damaged or another one.
+    They must not be tested on either. Without the file the list is empty, and the log says so; another one is an error.
     """
     path = Path(checkpoint).parent / "patients.json"
     if not path.is_file():

@@ -53,10 +53,7 @@ class ReleasedDomainInvarianceModule(nn.Module):
     - in the published network both inputs are the same tensor (use ``mode="self"`` of the pre-training network).
 
     ``embedding_size`` is (D, H, W) of the embeddings, or one number for a cube; H * W is the dimension of the tokens
-    (2304 at 96 cubed, where the module has 42.5 million parameters).
-
-    Raises:
-        ValueError: ``num_heads`` does not divide H * W; inputs of the wrong shape.
+    (2304 at 96 cubed, where the module has 42.5 million parameters), which ``num_heads`` has to divide.
     """
 
     def __init__(self, embed_dim: int, embedding_size: Sequence[int] | int, *, num_heads: int = 3) -> None:
