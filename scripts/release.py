@@ -4,8 +4,8 @@
 
 DATA holds SynthRAD_like/ (registered CT and MRI of thighs) and MSD_like/Task04, 50, 51, 52, 53. OUTPUT gets the
 training folders (`runs/`), and the packages with their zips and hashes (`packages/`). A training that was stopped goes
-on, and what is finished is kept. One thread of a CPU takes about an hour for each. What the packages say of themselves
-lies in `scripts/release/`; figures come from the runs alone.
+on, and what is finished is kept. One thread of a CPU takes about an hour for each. What the packages say of
+themselves lies in `scripts/release/`, and in a run's `note.md` if there is one; figures come from the runs alone.
 """
 
 import os
@@ -79,7 +79,8 @@ def release(name: str, data: Path, output: Path, probe: Sequence[str], overrides
         metrics=metrics,
     )
     (packages / package / "docs/data_license.txt").write_bytes((texts / "data_license.txt").read_bytes())
-    write_model_card(packages / package, run_dir=folder, pages=[texts / "card.md"], metrics=metrics, probing=probing)
+    pages = [texts / "card.md", *folder.glob("note.md")]
+    write_model_card(packages / package, run_dir=folder, pages=pages, metrics=metrics, probing=probing)
     if problems := check_package(packages / package):
         sys.exit("\n".join(problems))
 

@@ -103,7 +103,7 @@ def _curves(root: Path, run_dir: str | Path | None) -> str:
 
 def _metrics(metrics: str | Path | None, command: str) -> str:
     if metrics is None:
-        return "#### **Metrics**\n\nNone: these weights were not evaluated."
+        return "#### **Metrics**\n\nNone: these weights were not evaluated on a task."
     (record,) = read_evaluations([metrics])
     lines = [
         f"| {metric} | {region} | {'not defined' if value is None else format(value, '.4f')} |"
