@@ -61,9 +61,9 @@ def release(name: str, data: Path, output: Path, probe: Sequence[str], overrides
             run(command(bundle, "evaluating", [*files, "evaluate.json"], settings | {"run_dir": folder}))
     elif probe:
         probing = folder / "probing" / "probing.md"
-        random = [{**recipe["random"], "seed": seed} for seed in range(3)]
-        encoders = {"random weights": random, "these weights": str(folder / "model.pt")}
-        options = {"dataset_dir": probe[0], "datasets": probe[1:], "encoders": encoders, "output_dir": probing.parent}
+        encoders = {"random weights": recipe["random"], "these weights": str(folder / "model.pt")}
+        places = {"dataset_dir": probe[0], "datasets": probe[1:], "output_dir": probing.parent}
+        options = {"encoders": encoders, **recipe["probe"], **places}
         if not probing.is_file():
             run(command("ood_eval", "probing", ["probing.json"], options))
 
