@@ -9,6 +9,7 @@ import pandas as pd
 from ..checkpoints import read_weights
 from ..data.paths import read_json
 from ..evaluation.folds_table import read_evaluations
+from ..evaluation.tables import markdown
 from .package import zip_package
 
 # the settings of a training run that a reader needs to judge its weights, in the order of the configuration
@@ -37,7 +38,7 @@ def write_model_card(
     Args:
         folder: a package.
         run_dir: the training run that made the weights; its ``configuration.json`` holds the recipe, ``losses.csv`` the
-            steps, ``validation.csv`` the last losses or scores; its curves, ``losses.png``, go into ``docs``.
+            steps, ``validation.csv`` the validations; its curves, ``losses.png``, go into ``docs``.
         metrics: ``evaluation.json`` of the evaluation of these weights; without it the card says that there is none.
         command: how the metrics were computed, to be typed again.
         pages: Markdown files for the card as they are: what the weights are for, what they were trained on.
@@ -85,10 +86,10 @@ def _recipe(run_dir: str | Path | None) -> str:
 
 
 def _curves(root: Path, run_dir: str | Path | None) -> str:
-    """What the run says of itself: its length, and its last validation."""
-    run = Path(run_dir or root)
-    if not (run / "losses.csv").is_file():
+    """What the run says of itself: its length, its curves, and every validation."""
+    if run_dir is None or not (Path(run_dir) / "losses.csv").is_file():
         return ""
+    run = Path(run_dir)
     text = f"#### **Training**\n\n{len(pd.read_csv(run / 'losses.csv'))} steps"
     if (run / "losses.png").is_file():
         shutil.copy(run / "losses.png", root / "docs")
@@ -96,9 +97,8 @@ def _curves(root: Path, run_dir: str | Path | None) -> str:
     if not (run / "validation.csv").is_file():
         return f"{text}."
     table = pd.read_csv(run / "validation.csv").astype(object)
-    rows = [f"| {' | '.join(format(v, '.4g') for v in row)} |" for row in table.itertuples(index=False)]
-    head = f"{text}. Every validation, on patients that were not trained on:\n"
-    return "\n".join([head, f"| {' | '.join(table)} |", "|---" * len(table.columns) + "|", *rows])
+    rows = [[format(value, ".4g") for value in row] for row in table.itertuples(index=False)]
+    return f"{text}. Every validation, on patients that were not trained on:\n\n{markdown(list(table), rows).rstrip()}"
 
 
 def _metrics(metrics: str | Path | None, command: str) -> str:
@@ -106,10 +106,11 @@ def _metrics(metrics: str | Path | None, command: str) -> str:
         return "#### **Metrics**\n\nNone: these weights were not evaluated on a task."
     (record,) = read_evaluations([metrics])
     lines = [
-        f"| {metric} | {region} | {'not defined' if value is None else format(value, '.4f')} |"
+        (metric, region, "not defined" if value is None else format(value, ".4f"))
         for metric, regions in record["mean"].items()
         for region, value in regions.items()
     ]
     head = f"{record['task']}, {len(record['cases'])} cases, {len(record['training_patients'])} patients trained on."
     shown = f"\n\n```bash\n{command}\n```" if command else ""
-    return "\n".join(["#### **Metrics**", "", head, "", "| metric | region | mean |", "|---|---|---|", *lines]) + shown
+    table = markdown(("metric", "region", "mean"), lines).rstrip()
+    return f"#### **Metrics**\n\n{head}\n\n{table}{shown}"

@@ -143,7 +143,13 @@ def zip_package(folder: str | Path) -> Path:
     root = Path(folder).resolve()
     version = read_json(root / "configs" / "metadata.json")["version"]
     archive = root.parent / f"{root.name}_v{version}.zip"
-    _zip(root, archive)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                entry = zipfile.ZipInfo(path.relative_to(root.parent).as_posix(), _ZIP_TIME)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
+                target.writestr(entry, path.read_bytes())
     return archive
 
 
@@ -315,13 +321,3 @@ def _list_large_files(folder: Path, url_prefix: str) -> None:
     if entries:
         listing = yaml.safe_dump({"large_files": entries}, sort_keys=False)
         (folder / "large_files.yml").write_text(listing, encoding="utf-8")
-
-
-def _zip(folder: Path, archive: Path) -> None:
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                entry = zipfile.ZipInfo(path.relative_to(folder.parent).as_posix(), _ZIP_TIME)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = 0o644 << 16
-                target.writestr(entry, path.read_bytes())
