@@ -22,13 +22,12 @@ import fire
 import pandas as pd
 
 from swinfuse_components.data import load_fold, read_task, split_folds
-from swinfuse_components.evaluation.probing import recorded_settings
-from swinfuse_components.evaluation.statistics import paired_test, summarize
+from swinfuse_components.evaluation.probing import recorded_settings, summarize_probing
 from swinfuse_components.evaluation.tables import write_csv
 
 MSD = "bundles/finetune_msd/configs/"
 RECIPES = {"plain": "experiments/carry_across/plain.yaml", "random_contrast": MSD + "random_contrast.yaml"}
-UNIT = ["recipe", "labelled", "target", "encoder"]
+UNIT = ["encoder", "recipe", "labelled", "target"]
 
 
 def _folds(task: Path, cases: int, seed: int, target: Path) -> int:
@@ -157,17 +156,7 @@ def collect(out: str) -> None:
     # a case that one of them has learned from is compared nowhere
     scores = scores[scores.groupby(["target", "case"])["dice"].transform("size") == len(tables)]
     write_csv(scores.round({"dice": 4}), Path(out) / "cases.csv")
-    means = scores.groupby([*UNIT, "case"], sort=False)["dice"].mean().reset_index()
-    records = []
-    for key, part in means.groupby(UNIT, sort=False):
-        same = (means[UNIT[:-1]] == list(key[:-1])).all(axis=1) & (means["encoder"] == "random")
-        both = part.merge(means[same], on="case", suffixes=("", "_random"))
-        record = {**dict(zip(UNIT, key)), "cases": len(part), "dice": summarize(part["dice"]).mean}
-        if key[-1] != "random" and len(both):
-            test = paired_test(both["dice"], both["dice_random"])
-            record |= {"difference": test.difference, "low": test.low, "high": test.high}
-        records.append(record)
-    summary = pd.DataFrame(records).round(4)
+    summary = summarize_probing(scores, "random", UNIT).round(4)
     write_csv(summary, Path(out) / "summary.csv")
     print(summary.to_string())
 
