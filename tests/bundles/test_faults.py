@@ -1,6 +1,7 @@
 """What the world does to a training bundle: folders it cannot write to, full disks, a second process, bad files."""
 
 import ctypes
+import json
 import os
 import resource
 import signal
@@ -163,3 +164,20 @@ def test_bad_input_of_a_bundle_ends_in_one_message(name: str, bundle: SmallBundl
     run = bundle.start(tmp_path / "run", **make(bundle, tmp_path))
     assert expected in message_of(run)
     assert not list(tmp_path.rglob("*.pt")) or name == "foreign checkpoint"
+
+
+def test_every_writer_for_tensorboard_is_told_where(repository: Path) -> None:
+    """MONAI's handlers write to ./runs of the working directory otherwise."""
+
+    def handlers(content: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(content, dict) and str(content.get("_target_", "")).split(".")[-1].startswith("TensorBoard"):
+            yield content
+        for inner in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+            yield from handlers(inner)
+
+    found = 0
+    for path in (repository / "bundles").glob("*/configs/*.json"):
+        for each in handlers(json.loads(path.read_text(encoding="utf-8"))):
+            assert "summary_writer" in each, path
+            found += 1
+    assert found >= 7

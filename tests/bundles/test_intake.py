@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, Invertd
 
+from swinfuse_components.data import describe_task
 from swinfuse_components.engines import explanation
 from swinfuse_components.evaluation.models import model_source
 from swinfuse_components.evaluation.targets import read_target
@@ -265,3 +266,22 @@ def test_brats_2023_gives_what_brats_2021_gives(
     assert losses["b21"] == losses["b23"] and len(losses["b21"]) == 3
     assert len(maps["b21"]) == 4 and all(np.array_equal(*pair) for pair in zip(maps["b21"], maps["b23"], strict=True))
     assert set(np.unique(maps["b21"][0])) <= {0, 1, 2, 4} and all(np.any(found) for found in maps["b21"])
+
+
+def test_pretraining_mixes_sources_without_masks(repository: Path, nnunet: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        volume(tmp_path / "plain" / f"q{number}_us.nii.gz", 10 + number)
+    sources = [{"path": str(nnunet), "weight": 3}, str(tmp_path / "plain")]
+    parser = parsed(repository, "pretrain", datasets=sources, roi_size=32, spacing=[4, 4, 4], cache_rate=0.0)
+    items = parser.get_parsed_content("items")
+    assert [item["modality"] for item in items] == ["mr"] * 4 + ["us"] * 3
+    weights = parser.get_parsed_content("sampling_weights")
+    kinds = [item["modality"] for item in parser.get_parsed_content("train_items")]
+    assert sum(weight for weight, kind in zip(weights, kinds) if kind == "mr") == pytest.approx(0.75)
+    views = parser.get_parsed_content("train::dataset")[0]
+    assert views["view_i"].shape == (1, 32, 32, 32) and 0 <= float(views["view_i"].min())
+
+
+def test_a_task_says_what_it_is_under_any_name_of_its_folder(nnunet: Path) -> None:
+    odd = nnunet.rename(nnunet.with_name("own #1"))
+    assert describe_task(str(odd).replace("#", "::")).regions == {"whole": [1, 2], "Core_L": [2]}

@@ -354,3 +354,22 @@ def test_two_processes_with_the_overlay_for_many_gpus(repository: Path, synthrad
         read_rows(tmp_path / "losses.csv")[0]["contrastive_of_bound"]
     )
     assert bound == pytest.approx(np.log(2 * 4 - 1), rel=1e-5)  # negatives from both processes
+
+
+def test_training_and_inference_share_network_and_deterministic_preprocessing(repository: Path) -> None:
+    training, inference = (
+        json.loads(Path(path).read_bytes()) for path in configuration(repository, "train.json", "inference.json")
+    )
+    assert training["network_def"] == inference["network_def"]
+    shared = ["roi_size", "feature_size", "window_size", "dim", "dim_options", "mode", "spacing", "ct_window"]
+    for key in [*shared, "mr_percentiles", "use_checkpoint"]:
+        assert training[key] == inference[key], key
+
+    def settings(transform: dict[str, Any]) -> dict[str, Any]:
+        # training also loads the mask, with a key list and an interpolation for it
+        other = ("keys", "mode", "modality", "allow_missing_keys")
+        return {key: value for key, value in transform.items() if key not in other}
+
+    theirs = [settings(t) for t in inference["preprocessing"]["transforms"][:5]]
+    ours = [settings(t) for t in training["train"]["preprocessing"]["transforms"][:5]]
+    assert ours == theirs

@@ -343,3 +343,11 @@ def test_fuzzed_headers_never_crash_the_check(data, tmp_path):
     path.write_bytes(bytes(raw[: data.draw(st.integers(1, len(raw)))]))
     findings = find_problems([{"image": str(path), "label": str(path), "modality": "ct"}], labels=LABELS, roi_size=4)
     assert all(finding.kind in set(Kind) and finding.message for finding in findings)
+
+
+def test_the_order_of_channels_is_compared_with_the_file_names(brats_folder):
+    items = brats_datalist(brats_folder(1))
+    names = ["FLAIR", "T1ce", "T1", "T2"]
+    assert find_problems(items, in_channels=4, channels=names) == []
+    swapped = [{**items[0], "image": items[0]["image"][::-1]}]
+    assert {f.kind for f in find_problems(swapped, in_channels=4, channels=names)} == {"channels"}

@@ -235,3 +235,12 @@ def test_paths_stay_inside_their_root(tmp_path):
     for entry in ["..", "../x", "a/../../x", "/etc/passwd", str(tmp_path) + "x/y", "", ".", "a\0b", None, 3, ["a"]]:
         with pytest.raises(UnsafePathError):
             resolve_inside(tmp_path, entry)
+
+
+def test_real_folders(swinfuse_data):
+    assert len(synthrad_datalist(swinfuse_data / "SynthRAD_like")) == 41
+    assert len(msd_datalist(swinfuse_data / "MSD_like" / "Task04_Hippocampus")) == 208
+    assert read_msd_task(swinfuse_data / "MSD_like" / "Task50_HeadNeckCT").labels[5] == "Mandible"
+    ct, mr = (msd_datalist(swinfuse_data / "MSD_like" / name) for name in ("Task51_SarcomaCT", "Task52_SarcomaMR"))
+    assert [item["patient"] for item in ct] == [item["patient"] for item in mr]
+    assert len(brats_datalist(swinfuse_data / "BraTS21_like")[0]["image"]) == 4

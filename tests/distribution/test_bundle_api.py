@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, ckpt_export, load
+from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load
 from monai.inferers import SlidingWindowInferer
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
@@ -82,3 +82,13 @@ def test_ckpt_export_traces_what_eager_computes(
     with torch.no_grad():
         expected, answer = network(image), torch.jit.load(tmp_path / "model.ts")(image)
     torch.testing.assert_close(answer, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("bundle", ["finetune_msd"])
+def test_create_workflow_takes_overrides(installed_package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
+    config = str(installed_package(bundle) / "configs" / "inference.json")
+    workflow = create_workflow(
+        config_file=config, workflow_type="inference", logging_file=False, output_dir=str(tmp_path / "elsewhere")
+    )
+    assert workflow.parser.get_parsed_content("output_dir") == str(tmp_path / "elsewhere")
+    assert Path(workflow.bundle_root) == installed_package(bundle)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from ..bundles.test_metadata import pinned_versions
+
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 
 
@@ -74,3 +76,11 @@ def test_unit_test_for_the_zoo(package: Callable[[str], Path], repository: Path,
     test = repository / "scripts" / "zoo_tests" / f"test_{bundle}.py"
     done = subprocess.run([sys.executable, str(test)], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_versions_are_those_held_for_the_python_of_the_zoo(
+    package: Callable[[str], Path], repository: Path, bundle: str
+) -> None:
+    found, pinned = versions_of(package(bundle).parent / bundle), pinned_versions(repository)
+    assert found == {name: pinned.get(name) for name in found}

@@ -138,3 +138,8 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sys.excepthook
     engines.short_errors()
     assert sys.excepthook is before
+
+
+def test_outside_of_a_configuration_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="only be called by a configuration"):
+        engines.check_configuration()

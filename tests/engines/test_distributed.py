@@ -224,3 +224,8 @@ def test_a_killed_process_ends_the_other_with_a_message(tmp_path: Path) -> None:
     message = (tmp_path / "message").read_text(encoding="utf-8")
     assert message.startswith("rank 0 of 2 lost another process of this run")
     assert message.endswith("start all of them again, with '--resume True'")
+
+
+def test_other_errors_are_no_lost_process() -> None:
+    assert lost_process(RuntimeError("size mismatch")) is None
+    assert lost_process(ValueError("Connection closed by peer")) is None

@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import signal
@@ -175,3 +176,18 @@ def test_loss_that_is_not_finite_stops_and_names_the_files(
     assert read_checkpoint(checkpoints_of(tmp_path)[-1])["trainer"]["iteration"] == iteration - 1
     ToyRun(tmp_path, interval=0, resume=True).run()  # with a sound loss: as if nothing had happened
     assert_equal_runs(tmp_path, reference)
+
+
+def test_write_error_names_the_file_and_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.pt"
+    files.atomic_save({"a": torch.ones(3)}, path)
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write .*weights.pt: No space left on device"):
+        files.atomic_save({"a": torch.zeros(3)}, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]

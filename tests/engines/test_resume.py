@@ -169,3 +169,10 @@ def test_worse_model_never_replaces_a_better_one(tmp_path: Path) -> None:
     resumed.run()
     assert (tmp_path / "model.pt").read_bytes() == best
     assert resumed.evaluator.state.best_metric == run.evaluator.state.best_metric
+
+
+def test_model_of_an_earlier_run_is_kept_aside(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"precious")
+    ToyRun(tmp_path, max_epochs=1).run()
+    assert (tmp_path / "model.pt.previous").read_bytes() == b"precious"
+    assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"model"}

@@ -14,6 +14,7 @@ from swinfuse_components.evaluation.tables import (
     drop_table,
     markdown,
     matrix_cells,
+    number,
     paper_cells,
     read_cases,
     write_csv,
@@ -102,3 +103,7 @@ def test_names_stay_text_in_every_table(tmp_path: Path) -> None:
     assert list(read_cases(path)["model"]) == ["=1+1", "-x", "-"]
     html = rendered.markdown(markdown(["model"], [[name] for name in NAMES]), extensions=["tables"])
     assert "<a" not in html and "<img" not in html and "[a](http://x)" in html and html.count("<tr>") == 9
+
+
+def test_figures_of_a_table() -> None:
+    assert [number(v) for v in (0.476, -0.001, -0.25, math.nan)] == ["0.48", "0.00", "-0.25", "-"]

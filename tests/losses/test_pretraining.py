@@ -198,3 +198,9 @@ def test_shapes_that_would_broadcast_are_refused(prediction: dict[str, Tensor], 
     target["reconstruction"] = target["reconstruction"][:, :, :1]
     with pytest.raises(ValueError, match="they must agree"):
         PretrainingLoss()(prediction, target)
+
+
+def test_nothing_cut_out_does_not_divide_by_zero(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    everything = target | {"cutout": torch.ones_like(target["cutout"])}
+    terms = PretrainingLoss(cutout_weighting=0)(prediction, everything)
+    assert float(terms["inpainting"]) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swinfuse_components.visualization.plots import class_colour, curves, heat_map
+from swinfuse_components.visualization.plots import class_colour, curves, heat_map, new_figure, scatter
 from swinfuse_components.visualization.report import training_curves
 from swinfuse_components.visualization.slices import (
     CasePicture,
@@ -94,3 +94,16 @@ def test_attention_in_target_body_and_outside(tmp_path: Path) -> None:
     record = read_rows(png.with_suffix(".csv"))[0]
     numbers = [float(record[f"gate {part}"]) for part in ("in target", "in body", "outside")]
     assert numbers == [2.0, 1.0, 0.5] and record["slice (RAS)"] == "4"
+
+
+def test_figures_do_not_touch_the_callers_matplotlib() -> None:
+    import matplotlib.pyplot as plt
+
+    new_figure(2, 2)
+    assert plt.get_fignums() == []
+
+
+def test_scatter(tmp_path: Path) -> None:
+    points = pd.DataFrame({"x": [0, 1, 0, 1], "y": [0, 1, 1, 0], "modality": ["ct", "ct", "mr", "mr"]})
+    pixels = matplotlib.image.imread(scatter(points, tmp_path / "s.png"))[..., :3]
+    assert (np.abs(pixels - np.array([0xD5, 0x5E, 0x00]) / 255).max(-1) < 0.02).sum() > 100
