@@ -116,8 +116,8 @@ def test_setting_that_a_component_refuses(repository: Path) -> None:
     ("words", "expected"),
     [
         ("--seed @learnig_rate", "`@learnig_rate` is not defined"),
-        ("--seed $len(", "no Python: len("),
-        ("--seed @seed", "circular"),
+        pytest.param("--seed $len(", "no Python: len(", marks=pytest.mark.slow),
+        pytest.param("--seed @seed", "circular", marks=pytest.mark.slow),
         ("max_epochs=3", "'max_epochs=3' is no part of the configuration"),
     ],
 )

@@ -143,6 +143,7 @@ class Workplace:
             options |= {"model_dir": model, "output_dir": self.root / "out" / "ood", "on_leak": "drop"}
             options |= {"datasets": [str(self.unseen)], "evaluation": self.root / "out" / "ood"}
             options |= {"models": {"SwinFUSE": str(model)}, "pairs_dir": self.data["pretrain"]}
+            options |= {"encoders": {"random": {"feature_size": 12, "roi_size": 32, "window_size": 4}}}
         if (bundle, run_id) == ("pretrain", "inference"):
             options |= {key: SMALL[bundle][key] for key in ("roi_size", "feature_size", "window_size", "spacing")}
         return options

@@ -20,7 +20,7 @@ from swinfuse_components.engines.learning_rates import warn_beyond_plan
 
 from ..models import read_rows
 from .conftest import write_brats, write_msd_task, write_synthrad
-from .small_runs import BUNDLES, SMALL
+from .small_runs import SMALL
 
 ROUNDS = 3
 RATE = 1e-3
@@ -75,7 +75,11 @@ def clients(sites: list[Path]) -> Iterator[list[MonaiAlgo]]:
         client.finalize()
 
 
-@pytest.mark.parametrize("sites", BUNDLES, indirect=True)
+@pytest.mark.parametrize(
+    "sites",
+    ["finetune_msd", *(pytest.param(b, marks=pytest.mark.slow) for b in ("pretrain", "finetune_brats"))],
+    indirect=True,
+)
 def test_three_rounds_of_two_sites(sites: list[Path], clients: list[MonaiAlgo]) -> None:
     torch.manual_seed(1)
     server = {name: value.clone() for name, value in network_of(sites[0]).state_dict().items()}

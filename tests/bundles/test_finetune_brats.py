@@ -103,7 +103,7 @@ def test_real_patients_lose_their_background_before_the_windows(
     assert windows[0] == 48 and windows[1] <= 18
 
 
-@pytest.mark.parametrize("start", ["scratch", "pretrained"])
+@pytest.mark.parametrize("start", [pytest.param("scratch", marks=pytest.mark.slow), "pretrained"])
 def test_real_patients_train_and_come_back_on_their_grid(
     start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:

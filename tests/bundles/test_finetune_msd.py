@@ -44,7 +44,7 @@ def test_each_decathlon_task_takes_a_training_step(
     assert described["training_patients"] == ["case_000"] or described["training_patients"] == ["case_001"]
 
 
-@pytest.mark.parametrize("start", ["scratch", "pretrained"])
+@pytest.mark.parametrize("start", ["scratch", pytest.param("pretrained", marks=pytest.mark.slow)])
 def test_two_folds_of_the_hippocampus_and_their_ensemble(
     start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -189,7 +189,7 @@ def test_overlays_train_as_they_say(
         assert type(torch.load(file, weights_only=True)["image"]) is torch.Tensor
 
 
-@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
+@pytest.mark.parametrize("bundle", ["finetune_msd", pytest.param("finetune_brats", marks=pytest.mark.slow)])
 def test_random_contrast_resumes_exactly_and_saves_the_average(
     bundle: str,
     run_bundle: Run,

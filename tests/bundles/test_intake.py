@@ -241,7 +241,7 @@ def command(repository: Path, files: list[str], run_id: str, **settings: object)
     subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(repository)}, timeout=600)
 
 
-@pytest.mark.parametrize("volumes", ["made", "real"])
+@pytest.mark.parametrize("volumes", ["made", pytest.param("real", marks=pytest.mark.slow)])
 def test_brats_2023_gives_what_brats_2021_gives(
     volumes: str, repository: Path, run_bundle, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

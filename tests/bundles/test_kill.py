@@ -54,8 +54,15 @@ def kill_after(step: int, seconds: float) -> Callable[[], None]:
     return install
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [
+        ("pretrain", 2),
+        ("finetune_msd", 2),
+        pytest.param("finetune_brats", 2, marks=pytest.mark.slow),
+        *(pytest.param(name, 10, marks=pytest.mark.slow) for name in BUNDLES),
+    ],
+)
 def test_killed_and_resumed_is_the_run_uninterrupted(name: str, kills: int, repository: Path, tmp_path: Path) -> None:
     bundle = SmallBundle(name, repository, tmp_path / "data")
     bundle.options |= {"max_epochs": EPOCHS[kills], "val_interval": 2 if kills > 2 else 1, "checkpoint_interval": 1}

@@ -47,7 +47,7 @@ def volume(swinfuse_data: Path) -> torch.Tensor:
     ("suffix", "packages"),
     [
         (".ts", ()),
-        (".xml", ("openvino",)),
+        pytest.param(".xml", ("openvino",), marks=pytest.mark.slow),
         pytest.param(".pt2", (), marks=pytest.mark.slow),
         pytest.param(".onnx", ("onnxscript", "onnxruntime"), marks=pytest.mark.slow),
     ],
@@ -68,9 +68,8 @@ def test_exports_agree_with_eager(
     torch.testing.assert_close(answer, expected, rtol=0, atol=OPENVINO_TOLERANCE if suffix == ".xml" else TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("precision", "tolerance"), [("float32", OPENVINO_TOLERANCE), pytest.param("bfloat16", 0.1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", OPENVINO_TOLERANCE), ("bfloat16", 0.1)])
 def test_the_openvino_backend_agrees_with_eager(
     network: SwinFUSE,
     volume: torch.Tensor,

@@ -279,7 +279,9 @@ def write_volume(path: Path, seed: int, shape: tuple[int, int, int] = (64, 64, 6
     nib.save(nib.Nifti1Image(values, np.diag([1.0, 1.0, 1.0, 1.0])), path)
 
 
-@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats", "ood_eval"])
+@pytest.mark.parametrize(
+    "bundle", ["finetune_msd", *(pytest.param(b, marks=pytest.mark.slow) for b in ("finetune_brats", "ood_eval"))]
+)
 def test_zip_infers_without_the_library(package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(package(bundle)) as archive:
         archive.extractall(tmp_path)
@@ -318,7 +320,8 @@ def test_zip_pre_trains_without_the_library(package: Callable[[str], Path], tmp_
     assert (tmp_path / "run" / "model.pt").is_file()
 
 
-@pytest.mark.parametrize("bundle", ["finetune_msd", pytest.param("finetune_brats", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
 def test_zip_trains_with_random_contrast_without_the_library(repository: Path, bundle: str, tmp_path: Path) -> None:
     """The overlay brings keys of its own, and code of ours that the bundle itself does not carry."""
     overlay = repository / "bundles" / bundle / "configs" / "random_contrast.yaml"

@@ -44,6 +44,7 @@ def test_versions_exist_for_the_python_of_the_zoo(package: Callable[[str], Path]
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["black", "isort", "flake8"])
 def test_code_has_the_format_of_the_zoo(package: Callable[[str], Path], tool: str, tmp_path: Path) -> None:
     if find_spec(tool) is None:

@@ -7,9 +7,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from ..distribution.test_fresh_environment import hippocampi
 
 
+@pytest.mark.slow
 def test_one_command_trains_and_builds(repository: Path, swinfuse_data: Path, tmp_path: Path) -> None:
     hippocampi(swinfuse_data, tmp_path / "data" / "MSD_like" / "Task04_Hippocampus", 5)
     script = [sys.executable, repository / "scripts" / "release.py", tmp_path / "data", tmp_path / "out"]
