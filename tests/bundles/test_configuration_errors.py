@@ -118,7 +118,7 @@ def test_setting_that_a_component_refuses(repository: Path) -> None:
         ("--seed @learnig_rate", "`@learnig_rate` is not defined"),
         pytest.param("--seed $len(", "no Python: len(", marks=pytest.mark.slow),
         pytest.param("--seed @seed", "circular", marks=pytest.mark.slow),
-        ("max_epochs=3", "'max_epochs=3' is no part of the configuration"),
+        pytest.param("max_epochs=3", "'max_epochs=3' is no part of the configuration", marks=pytest.mark.slow),
     ],
 )
 def test_references_and_words_that_cannot_be(words: str, expected: str, repository: Path) -> None:

@@ -180,7 +180,13 @@ TABLES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow) if n in ("of zeros at its end", "of another program") else n
+        for n in TABLES
+    ],
+)
 def test_damaged_tables_are_kept_and_named_when_it_goes_on(finished: Finished, name: str) -> None:
     damaged = {table: TABLES[name](finished.before[table]) for table in ("losses.csv", "validation.csv")}
     for table, content in damaged.items():

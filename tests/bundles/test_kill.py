@@ -57,8 +57,8 @@ def kill_after(step: int, seconds: float) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("name", "kills"),
     [
-        ("pretrain", 2),
         ("finetune_msd", 2),
+        pytest.param("pretrain", 2, marks=pytest.mark.slow),
         pytest.param("finetune_brats", 2, marks=pytest.mark.slow),
         *(pytest.param(name, 10, marks=pytest.mark.slow) for name in BUNDLES),
     ],

@@ -302,10 +302,11 @@ def test_properties_are_complete(
     assert workflow.check_properties() == []
 
 
-def test_resume_from_the_command_line_configuration(repository: Path, synthrad: Path, tmp_path: Path) -> None:
-    whole = train(repository, synthrad, tmp_path / "whole", max_epochs=2, num_workers=1)
+def test_resume_from_the_command_line_configuration(
+    repository: Path, synthrad: Path, trained: Path, tmp_path: Path
+) -> None:
     with pytest.raises(RuntimeError) as error:  # MONAI's "Failed to evaluate ..."
-        train(repository, synthrad, whole, max_epochs=2)
+        train(repository, synthrad, trained, max_epochs=2)
     assert "--resume True" in str(engines.explanation(error.value))
     halves = tmp_path / "halves"
     train(repository, synthrad, halves, max_epochs=1)

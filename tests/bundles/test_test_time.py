@@ -79,6 +79,7 @@ def test_inference_follows_the_description_in_both_bundles(answer: Callable[...,
     assert not np.array_equal(adapted, default) and np.array_equal(adapted, answer("ood_2", "ood_eval", adapt_rounds=1))
 
 
+@pytest.mark.slow
 def test_openvino_gives_the_same_labels(
     answer: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
