@@ -92,9 +92,9 @@ def overlays(kind: str, names: Sequence[str] = ()) -> list[str]:
 
 def held_out(fold: int) -> list[str]:
     """Patients of a fold, whom no training of that fold may see."""
-    from swinfuse_components.data import load_fold
+    from swinfuse_components.data import load_fold, load_folds
 
-    return sorted(item["patient"] for item in load_fold(FOLDS, fold, "validation"))
+    return sorted(item["patient"] for item in load_fold(load_folds(FOLDS), fold, "validation"))
 
 
 def _bundle(run_id: str, files: Sequence[str], values: Mapping[str, Any], log: Path) -> None:

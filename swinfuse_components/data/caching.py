@@ -13,6 +13,7 @@ import monai
 import numpy as np
 import torch
 from monai.data import PersistentDataset
+from monai.utils import ensure_tuple
 
 from .modalities import REGISTRY
 
@@ -48,7 +49,7 @@ class DiskCacheDataset(PersistentDataset):
 
 def item_key(item: Mapping[str, Any], *further: str) -> bytes:
     """Key of an item: its entries, size and time of the files that they name, the rule of its modality, ``further``."""
-    paths = [path for value in item.values() for path in (value if isinstance(value, (list, tuple)) else [value])]
+    paths = [path for value in item.values() for path in ensure_tuple(value)]
     files = [_state(path) for path in paths if isinstance(path, str) and os.path.exists(path)]
     return _digest([item, files, REGISTRY.get(str(item.get("modality"))), *further])
 
@@ -77,12 +78,9 @@ def _plain(value: Any) -> Any:
         return sorted(map(str, value))
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if hasattr(value, "__code__"):
-        return [name, value.__qualname__, value.__code__.co_code.hex(), repr(value.__code__.co_names), *_closure(value)]
+        code, cells = value.__code__, [cell.cell_contents for cell in value.__closure__ or ()]
+        constants = [re.sub(r" at 0x[0-9a-f]+", "", repr(constant)) for constant in code.co_consts]
+        return [name, value.__qualname__, code.co_code.hex(), repr(code.co_names), constants, value.__defaults__, cells]
     if hasattr(value, "__dict__") and not isinstance(value, type):
         return [name, {str(key): part for key, part in vars(value).items()}]
     return [name, re.sub(r" at 0x[0-9a-f]+", "", repr(value))]
-
-
-def _closure(function: Any) -> list[Any]:
-    constants = [re.sub(r" at 0x[0-9a-f]+", "", repr(constant)) for constant in function.__code__.co_consts]
-    return [constants, function.__defaults__, [cell.cell_contents for cell in function.__closure__ or ()]]

@@ -7,15 +7,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from monai.utils import ensure_tuple, ensure_tuple_rep
 from tqdm import tqdm
 
-from .check_record import CheckRecord
-from .findings import WARNINGS, DataListError, Finding, Kind
+from .findings import WARNINGS, CheckRecord, DataListError, Finding, Kind
 from .layouts import channel_of
-from .modalities import REGISTRY, implausible_values
+from .modalities import REGISTRY, implausible_values, path_keys
 from .paths import UnsafePathError, resolve_inside
 from .volumes import LARGEST_VALUE, Volume, VolumeError, grid_difference, open_volume, too_large
 
@@ -58,9 +59,9 @@ def _check_header(volume: Volume, channels: int, is_label: bool, rules: _Rules) 
         yield Kind.UNUSUAL_SPACING, f"neighbouring slices are {found} apart: some are missing, or the spacing varies"
     if rules.spacing is not None and (problem := too_large(shape[:3], volume.affine, rules.spacing)):
         yield Kind.TOO_LARGE, problem
-    region = (rules.roi_size,) * 3 if isinstance(rules.roi_size, int) else rules.roi_size
-    if region is not None and not is_label and any(side < wanted for side, wanted in zip(shape, region)):
-        yield Kind.SMALLER_THAN_REGION, f"shape {shape[:3]}, the region is {tuple(region)}"
+    region = ensure_tuple_rep(rules.roi_size or 0, 3)
+    if not is_label and any(side < wanted for side, wanted in zip(shape, region)):
+        yield Kind.SMALLER_THAN_REGION, f"shape {shape[:3]}, the region is {region}"
 
 
 def check_image(values: np.ndarray, modality: str | None) -> Iterator[tuple[Kind, str]]:
@@ -92,20 +93,6 @@ def _check_label(values: np.ndarray, allowed: Collection[int] | None, empty: Kin
         yield empty, "holds background alone"
 
 
-def _files_of(item: Mapping, rules: _Rules) -> Iterator[tuple[str, str] | Finding]:
-    """(key, path) of the item's files, or what is wrong with an entry."""
-    for key in ("image", *REGISTRY, "label", "mask"):
-        entries = item.get(key, ())
-        if not isinstance(entries, (list, tuple)) or not entries and key in item:
-            entries = [entries]  # an empty list is no path either
-        for path in entries:
-            try:
-                is_path = rules.root is None and isinstance(path, str) and path
-                yield key, resolve_inside(rules.root or os.sep, os.path.abspath(path) if is_path else path)
-            except UnsafePathError as error:
-                yield Finding(Kind.MALFORMED_ITEM, str(path), f"'{key}': {error}")
-
-
 def _check_item(item: object, rules: _Rules) -> Iterator[Finding]:
     if not isinstance(item, Mapping):
         yield Finding(Kind.MALFORMED_ITEM, "", f"{type(item).__name__} {item!r}, expected a dictionary of paths")
@@ -117,9 +104,14 @@ def _check_item(item: object, rules: _Rules) -> Iterator[Finding]:
     if item.get("modality") is not None and str(item["modality"]) not in REGISTRY:
         message = f"modality {item['modality']!r}, expected one of {sorted(REGISTRY)}"
         yield Finding(Kind.MALFORMED_ITEM, "", message)
-    found = list(_files_of(item, rules))
-    yield from (entry for entry in found if isinstance(entry, Finding))
-    files = [entry for entry in found if not isinstance(entry, Finding)]
+    files = []
+    for key in path_keys(item):
+        for path in ensure_tuple(item[key]) or [item[key]]:  # an empty list is no path either
+            try:
+                is_path = rules.root is None and isinstance(path, str) and path
+                files.append((key, resolve_inside(rules.root or os.sep, os.path.abspath(path) if is_path else path)))
+            except UnsafePathError as error:
+                yield Finding(Kind.MALFORMED_ITEM, str(path), f"'{key}': {error}")
     images = [path for key, path in files if key == "image"]
     if rules.in_channels is not None and len(images) > 1 and len(images) != rules.in_channels:
         yield Finding(Kind.CHANNELS, images[0], f"{len(images)} image files, expected {rules.in_channels}")
@@ -175,16 +167,11 @@ def _check_list(items: Sequence, contents: bool) -> Iterator[Finding]:
             continue
         if "fold" in item and "patient" in item:
             folds[str(item["patient"])].add(str(item["fold"]))
-        for key in ("image", *REGISTRY):
-            paths = item.get(key, [])
-            for path in paths if isinstance(paths, (list, tuple)) else [paths]:
-                path = str(path)
-                earlier, file = first_use.setdefault(_content(path) if contents else path, (number, path))
-                if earlier == number:
-                    continue
-                kind = Kind.DUPLICATE_FILE
-                if items[earlier].get("fold") != item.get("fold"):
-                    kind = Kind.IMAGE_IN_TWO_FOLDS
+        for path in [str(path) for key in ("image", *REGISTRY) for path in ensure_tuple(item.get(key, ()))]:
+            earlier, file = first_use.setdefault(_content(path) if contents else path, (number, path))
+            if earlier != number:
+                same_fold = items[earlier].get("fold") == item.get("fold")
+                kind = Kind.DUPLICATE_FILE if same_fold else Kind.IMAGE_IN_TWO_FOLDS
                 yield Finding(kind, path, f"the same image as '{file}' in item {earlier}", number)
     for patient, found in sorted(folds.items()):
         if len(found) > 1:
@@ -200,18 +187,9 @@ def find_problems(
     **rules: Any,
 ) -> list[Finding]:
     """Everything that is wrong with a data list; see :func:`check_datalist` for the arguments."""
-    check = _Rules(**rules)
-    findings = list(_check_list(items, check.contents))
-    done = CheckRecord(record, rules)
-
-    def problems(item: object) -> list[Finding]:
-        known = done.find(item)
-        found = [Finding(Kind(kind), file, message) for kind, file, message in known or ()]
-        if known is None:
-            found = list(_check_item(item, check))
-            done.add(item, [(finding.kind.value, finding.file, finding.message) for finding in found])
-        return found
-
+    check = partial(_check_item, rules=_Rules(**rules))
+    findings = list(_check_list(items, rules.get("contents", True)))
+    problems = partial(CheckRecord(record, rules).findings_of, check=check)
     with ThreadPoolExecutor(max_workers=workers or min(os.cpu_count() or 1, 8)) as pool:  # reading releases the lock
         checked = tqdm(pool.map(problems, items), desc="checking", total=len(items), disable=len(items) < 100)
         for number, found in enumerate(checked):
@@ -260,7 +238,6 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
 
 def check_resampling(items: Sequence[Mapping], spacing: Sequence[float]) -> list[dict]:
     """The items, if each of them fits into memory at a spacing in mm, by their headers; else DataListError."""
-    found = [f for f in find_problems(items, spacing=spacing, contents=False) if f.kind is Kind.TOO_LARGE]
-    if found:
+    if found := [f for f in find_problems(items, spacing=spacing, contents=False) if f.kind is Kind.TOO_LARGE]:
         raise DataListError(found)
     return [dict(item) for item in items]

@@ -12,11 +12,11 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import optional_import
+from monai.utils import ensure_tuple, optional_import
 
 from ..engines.files import atomic_write
 from .dicom import dicom_series
-from .inputs import OutputNames
+from .saving import OutputNames
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells of every module that it copies
 
@@ -90,17 +90,14 @@ def read_slices(series: str | os.PathLike) -> list[Any]:
     return [headers[place] for place in np.argsort(places)]
 
 
-def check_source(item: Mapping[str, Any]) -> None:
-    """Check before the first window that a DICOM SEG can be written for an item: highdicom, a series to refer to."""
+def check_source(image: Any) -> None:
+    """Check before the first window that a DICOM SEG can be written for an image: highdicom, a series to refer to."""
     if not optional_import("highdicom")[1]:
         raise ModuleNotFoundError("output_format 'dicom_seg' needs highdicom: pip install 'swinfuse-components[dicom]'")
-    slices = read_slices(_first(item["image"]))
+    series = ensure_tuple(image)[0]
+    slices = read_slices(series)
     blank = np.zeros((1, slices[0].Rows, slices[0].Columns), np.uint8)
-    _segmentation(slices[:1], blank, {1: "trial"}, {}, "trial", str(_first(item["image"])))
-
-
-def _first(image: Any) -> Any:
-    return image[0] if isinstance(image, (list, tuple)) else image
+    _segmentation(slices[:1], blank, {1: "trial"}, {}, "trial", str(series))
 
 
 def _segmentation(

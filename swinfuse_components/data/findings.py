@@ -1,8 +1,16 @@
-"""What checks of data lists find, and the error that holds it all."""
+"""What checks of data lists find, the error that holds it all, and the file that keeps it for the next check."""
 
-from collections.abc import Sequence
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from .caching import item_key
 
 
 class Kind(str, Enum):
@@ -63,3 +71,35 @@ class DataListError(ValueError):
         lines = "\n".join(f"  {finding}" for finding in self.findings)
         counts = f"{fatal} fatal finding(s) and {len(self.findings) - fatal} warning(s)"
         return f"the data list has {counts}{self.advice and '; ' + self.advice}\n{lines}"
+
+
+class CheckRecord:
+    """Findings by item in a file, one line of JSON for each, so that a check that was interrupted goes on there.
+
+    An item whose entries or files have changed, or that was checked by other ``rules`` (settings of the check), counts
+    as new. Without a ``path`` nothing is kept.
+    """
+
+    def __init__(self, path: str | os.PathLike | None, rules: Mapping[str, Any]) -> None:
+        self.path, self.rules = Path(path) if path else None, json.dumps(rules, default=str, sort_keys=True)
+        self.found: dict[str, list[Finding]] = {}
+        self._lock = threading.Lock()
+        lines = self.path.read_text("utf-8", "replace").splitlines() if self.path and self.path.is_file() else []
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError):  # the line at which a run was killed
+                key, findings = json.loads(line)
+                self.found[key] = [Finding(Kind(kind), file, message) for kind, file, message in findings]
+
+    def findings_of(self, item: object, check: Callable[[Any], Iterable[Finding]]) -> list[Finding]:
+        """Findings of an item as they are kept, or else those of ``check``, which are kept from now on."""
+        if not self.path:
+            return list(check(item))
+        key = item_key(item if isinstance(item, Mapping) else {"item": repr(item)}, self.rules).decode()
+        if key not in self.found:
+            self.found[key] = list(check(item))
+            line = json.dumps([key, [(finding.kind, finding.file, finding.message) for finding in self.found[key]]])
+            with self._lock:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as stream:
+                    stream.write("\n" + line)  # the line before may have been cut by a kill
+        return self.found[key]

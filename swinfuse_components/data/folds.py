@@ -12,15 +12,11 @@ from typing import Any
 from monai.data import partition_dataset
 
 from .layouts import BRATS_CHANNELS, channel_of
-from .modalities import REGISTRY
+from .modalities import path_keys
 from .paths import existing_path, read_json, resolve_inside
-from .patients import patient_of, patients_of_files, same_patients
+from .patients import patient_of, same_patients, with_patients
 
 logger = logging.getLogger(__name__)
-
-
-def _path_keys() -> tuple[str, ...]:
-    return ("image", *REGISTRY, "label", "mask")
 
 
 def _patient(item: Mapping) -> str:
@@ -50,12 +46,11 @@ def split_folds(
     Raises:
         ValueError: if there are too few patients, or one is not in ``assignment``.
     """
-    if assignment is None and items and all("fold" in item for item in items):
-        return [dict(item) for item in items]
     if assignment is None:
+        if items and all("fold" in item for item in items):
+            return [dict(item) for item in items]
         assignment = assign_folds(map(_patient, items), num_folds, seed)
-    unknown = sorted({_patient(item) for item in items} - set(assignment))
-    if unknown:
+    if unknown := sorted({_patient(item) for item in items} - set(assignment)):
         raise ValueError(f"no fold is assigned to the patients {unknown}")
     return [{**item, "fold": assignment[_patient(item)]} for item in items]
 
@@ -66,9 +61,9 @@ def save_folds(items: Sequence[Mapping], path: str | os.PathLike, root: str | os
     def relative(value: object) -> object:
         if isinstance(value, (list, tuple)):
             return [relative(entry) for entry in value]
-        return os.path.relpath(resolve_inside(root, value), os.path.abspath(root))
+        return os.path.relpath(resolve_inside(root, value), root)
 
-    training = [{k: relative(v) if k in _path_keys() else v for k, v in item.items()} for item in items]
+    training = [{**item, **{key: relative(item[key]) for key in path_keys(item)}} for item in items]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps({"training": training}, indent=1) + "\n", encoding="utf-8")
@@ -79,23 +74,22 @@ def load_folds(
     path: str | os.PathLike,
     *,
     root: str | os.PathLike | None = None,
-    section: str = "training",
     channels: Sequence[str] = BRATS_CHANNELS,
     patient_pattern: str | None = None,
 ) -> list[dict]:
     """Entries of a fold file (that of :func:`save_folds`, MONAI's Auto3DSeg), with absolute paths and ``patient``.
 
-    Paths are relative to ``root``, by default the file's folder, and may not leave it. ``section`` is the list in the
-    file. Images whose names say the sequences of ``channels`` in another order are put into this one.
-    ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`, for entries without ``patient``.
+    Paths are relative to ``root``, by default the file's folder, and may not leave it. Images whose names say the
+    sequences of ``channels`` in another order are put into this one. ``patient_pattern`` (:func:`patient_of`) is for
+    entries without ``patient``.
 
     Raises:
         FileNotFoundError, ValueError: if the file does not exist, or is not of that form.
     """
     file = existing_path(path, "fold file", kind="")
-    entries = read_json(file, "fold file").get(section)
+    entries = read_json(file, "fold file").get("training")
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f"fold file '{file}' has no list '{section}'")
+        raise ValueError(f"fold file '{file}' has no list 'training'")
     base = file.parent if root is None else Path(root)
 
     def absolute(value: object) -> Any:
@@ -103,16 +97,13 @@ def load_folds(
 
     items = []
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not set(entry) & set(_path_keys()):
-            raise ValueError(f"fold file '{file}': {section}[{number}] is not an entry with images: {entry!r}")
-        item: dict[str, Any] = {k: absolute(v) if k in _path_keys() else v for k, v in entry.items()}
+        if not isinstance(entry, dict) or not path_keys(entry):
+            raise ValueError(f"fold file '{file}': training[{number}] is not an entry with images: {entry!r}")
+        item: dict[str, Any] = {**entry, **{key: absolute(entry[key]) for key in path_keys(entry)}}
         if isinstance(item.get("image"), list):
             item["image"] = in_channel_order(item["image"], channels)
         items.append(item)
-    listed = [next(item[key] for key in _path_keys() if key in item) for item in items]
-    firsts = [os.path.relpath(first[0] if isinstance(first, list) else first, base) for first in listed]
-    patients = patients_of_files(firsts, patient_pattern, channels=False)
-    return [{"patient": patient, **item} for item, patient in zip(items, patients)]
+    return with_patients(items, base, patient_pattern)
 
 
 def in_channel_order(paths: list[str], channels: Sequence[str]) -> list[str]:
@@ -125,26 +116,21 @@ def in_channel_order(paths: list[str], channels: Sequence[str]) -> list[str]:
     return [paths[stored.index(name)] for name in wanted]
 
 
-def load_fold(
-    source: str | os.PathLike | Sequence[Mapping], fold: int, section: str = "training", *, root: str | None = None
-) -> list[dict]:
-    """One side of one fold: ``"training"`` is everything but ``fold``, ``"validation"`` is ``fold``.
-
-    ``source`` holds items with ``fold`` (from :func:`split_folds`), or is a fold file (see :func:`load_folds`).
+def load_fold(items: Sequence[Mapping], fold: int, section: str = "training") -> list[dict]:
+    """Copies of the items on one side of one fold: ``"training"`` is everything but ``fold``, ``"validation"`` is it.
 
     Raises:
-        ValueError: if an entry has no integer ``fold``, a side would be empty, or a patient is on both sides.
+        ValueError: if an item has no integer ``fold``, a side would be empty, or a patient is on both sides.
     """
     if section not in ("training", "validation"):
         raise ValueError(f"section={section!r}: expected 'training' or 'validation'")
-    items = load_folds(source, root=root) if isinstance(source, (str, os.PathLike)) else [dict(item) for item in source]
     for number, item in enumerate(items):
         if not isinstance(item.get("fold"), int) or isinstance(item["fold"], bool):
             raise ValueError(f"entry {number} of the data list has no integer 'fold': {item!r}")
     folds = sorted({item["fold"] for item in items})
     if fold not in folds or len(folds) < 2:
         raise ValueError(f"fold {fold!r} cannot be held out: the data list has the folds {folds}")
-    sides = [[item for item in items if (item["fold"] == fold) == held_out] for held_out in (False, True)]
+    sides = [[dict(item) for item in items if (item["fold"] == fold) == held_out] for held_out in (False, True)]
     both = set.intersection(*({str(item["patient"]) for item in side if "patient" in item} for side in sides))
     if both:
         raise ValueError(f"patients {sorted(both)} would be on both sides of fold {fold}")

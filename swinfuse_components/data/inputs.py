@@ -13,10 +13,11 @@ from typing import Any
 
 from .checks import find_problems
 from .dicom import dicom_series
+from .dicom_seg import check_source
 from .findings import DataListError, Finding, Kind
-from .layouts import brats_folders, find_sequence
+from .layouts import brats_folders, sequence_file
 from .modalities import REGISTRY, get_modality, modality_of_word
-from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, unique_names, volume_stem
+from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, volume_stem
 from .patients import patient_of, patients_of_files
 
 logger = logging.getLogger(__name__)
@@ -28,11 +29,12 @@ _MEANINGLESS = {Kind.MALFORMED_ITEM, Kind.MISSING_FILE, Kind.UNREADABLE, Kind.WR
 _MEANINGLESS |= {Kind.CHANNELS, Kind.CONSTANT, Kind.GRID, Kind.TOO_LARGE, Kind.BEYOND_FLOAT}
 
 
-def _chosen_series(folder: Path, series: str | None) -> Path:
-    """``folder``, or a folder of links to the slices of the one series that is asked for."""
-    found = dicom_series(folder)
+def _chosen_series(path: str | Path, series: str | None) -> str:
+    """A file, a folder of one DICOM series, or a folder of links to the slices of the one series that is asked for."""
+    folder = Path(path)
+    found = dicom_series(folder) if folder.is_dir() else []
     if len(found) < 2:
-        return folder
+        return str(path)
     wanted = [s for s in found if series and series in (s.uid, s.number, s.description)]
     if series == "largest":
         wanted = [max(found, key=lambda s: len(s.files))]
@@ -48,7 +50,7 @@ def _chosen_series(folder: Path, series: str | None) -> Path:
     target.mkdir()
     for file in wanted[0].files:
         os.symlink(os.path.abspath(file), target / os.path.basename(file))
-    return target
+    return str(target)
 
 
 def find_images(root: Path, levels: int = 8) -> list[Path]:
@@ -123,10 +125,8 @@ def list_images(
         root = root / "imagesTs"
     items: list[dict[str, Any]] = []
     for folder in brats_folders(root, channels) if root.is_dir() and len(channels) > 1 else []:
-        # what is missing keeps the name that it should have, which the check then reports
-        sequences = [find_sequence(folder, name) or folder / f"{folder.name}_{name}.nii.gz" for name in channels]
-        images = [_chosen_series(f, series) if f.is_dir() else f for f in sequences]
-        items.append({"image": [str(image) for image in images], "patient": patient_of(folder, patient_pattern)})
+        images = [_chosen_series(sequence_file(folder, name), series) for name in channels]
+        items.append({"image": images, "patient": patient_of(folder, patient_pattern)})
     if items:
         return items
     found = find_images(root) if root.is_dir() else [root]
@@ -138,14 +138,12 @@ def list_images(
     if patient_pattern is None:
         patients = _patients_of_series(found, patients, root)
     for file, patient in zip(found, patients):
-        image = _chosen_series(file, series) if file.is_dir() else file
-        stem = volume_stem(file)
+        image, stem = _chosen_series(file, series), volume_stem(file)
         if len(channels) > 1 and stem.endswith("_0000"):
-            ending = file.name[len(stem) :]
-            images = [file.with_name(f"{stem[:-4]}{number:04d}{ending}") for number in range(len(channels))]
-            items.append({"image": [str(image) for image in images], "patient": patient})
+            names = [f"{stem[:-4]}{number:04d}{file.name[len(stem) :]}" for number in range(len(channels))]
+            items.append({"image": [str(file.with_name(name)) for name in names], "patient": patient})
         elif len(channels) == 1 or not re.search(r"_00\d\d$", stem):
-            items.append({"image": str(image), "patient": patient})
+            items.append({"image": image, "patient": patient})
     return items
 
 
@@ -184,10 +182,8 @@ def check_inputs(
     broken = {finding.item for finding in found if finding.fatal}
     for number, item in enumerate(items):
         if output_format == "dicom_seg" and number not in broken:
-            from .dicom_seg import check_source  # which needs this module
-
             try:
-                check_source(item)
+                check_source(item["image"])
             except (ValueError, OSError) as error:
                 found.append(Finding(Kind.UNREADABLE, str(item["image"]), str(error), number))
                 broken.add(number)
@@ -207,26 +203,3 @@ def refuse_left_out(listed: Sequence[Mapping[str, Any]], done: Sequence[Mapping[
             f"{len(left)} of {len(listed)} images could not be used, the log says why; the others are done: "
             f"{', '.join(left[:10])}{', …' if len(left) > 10 else ''}"
         )
-
-
-class OutputNames:
-    """Names of output files, unique whatever the inputs are called: ``output_name_formatter`` of ``SaveImaged``.
-
-    :meth:`remember` takes the list of images before, so that ``SaveImaged`` finds their names here.
-    """
-
-    def __init__(self) -> None:
-        self.names: dict[str, str] = {}
-
-    def remember(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Give every item's image a name, see :func:`unique_names`; returns copies of the items."""
-        self.names = unique_names(
-            str(i["image"][0] if isinstance(i["image"], (list, tuple)) else i["image"]) for i in items
-        )
-        return [dict(item) for item in items]
-
-    def __call__(self, meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
-        """The file name for an image, as ``SaveImage`` asks for it."""
-        path = str((meta or {}).get("filename_or_obj", "image"))
-        # SaveImage cuts off what it takes for a suffix: ".100" of a DICOM folder, were it not for the one put here
-        return {"subject": self.names.get(path, volume_stem(path)) + ".nii.gz", "idx": None}

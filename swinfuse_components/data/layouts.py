@@ -33,10 +33,15 @@ def channel_of(path: str | os.PathLike) -> str | None:
 
 def find_sequence(folder: Path, name: str) -> Path | None:
     """File or DICOM folder ``<folder>_<name>`` or ``<folder>-<name>``, under any name the sequence has in BraTS."""
-    words = _SEQUENCES.get(name.lower(), ()) if name.lower() in _SEQUENCES else (name,)
-    stems = [f"{folder.name}{separator}{word}" for word in dict.fromkeys((name, *words)) for separator in "_-"]
+    words = dict.fromkeys((name, *_SEQUENCES.get(name.lower(), ())))
+    stems = [f"{folder.name}{separator}{word}" for word in words for separator in "_-"]
     found = (find_volume(folder, stem) or (folder / stem if (folder / stem).is_dir() else None) for stem in stems)
     return next((path for path in found if path), None)
+
+
+def sequence_file(folder: Path, name: str) -> str:
+    """As :func:`find_sequence`; a missing one keeps the name that it should have, which the check then reports."""
+    return str(find_sequence(folder, name) or folder / f"{folder.name}_{name}.nii.gz")
 
 
 def brats_folders(root: Path, sequences: Sequence[str] = (*BRATS_CHANNELS, "seg")) -> list[Path]:
@@ -51,35 +56,30 @@ def brats_folders(root: Path, sequences: Sequence[str] = (*BRATS_CHANNELS, "seg"
     return [folder for group in groups for folder in group if is_patient(folder)]
 
 
-def brats_datalist(
-    dataset_dir: str | os.PathLike,
-    *,
-    channels: Sequence[str] = BRATS_CHANNELS,
-    labelled: bool = True,
-    patient_pattern: str | None = None,
-) -> list[dict]:
+def brats_datalist(dataset_dir: str | os.PathLike, *, patient_pattern: str | None = None) -> list[dict]:
     """List the patients of a BraTS folder (2018 to 2021, 2023 and later), in a fixed order; none is an error.
 
-    Items have ``image`` (absolute paths in the order of ``channels``), ``label``, ``modality``, ``patient``. Missing
-    files are listed, for :func:`~swinfuse_components.data.check_datalist` to find.
+    Items have ``image`` (absolute paths in the order of :data:`BRATS_CHANNELS`), ``label``, ``allowed_labels``,
+    ``modality``, ``patient``. Missing files are listed too.
     """
     root = existing_dir(dataset_dir, "BraTS21")
     items = []
     for folder in brats_folders(root):
-        item: dict = {"modality": "mr", "patient": patient_of(folder, patient_pattern)}
-        item["image"] = [
-            str(find_sequence(folder, name) or folder / f"{folder.name}_{name}.nii.gz") for name in channels
-        ]
-        if labelled:
-            item["label"] = str(find_sequence(folder, "seg") or folder / f"{folder.name}_seg.nii.gz")
-            # enhancing tumour is 4 until 2021 and 3 since 2023; 4 then is a class of its own (resection cavity)
-            is_2023 = any(find_volume(folder, f"{folder.name}-{word}") for word in ("t2f", "t1c", "t1n", "t2w"))
-            item["allowed_labels"] = [0, 1, 2, 3] if is_2023 else [0, 1, 2, 3, 4]
-        items.append(item)
+        # enhancing tumour is 4 until 2021 and 3 since 2023; 4 then is a class of its own (resection cavity)
+        is_2023 = any(find_volume(folder, f"{folder.name}-{word}") for word in ("t2f", "t1c", "t1n", "t2w"))
+        items.append(
+            {
+                "modality": "mr",
+                "patient": patient_of(folder, patient_pattern),
+                "image": [sequence_file(folder, name) for name in BRATS_CHANNELS],
+                "label": sequence_file(folder, "seg"),
+                "allowed_labels": [0, 1, 2, 3] if is_2023 else [0, 1, 2, 3, 4],
+            }
+        )
     if not items:
         raise ValueError(
-            f"no BraTS21 patient under '{root}': expected <id>/<id>_{{{','.join(channels)},seg}}.nii.gz, or the names"
-            " of BraTS 2023, <id>/<id>-{t2f,t1c,t1n,t2w,seg}.nii.gz"
+            f"no BraTS21 patient under '{root}': expected <id>/<id>_{{{','.join(BRATS_CHANNELS)},seg}}.nii.gz, or the"
+            " names of BraTS 2023, <id>/<id>-{t2f,t1c,t1n,t2w,seg}.nii.gz"
         )
     return items
 

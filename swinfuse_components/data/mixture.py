@@ -2,7 +2,10 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any
+
+from monai.utils import ensure_tuple
 
 from .checks import check_datalist
 from .folds import select_patients
@@ -112,18 +115,17 @@ def read_source(
         files = find_images(root) if root.is_dir() else [root]
         return [{**item, "modality": kind or modality_of_file(f, root)} for item, f in zip(listed, files)]
     if layout == "brats":
-        listed, names = brats_datalist(root, labelled=False, patient_pattern=patient_pattern), list(BRATS_CHANNELS)
+        listed, names = brats_datalist(root, patient_pattern=patient_pattern), tuple(BRATS_CHANNELS)
     else:
         _, file, content = read_dataset_json(root)
         sections = ["training", *(["validation"] if content.get("validation") else [])]
         parts = [msd_datalist(file, part, patient_pattern=patient_pattern, labelled=False) for part in sections]
         listed = [item for part in parts for item in part]
-        names = list(read_channels(content, file)) if {"modality", "channel_names"} & set(content) else []
+        names = read_channels(content, file) if {"modality", "channel_names"} & set(content) else ()
     items = []
     for item in listed:
-        images = item["image"] if isinstance(item["image"], list) else [item["image"]]
-        for number, image in enumerate(images):
-            found = kind or item.get("modality") or modality_of_word(names[number] if number < len(names) else "")
+        for image, name in zip(ensure_tuple(item["image"]), chain(names, repeat(""))):
+            found = kind or item.get("modality") or modality_of_word(name)
             if found is None:
                 raise ValueError(
                     f"'{image}': its data list does not say the modality: say it with '--modality' ({sorted(REGISTRY)})"
@@ -189,8 +191,8 @@ def images_of_pairs(items: Sequence[Mapping], modalities: Sequence[str] | None =
     images = []
     for item in items:
         shared = {key: value for key, value in item.items() if key not in REGISTRY}
-        listed = {"image": item["image"]} if "image" in item else {key: item[key] for key in REGISTRY if key in item}
-        images += [{"image": path, "modality": key, **shared} for key, path in listed.items()]
+        pair = [{**shared, "image": item[key], "modality": key} for key in REGISTRY if key in item]
+        images += [shared] if "image" in item else pair
     images = [image for image in images if image["modality"] in wanted]
     if not images:
         raise ValueError(f"none of the {len(items)} items has an image of {sorted(wanted)}")
@@ -205,19 +207,16 @@ def pairs_of(items: Sequence[Mapping], modalities: Sequence[str] = ("ct", "mr"))
     return pairs
 
 
-def two_images(items: Sequence[Mapping], modalities: Sequence[str] = ("ct", "mr")) -> list[dict]:
+def two_images(items: Sequence[Mapping]) -> list[dict]:
     """Items with the images of both views, ``first`` and ``second``, and their modalities as a list.
 
-    Registered images of ``modalities`` are the two of a pair; any other image is both views of its own.
+    Registered images ``ct`` and ``mr`` are the two of a pair; any other image is both views of its own.
     """
     found = []
     for item in items:
         shared = {key: value for key, value in item.items() if key not in (*REGISTRY, "image")}
-        if all(name in item for name in modalities):
-            first, second = modalities
-            found.append({**shared, "first": item[first], "second": item[second], "modality": [first, second]})
-            continue
-        for image in images_of_pairs([item]):
-            same = {"first": image["image"], "second": image["image"], "modality": [image["modality"]] * 2}
-            found.append({**shared, **same})
+        views = [(image["image"], image["image"], [image["modality"]] * 2) for image in images_of_pairs([item])]
+        if "ct" in item and "mr" in item:
+            views = [(item["ct"], item["mr"], ["ct", "mr"])]
+        found += [{**shared, "first": first, "second": second, "modality": names} for first, second, names in views]
     return found

@@ -45,10 +45,6 @@ class Modality:
             raise ValueError(f"modality '{self.name}': percentiles {list(self.limits)}, expected numbers from 0 to 100")
         re.compile(self.channels)
 
-    def means(self, channel: str) -> bool:
-        """Whether a channel name means this modality."""
-        return channel == self.name or bool(self.channels and re.fullmatch(self.channels, channel))
-
 
 REGISTRY: dict[str, Modality] = {}
 
@@ -70,14 +66,17 @@ register_modality("us", channels="us|ultrasound")
 register_modality("other")
 
 
-def get_modality(modality: str | Mapping[str, Any] | Modality) -> Modality:
+def path_keys(item: Mapping) -> list[str]:
+    """The keys of an item under which it has paths of volumes."""
+    return [key for key in ("image", *REGISTRY, "label", "mask") if key in item]
+
+
+def get_modality(modality: str | Mapping[str, Any]) -> Modality:
     """A registered modality by its name or by a channel that means it; a dictionary ``{"name": …}`` registers one.
 
     Raises:
         ValueError: if there is none of that name.
     """
-    if isinstance(modality, Modality):
-        return modality
     name = register_modality(**modality) if isinstance(modality, Mapping) else modality_of_word(str(modality))
     if name is None:
         raise ValueError(
@@ -99,8 +98,9 @@ def modality_of_channels(channels: Sequence[str]) -> str:
 
 def modality_of_word(word: str) -> str | None:
     """The modality that a word of a file or channel name means, e.g. ``"T1w"``: ``"mr"``; None if it means none."""
-    lowered = word.strip().lower()
-    return next((name for name, modality in REGISTRY.items() if modality.means(lowered)), None)
+    word = word.strip().lower()
+    found = (n for n, rule in REGISTRY.items() if word == n or rule.channels and re.fullmatch(rule.channels, word))
+    return next(found, None)
 
 
 def implausible_values(values: np.ndarray, modality: Modality) -> str | None:

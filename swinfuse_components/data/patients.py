@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .modalities import modality_of_word
+from monai.utils import ensure_tuple
+
+from .modalities import modality_of_word, path_keys
 from .paths import volume_stem
 
 # file names that say what a file is, not whose
@@ -94,6 +96,13 @@ def _channel_number(file: Path) -> tuple[str, int]:
 def _is_generic(name: str) -> bool:
     words = re.split(r"[-_ .]", name.lower())
     return all(word in _GENERIC or modality_of_word(word) or word.isdigit() and len(word) < 2 for word in words)
+
+
+def with_patients(items: Sequence[Mapping], root: str | os.PathLike, pattern: str | None) -> list[dict[str, Any]]:
+    """Copies of a data list's items with ``patient``: their own, or that of their first file below ``root``."""
+    firsts = [ensure_tuple(item[path_keys(item)[0]])[0] for item in items]
+    names = patients_of_files([os.path.relpath(first, root) for first in firsts], pattern, channels=False)
+    return [{**item, "patient": str(item.get("patient") or name)} for item, name in zip(items, names)]
 
 
 def same_patients(names: Iterable[str]) -> set[str]:

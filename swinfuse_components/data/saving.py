@@ -1,15 +1,17 @@
-"""Saving volumes whole or not at all."""
+"""Saving volumes whole or not at all, under names of their own."""
 
 import errno
 import logging
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import SaveImaged
+from monai.utils import ensure_tuple
 
 from ..engines.files import atomic_path
+from .paths import unique_names, volume_stem
 from .volumes import open_volume
 
 logger = logging.getLogger(__name__)
@@ -53,3 +55,24 @@ class AtomicSaveImaged(SaveImaged):
                     written.unlink(missing_ok=True)
             logger.info("writing: %s", path)
         return item
+
+
+class OutputNames:
+    """Names of output files, unique whatever the inputs are called: ``output_name_formatter`` of ``SaveImaged``.
+
+    :meth:`remember` takes the list of images before, so that ``SaveImaged`` finds their names here.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def remember(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Give every item's image a name, see :func:`unique_names`; returns copies of the items."""
+        self.names = unique_names(str(ensure_tuple(item["image"])[0]) for item in items)
+        return [dict(item) for item in items]
+
+    def __call__(self, meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
+        """The file name for an image, as ``SaveImage`` asks for it."""
+        path = str((meta or {}).get("filename_or_obj", "image"))
+        # SaveImage cuts off what it takes for a suffix: ".100" of a DICOM folder, were it not for the one put here
+        return {"subject": self.names.get(path, volume_stem(path)) + ".nii.gz", "idx": None}

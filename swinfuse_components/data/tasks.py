@@ -10,7 +10,7 @@ from typing import Any
 from .dicom_seg import coded
 from .modalities import get_modality, modality_of_channels
 from .paths import existing_path, read_json, resolve_inside, volume_stem
-from .patients import patients_of_files
+from .patients import with_patients
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +117,7 @@ def read_msd_task(dataset_dir: str | os.PathLike, *, modality: str | Mapping[str
         raise ValueError(f"'{path}': {error}") from error
     name, demonstration = str(content.get("name", root.name)), bool(content.get("demonstration", False))
     codes = content.get("codes") or {}
-    unknown = set(codes) - {str(value) for value in labels} - set(labels.values())
-    if unknown:
+    if unknown := set(codes) - {str(value) for value in labels} - set(labels.values()):
         raise ValueError(f"'{path}': codes for {sorted(unknown)}, which are neither values nor names of its labels")
     for label, code in codes.items():
         coded(code, f"'{path}': label {label}")
@@ -180,21 +179,21 @@ def msd_datalist(
         fields = {"image": entry} if isinstance(entry, str) else entry
         if not isinstance(fields, dict) or "image" not in fields or (labelled and "label" not in fields):
             raise ValueError(f"'{path}': {section}[{number}] needs 'image' and 'label', found {entry!r}")
-        images = fields["image"] if isinstance(fields["image"], list) else [fields["image"]]
-        files = [_stored(resolve_inside(root, image)) for image in images]
-        item: dict[str, Any] = {"image": files if isinstance(fields["image"], list) else files[0]}
+        image = fields["image"]
+        item: dict[str, Any] = {
+            "image": [_stored(root, part) for part in image] if isinstance(image, list) else _stored(root, image)
+        }
         if labelled:
             item["label"] = resolve_inside(root, fields["label"])
         if kind or fields.get("modality"):
             item["modality"] = kind or get_modality(fields["modality"]).name
         listed.append(item | {key: fields[key] for key in ("patient", "fold") if key in fields})
-    firsts = [item["image"][0] if isinstance(item["image"], list) else item["image"] for item in listed]
-    patients = patients_of_files([os.path.relpath(file, root) for file in firsts], patient_pattern, channels=False)
-    return [{**item, "patient": str(item.get("patient") or name)} for item, name in zip(listed, patients)]
+    return with_patients(listed, root, patient_pattern)
 
 
-def _stored(path: str) -> str:
-    """``path``, or ``<case>_0000.ext`` in its place: nnU-Net's first version lists its files without the channel."""
+def _stored(root: Path, entry: object) -> str:
+    """Path of an entry, or ``<case>_0000.ext`` in its place: nnU-Net's first version lists files without it."""
+    path = resolve_inside(root, entry)
     stem = os.path.join(os.path.dirname(path), volume_stem(path))
     numbered = f"{stem}_0000{path[len(stem) :]}"
     return numbered if not os.path.exists(path) and os.path.exists(numbered) else path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swinfuse_components.data import load_fold
+from swinfuse_components.data import load_fold, load_folds
 from swinfuse_components.engines import explanation
 
 
@@ -52,7 +52,8 @@ def test_a_broken_task_does_not_hide_its_neighbours(script, msd_folder, synthrad
 def test_folds(script, msd_folder, tmp_path):
     root = msd_folder(5)
     assert script("folds.py", tmp_path / "folds", root, "--num_folds", 5, "--seed", 3) == 0
-    assert len(load_fold(tmp_path / "folds" / "Task99_Made_folds.json", 4, "validation", root=root)) == 1
+    items = load_folds(tmp_path / "folds" / "Task99_Made_folds.json", root=root)
+    assert len(load_fold(items, 4, "validation")) == 1
 
 
 def test_a_bundle_shows_one_message_and_no_traceback(msd_folder, tmp_path):
