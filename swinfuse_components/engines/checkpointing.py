@@ -15,9 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from .configuration import federated
 from .data_order import ResumableDataLoader
 from .files import atomic_save
-from .learning_rates import restore_scheduler, warn_beyond_plan
 from .random_state import get_random_state, set_random_state
-from .run_folder import checkpoints_of, read_checkpoint, refuse_used_folder
+from .run_folder import checkpoints_of, read_checkpoint, refuse_lost_checkpoints, refuse_used_folder
+
+logger = logging.getLogger(__name__)
 
 
 class RunCheckpoint:
@@ -67,11 +68,10 @@ class RunCheckpoint:
         self.objects = {name: thing for name, thing in objects.items() if thing is not None}
         self.data_loader, self.evaluator = data_loader, evaluator
         self.interval, self.keep, self.resume, self.extend = interval, keep, resume, extend
-        self.logger = logging.getLogger(__name__)
         self._data: dict[str, Any] = {}
-        self._random_before: dict[str, Any] | None = None  # of the running iteration
+        self._random_before: dict[str, Any] = {}  # of the running iteration
         self._random_resumed: dict[str, Any] | None = None  # to put back when the first iteration starts
-        self._epoch_end: dict[str, Any] | None = None  # state after an epoch's last step, before its validation
+        self._epoch_end: dict[str, Any] = {}  # state after an epoch's last step, before its validation
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -87,15 +87,11 @@ class RunCheckpoint:
 
     def save_before_step(self, engine: Engine) -> Path:
         """Save the state before the running iteration, from within it and before the optimiser's step."""
-        state = self._state(engine, engine.state.iteration - 1)
-        return self._write(state, get_random_state() if self._random_before is None else self._random_before)
+        return self._write(self._state(engine, engine.state.iteration - 1), self._random_before)
 
     def save_before_validation(self) -> Path:
         """Save the state an epoch's last step left, from within its validation, which is repeated on resuming."""
-        if self._epoch_end is None:
-            raise RuntimeError("save_before_validation() called outside of the closing of an epoch")
-        state = dict(self._epoch_end)
-        state["trainer"] = {**state["trainer"], "epoch_closed": False}
+        state = {**self._epoch_end, "trainer": {**self._epoch_end["trainer"], "epoch_closed": False}}
         return self._write(state, state["random"])
 
     def _write(self, state: dict[str, Any], random_state: dict[str, Any]) -> Path:
@@ -120,12 +116,11 @@ class RunCheckpoint:
         }
         if self.evaluator is not None:
             state["evaluator"] = _best(self.evaluator)
-        if getattr(engine, "scaler", None) is not None:
+        if engine.scaler is not None:
             state["scaler"] = engine.scaler.state_dict()
         state["data"] = self._data
         # in the middle of an accumulation the gradients so far belong to the state
-        in_epoch = iteration % engine.state.epoch_length if engine.state.epoch_length else iteration
-        if in_epoch % getattr(engine, "accumulation_steps", 1):
+        if iteration % engine.state.epoch_length % engine.accumulation_steps:
             state["gradients"] = [parameter.grad for parameter in _parameters(engine.optimizer)]
         return state
 
@@ -151,7 +146,7 @@ class RunCheckpoint:
                 return path, read_checkpoint(path)
             except ValueError as error:
                 reasons.append(str(error))
-                self.logger.error(f"{error}. Looking for the checkpoint before it")
+                logger.error(f"{error}. Looking for the checkpoint before it")
         if reasons:
             raise ValueError(f"no sound checkpoint in {self.run_dir}: {'; '.join(reasons)}")
         return None, None
@@ -161,8 +156,8 @@ class RunCheckpoint:
         path, state = self._newest_sound() if idist.get_rank() == 0 else (None, None)
         path = idist.all_gather((path,))[0][0]
         if path is None:
-            self._refuse_lost_checkpoints(engine)
-            self.logger.info(f"nothing to resume in {self.run_dir}: starting from the beginning")
+            refuse_lost_checkpoints(self.run_dir, min(n for n in (self.interval, engine.state.epoch_length) if n))
+            logger.info(f"nothing to resume in {self.run_dir}: starting from the beginning")
             return True
         state = read_checkpoint(path) if state is None else state
         try:
@@ -175,34 +170,25 @@ class RunCheckpoint:
         if len(state["random"]) == idist.get_world_size():
             self._random_resumed = state["random"][idist.get_rank()]
         else:
-            self.logger.warning(
+            logger.warning(
                 f"{path} was made by {len(state['random'])} processes, this run has {idist.get_world_size()}: "
                 "the random states of the network start anew"
             )
-        self.logger.info(f"resumed from {path} after iteration {state['trainer']['iteration']}")
+        logger.info(f"resumed from {path} after iteration {state['trainer']['iteration']}")
         return bool(state["trainer"]["epoch_closed"])
-
-    def _refuse_lost_checkpoints(self, engine: Engine) -> None:
-        """The model of a run's end, or more rows than come before the first checkpoint: it was there, and is gone."""
-        table = self.run_dir / "losses.csv"
-        rows = table.read_text(encoding="utf-8", errors="replace").count("\n") - 1 if table.is_file() else 0
-        first = min(each for each in (self.interval, engine.state.epoch_length) if each)
-        if rows > first or (rows == first and (self.run_dir / "model_final.pt").is_file()):
-            raise ValueError(
-                f"{self.run_dir} holds a run of {rows} iterations, but none of its checkpoints: put them back to "
-                "resume it, or start a new run in another folder with '--run_dir'"
-            )
 
     def _restore(self, state: Mapping[str, Any], engine: Engine, source: Path) -> None:
         plan = state["trainer"]
-        self._check_plan(plan, state.get("data", {}), engine, source)
+        self._check_data(plan, state.get("data", {}), engine, source)
+        if not federated():  # there each round adds its epochs to those done
+            self._check_plan(plan, engine, source)
         for name, thing in self.objects.items():
             if name not in state:
                 raise ValueError(f"{source} has no '{name}'; it holds {', '.join(map(str, state))}")
             thing, value = _stateful(thing), state[name]
             try:
-                if isinstance(thing, LRScheduler):
-                    restore_scheduler(thing, value, stretched=plan["max_epochs"] != engine.state.max_epochs)
+                if isinstance(thing, LRScheduler) and plan["max_epochs"] != engine.state.max_epochs:
+                    _stretch(thing, value)
                 else:
                     thing.load_state_dict(value)
             except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -212,7 +198,7 @@ class RunCheckpoint:
         _set_best(engine, plan)
         if self.evaluator is not None and "evaluator" in state:
             _set_best(self.evaluator, state["evaluator"])
-        if getattr(engine, "scaler", None) is not None and "scaler" in state:
+        if engine.scaler is not None and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
         gradients = () if federated() else state.get("gradients", ())  # there, of other weights
         for parameter, gradient in zip(_parameters(engine.optimizer) if gradients else (), gradients):
@@ -223,14 +209,14 @@ class RunCheckpoint:
         if isinstance(self.data_loader, ResumableDataLoader):
             self.data_loader.order.start_iteration = iteration
         elif self.data_loader is not None:
-            self.logger.warning("the data loader is not resumable: order and augmentation of the data start anew")
+            logger.warning("the data loader is not resumable: order and augmentation of the data start anew")
 
-    def _check_plan(self, plan: Mapping[str, Any], data: Mapping[str, Any], engine: Engine, source: Path) -> None:
-        ours, state = self._data, engine.state
-        if plan["epoch_length"] != state.epoch_length:
+    def _check_data(self, plan: Mapping[str, Any], data: Mapping[str, Any], engine: Engine, source: Path) -> None:
+        ours, epoch_length = self._data, engine.state.epoch_length
+        if plan["epoch_length"] != epoch_length:
             raise ValueError(
                 f"{source} was made with {plan['epoch_length']} iterations an epoch (data list of {data.get('items')} "
-                f"items), this configuration has {state.epoch_length} ({ours.get('items')} items)"
+                f"items), this configuration has {epoch_length} ({ours.get('items')} items)"
             )
         if data.get("batch", ours.get("batch")) != ours.get("batch"):
             raise ValueError(
@@ -238,25 +224,24 @@ class RunCheckpoint:
                 f"{ours['batch']}: set batch_size so that batch_size times processes is the same"
             )
         if data.get("names", ours.get("names")) != ours.get("names"):
-            theirs = data["names"]
-            gone, new = (
-                [n for n in a if n not in set(b)] for a, b in ((theirs, ours["names"]), (ours["names"], theirs))
-            )
-            found = [f"{len(n)} {word} (such as {n[0]})" for n, word in ((gone, "gone"), (new, "new")) if n]
+            before, now = set(data["names"]), set(ours["names"])
+            changes = {"gone": sorted(before - now), "new": sorted(now - before)}
+            found = [f"{len(names)} {word} (such as {names[0]})" for word, names in changes.items() if names]
             raise ValueError(
-                f"{source} was made with other data: {len(theirs)} items there, {ours['items']} here, "
+                f"{source} was made with other data: {len(data['names'])} items there, {ours['items']} here, "
                 f"{', '.join(found) or 'in another order'}. Resume with the same data, or start a new run from "
                 "the weights"
             )
-        if federated():  # each round adds its epochs to those done
-            return
+
+    def _check_plan(self, plan: Mapping[str, Any], engine: Engine, source: Path) -> None:
+        state = engine.state
         if plan["max_epochs"] != state.max_epochs and not self.extend:
             raise ValueError(
                 f"{source} was made under a plan of {plan['max_epochs']} epochs, this configuration has "
                 f"{state.max_epochs}: set max_epochs to {plan['max_epochs']}, or pass '--extend True' to change the "
                 "length of the run and of its learning-rate schedule"
             )
-        if plan["iteration"] > state.max_epochs * (state.epoch_length or 0):
+        if plan["iteration"] > state.max_epochs * state.epoch_length:
             raise ValueError(
                 f"{source} is at iteration {plan['iteration']}, beyond the {state.max_epochs} epochs of "
                 f"{state.epoch_length} iterations of this configuration"
@@ -282,14 +267,14 @@ class RunCheckpoint:
         self._random_before = get_random_state()
 
     def _iteration_completed(self, engine: Engine) -> None:
-        iteration, epoch_length = engine.state.iteration, engine.state.epoch_length
-        if epoch_length and iteration % epoch_length == 0:
+        iteration = engine.state.iteration
+        if iteration % engine.state.epoch_length == 0:
             self._remember_epoch_end(engine)  # saved once the epoch is closed
         elif self.interval and iteration % self.interval == 0:
             self.save(engine)
 
     def _epoch_completed(self, engine: Engine) -> None:
-        self._epoch_end = None
+        self._epoch_end = {}
         self.save(engine)
 
 
@@ -311,10 +296,30 @@ def _parameters(optimizer: Optimizer) -> list[torch.nn.Parameter]:
 
 
 def _best(engine: Engine) -> dict[str, float | int]:
-    best = getattr(engine.state, "best_metric", -1)
-    return {"best_metric": float(best), "best_metric_epoch": int(getattr(engine.state, "best_metric_epoch", -1))}
+    state = engine.state
+    return {"best_metric": float(state.best_metric), "best_metric_epoch": int(state.best_metric_epoch)}
 
 
 def _set_best(engine: Engine, state: Mapping[str, Any]) -> None:
     engine.state.best_metric = state["best_metric"]
     engine.state.best_metric_epoch = state["best_metric_epoch"]
+
+
+def _stretch(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
+    """Bring a scheduler, whose plan is longer or shorter than that of a saved ``state``, to the place of the state."""
+    progress = {key: state[key] for key in ("last_epoch", "_step_count") if key in state}
+    scheduler.load_state_dict({**scheduler.state_dict(), **progress})
+    rates = scheduler.get_lr()  # type: ignore[no-untyped-call,unused-ignore]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = [float(rate) for rate in rates]
+
+
+def warn_beyond_plan(scheduler: Any, engine: Engine) -> None:
+    """Say so if a trainer is about to run further than its learning rate is planned for: it rises again there."""
+    planned = getattr(scheduler, "t_total", None)
+    if planned and engine.state.max_epochs * engine.state.epoch_length > planned:
+        logger.warning(
+            f"the learning rate is planned for {planned} iterations, and this run goes beyond: set 'rounds' to the "
+            "number of times that the trainer is run"
+        )

@@ -45,19 +45,19 @@ _GIVEN_BY_MONAI = {"run_name"}  # by the federated client, for experiment tracki
 _NOT_PYTHON = {"true": "True", "false": "False", "null": "$None", "yes": "True", "no": "False"}
 
 
-def bundle_root(default: str | Path = ".") -> str:
+def bundle_root() -> str:
     """Absolute path of the bundle whose configuration is being evaluated, whatever the working directory.
 
     It is the folder above the ``configs`` folder that holds the first configuration file (the rule by which
-    ``monai.bundle run`` finds ``metadata.json`` and ``logging.conf`` too); ``--bundle_root`` replaces it. ``default``
-    is taken when no MONAI bundle workflow is at work, for instance when an application reads the file with a bare
-    ``ConfigParser``, and this library is not the copy that a package carries, which knows its place.
+    ``monai.bundle run`` finds ``metadata.json`` and ``logging.conf`` too); ``--bundle_root`` replaces it. Where no
+    bundle workflow of MONAI is at work, for instance when an application reads the file with a bare ``ConfigParser``,
+    it is the package that carries this copy of the library, or the working directory.
     """
     for workflow in callers(ConfigWorkflow):
         folder = Path(workflow.config_root_path).resolve()
         return str(folder.parent if folder.name == "configs" else folder)
     package = Path(__file__).resolve().parents[2]
-    return str(package if (package / "configs" / "metadata.json").is_file() else Path(default).resolve())
+    return str(package if (package / "configs" / "metadata.json").is_file() else Path.cwd())
 
 
 def running_configuration() -> dict[str, Any] | None:
@@ -66,8 +66,7 @@ def running_configuration() -> dict[str, Any] | None:
     As JSON it runs by itself: ``python -m monai.bundle run --config_file <file> --bundle_root <bundle>``.
     """
     parser = next(callers(ConfigParser), None)
-    content: Any = None if parser is None else parser.get()
-    return None if content is None else {key: value for key, value in content.items() if key != "_meta_"}
+    return None if parser is None else {key: value for key, value in parser.get().items() if key != "_meta_"}
 
 
 def check_configuration() -> None:

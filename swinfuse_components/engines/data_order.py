@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import itertools
 import math
 import os
 import random
@@ -21,8 +22,6 @@ from .random_state import get_random_state, set_random_state
 
 _NO_FILES = ("modality", "patient")
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\)[^.\n]*")
-
-
 _iteration = 0
 
 
@@ -154,19 +153,17 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int, int]]]):
         if not self.endless:
             mine = range(self.rank, self.num_items, self.world_size)
             for first in range(0, len(mine), self.batch_size):
-                yield [(self._item(p), self._item_seed(p), 0) for p in mine[first : first + self.batch_size]]
+                yield [(*self._draw(position), 0) for position in mine[first : first + self.batch_size]]
             return
-        iteration = self.start_iteration
-        while True:
-            yield self.batch(iteration)
-            iteration += 1
+        yield from map(self.batch, itertools.count(self.start_iteration))
 
     def batch(self, iteration: int) -> list[tuple[int, int, int]]:
         """What iteration ``iteration`` (from 0) of the endless stream draws in this process."""
         first = (iteration * self.world_size + self.rank) * self.batch_size
-        return [(self._item(p), self._item_seed(p), iteration) for p in range(first, first + self.batch_size)]
+        return [(*self._draw(position), iteration) for position in range(first, first + self.batch_size)]
 
-    def _item(self, position: int) -> int:
+    def _draw(self, position: int) -> tuple[int, int]:
+        """Index and seed of the item at a position of the stream."""
         number, offset = divmod(position, self.num_items)
         if self._round is None or self._round[0] != number:
             generator = torch.Generator().manual_seed(_mix(self.seed, 1, number))
@@ -177,10 +174,7 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int, int]]]):
             else:
                 order = torch.arange(self.num_items)
             self._round = (number, order.tolist())
-        return self._round[1][offset]
-
-    def _item_seed(self, position: int) -> int:
-        return _mix(self.seed, 2, position)
+        return self._round[1][offset], _mix(self.seed, 2, position)
 
 
 class ResumableDataLoader(DataLoader):

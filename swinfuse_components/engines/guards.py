@@ -24,6 +24,8 @@ from .configuration import federated, running_configuration
 from .files import atomic_write
 from .trainer import term_values
 
+logger = logging.getLogger(__name__)
+
 EXIT_INTERRUPTED = 75
 """Exit code of a run that was stopped by a signal: "temporary failure, try again" (sysexits.h)."""
 
@@ -114,7 +116,6 @@ class RunGuard:
         self.records = dict(records or {})
         if (configuration := running_configuration()) is not None:
             self.records["configuration.json"] = configuration
-        self.logger = logging.getLogger(__name__)
         self._trainer: Engine | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -171,7 +172,7 @@ class RunGuard:
     def _after_step(self, engine: Engine) -> None:
         if not _any_process(stop_signals.received is not None):
             return
-        if engine.state.epoch_length and engine.state.iteration % engine.state.epoch_length == 0:
+        if engine.state.iteration % engine.state.epoch_length == 0:
             self._stop(engine, self.checkpoint.save_before_validation())
         self._stop(engine, self.checkpoint.save(engine))
 
@@ -187,7 +188,7 @@ class RunGuard:
         number = stop_signals.received
         name = "a signal to another process" if number is None else signal.Signals(number).name
         stop_signals.uninstall()
-        self.logger.warning(
+        logger.warning(
             f"stopped by {name} after iteration {engine.state.iteration}; the state is in {saved}: "
             "continue with '--resume True'"
         )

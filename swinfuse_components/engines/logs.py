@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import StatsHandler
-from monai.utils import optional_import
+from monai.utils import is_scalar, optional_import
 from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
@@ -43,12 +43,10 @@ class StatsLogger(StatsHandler):
 class TrainingProgress:
     """Progress bar over all iterations of all epochs, with the loss and the estimated time left.
 
-    Ignite's own ``ProgressBar`` starts anew each epoch and so cannot say when a run will end. ``tqdm_kwargs`` are
-    further arguments of ``tqdm.tqdm`` (``disable``, ``mininterval``, ``file``, ...).
+    Ignite's own ``ProgressBar`` starts anew each epoch and so cannot say when a run will end.
     """
 
-    def __init__(self, **tqdm_kwargs: Any) -> None:
-        self.tqdm_kwargs = {"desc": "training", "unit": "step", "mininterval": 1.0, **tqdm_kwargs}
+    def __init__(self) -> None:
         self.bar: tqdm | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -60,8 +58,8 @@ class TrainingProgress:
     def __call__(self, engine: Engine) -> None:
         state = engine.state
         if self.bar is None:  # a resumed run starts at its iteration: the estimate rests on this process alone
-            total = state.max_epochs * state.epoch_length if state.epoch_length else None
-            self.bar = tqdm(total=total, initial=state.iteration - 1, **self.tqdm_kwargs)
+            total, done = state.max_epochs * state.epoch_length, state.iteration - 1
+            self.bar = tqdm(desc="training", unit="step", mininterval=1.0, total=total, initial=done)
         loss = term_values(state.output).get("loss", math.nan)
         self.bar.set_postfix_str(f"epoch {state.epoch}/{state.max_epochs}, loss {loss:.4f}", refresh=False)
         self.bar.update()
@@ -117,18 +115,18 @@ class SaturationWarner:
 class LossCurves:
     """Keep every scalar of every iteration in ``losses.csv`` and draw them in ``losses.png`` when the run ends.
 
-    With an evaluator, the metrics of each validation go to ``validation.csv`` and into the picture. A resumed run
-    goes on in the same files, from which the rows after its checkpoint are dropped.
+    The metrics of each validation by ``evaluator`` go to ``validation.csv`` and into the picture. A resumed run goes on
+    in the same files, from which the rows after its checkpoint are dropped.
 
-    ``optimizer`` adds the learning rate of the step, as ``lr``; ``bounds`` gives, for a batch size, the value at which
-    a term is saturated, drawn as a dashed line.
+    ``lr`` is the learning rate of the step, by ``optimizer``; ``bounds`` gives, for a batch size, the value at which a
+    term is saturated, drawn as a dashed line.
     """
 
     def __init__(
         self,
         run_dir: str | Path,
-        optimizer: Optimizer | None = None,
-        evaluator: Engine | None = None,
+        optimizer: Optimizer,
+        evaluator: Engine,
         bounds: Callable[[int], Mapping[str, float]] | None = None,
     ) -> None:
         self.table, self.validation_table = (Path(run_dir) / f"{name}.csv" for name in ("losses", "validation"))
@@ -136,7 +134,7 @@ class LossCurves:
         self._files: dict[Path, TextIO] = {}
         self._columns: dict[Path, list[str]] = {}
         self._rate = math.nan
-        self._bounds: dict[str, float] = {}
+        self._bounds: Mapping[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -147,8 +145,7 @@ class LossCurves:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._finish)
-        if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.COMPLETED, self._validated, engine)
+        self.evaluator.add_event_handler(Events.COMPLETED, self._validated, engine)
 
     def _start(self, engine: Engine) -> None:
         for path in (self.table, self.validation_table):
@@ -156,21 +153,16 @@ class LossCurves:
 
     def _remember_rate(self, engine: Engine) -> None:
         # before the step: a scheduler may already have moved on when the iteration is complete
-        if self.optimizer is not None:
-            self._rate = self.optimizer.param_groups[0]["lr"]
+        self._rate = self.optimizer.param_groups[0]["lr"]
 
     def _iteration(self, engine: Engine) -> None:
-        output, state = engine.state.output, engine.state
-        rate = {} if self.optimizer is None else {"lr": self._rate}
-        self._append(self.table, {"iteration": state.iteration, "epoch": state.epoch, **term_values(output), **rate})
-        if self.bounds is not None and not self._bounds:
-            batch_size = output["image"].shape[0] if isinstance(output, Mapping) else len(output)
-            self._bounds = dict(self.bounds(batch_size))
+        self._append(self.table, engine, {**term_values(engine.state.output), "lr": self._rate})
+        if self.bounds is not None:
+            self._bounds = self.bounds(engine.state.output["image"].shape[0])
 
     def _validated(self, evaluator: Engine, trainer: Engine) -> None:
-        numbers = {n: v for n, v in evaluator.state.metrics.items() if isinstance(v, int | float) or _is_scalar(v)}
-        state = trainer.state
-        self._append(self.validation_table, {"iteration": state.iteration, "epoch": state.epoch, **numbers})
+        numbers = {name: value for name, value in evaluator.state.metrics.items() if is_scalar(value)}
+        self._append(self.validation_table, trainer, numbers)
 
     def _epoch(self, engine: Engine) -> None:
         if engine.state.epoch % 10 == 0:
@@ -182,7 +174,8 @@ class LossCurves:
         self._files = {}
         self.draw()
 
-    def _append(self, path: Path, row: Mapping[str, Any]) -> None:
+    def _append(self, path: Path, trainer: Engine, numbers: Mapping[str, Any]) -> None:
+        row = {"iteration": trainer.state.iteration, "epoch": trainer.state.epoch, **numbers}
         if path not in self._files:
             path.parent.mkdir(parents=True, exist_ok=True)
             header = _lines(path)[:1]
@@ -216,9 +209,9 @@ def draw_curves(
         return
 
     steps, held_out = read_table(training), read_table(validation)
-    names = list(steps.columns) + [name for name in held_out if name.removeprefix("val_") not in steps]
-    skip = ("iteration", "epoch")
-    names = [name for name in names if name not in skip and not name.endswith(("_weighted", "_of_bound"))]
+    names = [*steps, *(name for name in held_out if name.removeprefix("val_") not in steps)]
+    left_out = ("iteration", "epoch", "_weighted", "_of_bound")
+    names = [name for name in names if not name.endswith(left_out)]
     if not names:
         return
     width = min(3, len(names))
@@ -295,10 +288,6 @@ def read_table(path: str | Path) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.read_csv(path, on_bad_lines="skip", encoding_errors="replace")
     return table.apply(pd.to_numeric, errors="coerce").dropna(how="all")
-
-
-def _is_scalar(value: Any) -> bool:
-    return hasattr(value, "numel") and value.numel() == 1
 
 
 def _text(value: float) -> str:

@@ -29,27 +29,19 @@ class ModelSaver:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator (best) or a trainer (last)."""
-        if self.when == "last":
-            engine.add_event_handler(Events.STARTED, self._begun)
-            engine.add_event_handler(Events.COMPLETED, self._save)
-        else:
+        if idist.get_rank() == 0:
             engine.add_event_handler(Events.STARTED, self._started)
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_best)
-
-    def _begun(self, engine: Engine) -> None:
-        if engine.state.iteration == 0 and self.path.exists() and idist.get_rank() == 0:
-            keep_aside(self.path)
+            engine.add_event_handler(Events.COMPLETED if self.when == "last" else Events.EPOCH_COMPLETED, self._save)
 
     def _started(self, engine: Engine) -> None:
-        self._first_of_run = engine.state.best_metric_epoch == -1
-
-    def _save_if_best(self, engine: Engine) -> None:
-        if engine.state.best_metric_epoch != engine.state.epoch:
-            return
-        if self._first_of_run and self.path.exists() and idist.get_rank() == 0:
+        if self.when == "best":
+            self._first_of_run = engine.state.best_metric_epoch == -1
+        elif engine.state.iteration == 0 and self.path.exists():
             keep_aside(self.path)
-        self._save(engine)
 
     def _save(self, engine: Engine) -> None:
-        if idist.get_rank() == 0:
-            atomic_save({"model": self.model.state_dict()}, self.path)
+        if self.when == "best" and engine.state.best_metric_epoch != engine.state.epoch:
+            return
+        if self._first_of_run and self.path.exists():
+            keep_aside(self.path)
+        atomic_save({"model": self.model.state_dict()}, self.path)

@@ -56,14 +56,15 @@ def start_run(
     """
     short_errors()
     _quiet_monai()
-    workflow = next(callers(ConfigWorkflow), None)
+    parser, workflow = next(callers(ConfigParser), None), next(callers(ConfigWorkflow), None)
     stop_signals.install(workflow)
-    if running_configuration() is not None:
+    if parser is not None:
         check_configuration()
     if distributed:
         _join_processes()
-    _refuse_missing_device()
-    _refuse_writing_into_data("output_dir" if run_dir is None else "run_dir")
+    if parser is not None:
+        _refuse_missing_device(parser)
+        _refuse_writing_into_data(parser, "output_dir" if run_dir is None else "run_dir")
     set_determinism(seed + idist.get_rank())
     if run_dir is None or (workflow is not None and workflow.run_id == "checking"):
         return
@@ -122,21 +123,17 @@ def _join_processes() -> None:
     logging.getLogger().setLevel(logging.INFO if idist.get_rank() == 0 else logging.WARNING)
 
 
-def _refuse_missing_device() -> None:
-    parser = next(callers(ConfigParser), None)
-    if parser is None or "device" not in parser:
-        return
-    device = parser.get_parsed_content("device")
+def _refuse_missing_device(parser: ConfigParser) -> None:
+    device = parser.get_parsed_content("device") if "device" in parser else "cpu"
     try:
         torch.ones(1, device=torch.device(device)).item()  # which "meta" has none
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"device is {device}, which is not to be had here: {str(error).splitlines()[0]}") from error
 
 
-def _refuse_writing_into_data(key: str) -> None:
+def _refuse_writing_into_data(parser: ConfigParser, key: str) -> None:
     """Data sets are never written to: what lies in their folders is read as data the next time."""
-    parser = next(callers(ConfigParser), None)
-    if parser is None or key not in parser:
+    if key not in parser:
         return
     target = Path(parser.get_parsed_content(key)).resolve()
     for name in {"dataset_dir", "datasets"} & set(parser.get()):
@@ -182,12 +179,8 @@ def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:
         yield f"{place} was {texts[0][same:][:80]}, is {texts[1][same:][:80]}"
 
 
-def _imported_by(workflow: ConfigWorkflow) -> None:
-    """Errors are one sentence from here on: the imports of a configuration come before its references."""
-    short_errors()
-    if workflow.init_id not in workflow.parser:  # MONAI would begin without it
-        sys.exit(f"error: {workflow.init_id!r} is no part of the configuration: settings are written '--key value'")
-
-
+# errors are one sentence from here on: the imports of a configuration come before its references
 if (_workflow := next(callers(ConfigWorkflow), None)) is not None:
-    _imported_by(_workflow)
+    short_errors()
+    if _workflow.init_id not in _workflow.parser:  # MONAI would begin without it
+        sys.exit(f"error: {_workflow.init_id!r} is no part of the configuration: settings are written '--key value'")

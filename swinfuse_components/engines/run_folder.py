@@ -46,3 +46,17 @@ def refuse_used_folder(run_dir: str | Path, resume: bool) -> None:
             f"{run_dir} holds checkpoints of an earlier run (newest: {existing[-1].name}): continue it with "
             "'--resume True', or give this run a folder of its own with '--run_dir'"
         )
+
+
+def refuse_lost_checkpoints(run_dir: str | Path, first: int) -> None:
+    """ValueError where the first checkpoint, after ``first`` iterations, must have been and is gone.
+
+    The table has more rows than come before it, or the model of a run's end is there.
+    """
+    table = Path(run_dir) / "losses.csv"
+    rows = table.read_text(encoding="utf-8", errors="replace").count("\n") - 1 if table.is_file() else 0
+    if rows > first or (rows == first and (Path(run_dir) / "model_final.pt").is_file()):
+        raise ValueError(
+            f"{run_dir} holds a run of {rows} iterations, but none of its checkpoints: put them back to resume it, or "
+            "start a new run in another folder with '--run_dir'"
+        )

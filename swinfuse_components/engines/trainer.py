@@ -1,6 +1,5 @@
 """Pre-training with MONAI's engines: two views as input, several named loss terms, gradient accumulation."""
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,11 +37,6 @@ class PreparePretrainingBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor], dict[str, Any]]:
-        names = ("view", "target", "rotation", "cutout")
-        missing = [f"{name}_{view}" for name in names for view in "ij" if f"{name}_{view}" not in batchdata]
-        if missing:
-            raise KeyError(f"pre-training batch lacks {', '.join(missing)}; it holds {', '.join(map(str, batchdata))}")
-
         def move(key: str) -> Tensor:
             tensor = torch.as_tensor(batchdata[key])
             # MetaTensor bookkeeping would follow every operation of the network for nothing
@@ -67,20 +61,16 @@ class PretrainingTrainer(SupervisedTrainer):
     by default: outputs hold 2B views while the batch holds B items, so they cannot be split into items.
     """
 
-    def __init__(
-        self, *args: Any, loss_function: Callable[..., Mapping[str, Tensor]], decollate: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, loss_function: Callable[..., Mapping[str, Tensor]], **kwargs: Any) -> None:
         self.term_function = loss_function
-        kwargs.setdefault("iteration_update", accumulate)
         for handler in kwargs.get("train_handlers") or ():
             if isinstance(handler, MLFlowHandler):  # `--tracking mlflow` adds one that expects decollated output
                 handler.output_transform = _tracked_terms
-        super().__init__(*args, loss_function=self._total_loss, decollate=decollate, **kwargs)
+        options = {"iteration_update": accumulate, "decollate": False, **kwargs}
+        super().__init__(*args, loss_function=self._total_loss, **options)
 
     def _total_loss(self, prediction: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         terms = self.term_function(prediction, targets)
-        if "loss" not in terms:
-            raise KeyError(f"the loss function returned {sorted(terms)}, without the total 'loss' to minimise")
         self.state.output[TERMS_KEY] = {name: value.detach() for name, value in terms.items()}
         return terms["loss"]
 
@@ -96,15 +86,13 @@ def accumulate(engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
     averages the gradients over the processes each time; all but the last time before a step that is in vain. The very
     first backward pass of a static graph does it all the same, since in it the graph is recorded.
     """
-    network, length, done = engine.network, engine.state.epoch_length, engine.state.iteration
-    if length is not None:
-        done = (done - 1) % length + 1
-    steps_now = done % engine.accumulation_steps == 0 or done == length
-    wait = isinstance(network, DistributedDataParallel) and not steps_now
-    if wait and network.static_graph and not network._static_graph_delay_allreduce_enqueued:
-        wait = False
-    with network.no_sync() if wait else contextlib.nullcontext():
-        return engine._iteration(engine, batch)
+    network, length = engine.network, engine.state.epoch_length
+    done = (engine.state.iteration - 1) % length + 1
+    wait = isinstance(network, DistributedDataParallel) and done % engine.accumulation_steps != 0 and done != length
+    if wait and (not network.static_graph or network._static_graph_delay_allreduce_enqueued):
+        with network.no_sync():
+            return engine._iteration(engine, batch)
+    return engine._iteration(engine, batch)
 
 
 class LossTerms:
@@ -156,13 +144,13 @@ def term_values(output: Any) -> dict[str, float]:
     return {name: float(value) for name, value in terms.items()}
 
 
-def loss_term_metrics(names: Sequence[str], prefix: str = "val_") -> dict[str, Average]:
-    """Mean of each loss term over all batches and processes, as ``{prefix + name: metric}`` for an evaluator."""
+def loss_term_metrics(names: Sequence[str]) -> dict[str, Average]:
+    """Mean of each loss term over all batches and processes, as ``{"val_<name>": metric}`` for an evaluator."""
 
     def pick(name: str) -> Callable[[Mapping[str, Any]], float]:
         return lambda output: float(output[TERMS_KEY][name])
 
-    return {f"{prefix}{name}": Average(output_transform=pick(name)) for name in names}
+    return {f"val_{name}": Average(output_transform=pick(name)) for name in names}
 
 
 def lower_is_better(current: float, best: float) -> bool:

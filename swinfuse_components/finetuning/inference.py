@@ -31,11 +31,12 @@ class FlipAveragingInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor] | nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Logits (B, classes, *spatial) for ``inputs`` (B, C, *spatial)."""
         total = self.inferer(inputs, network, *args, **kwargs)
-        chosen = [c for size in range(1, len(self.axes) + 1) for c in combinations(self.axes, size)]
-        for axes in chosen:
-            dims = [axis + 2 for axis in axes]
-            total = total + torch.flip(self.inferer(torch.flip(inputs, dims), network, *args, **kwargs), dims)
-        return total / (1 + len(chosen))
+        flips = [
+            dims for size in range(1, len(self.axes) + 1) for dims in combinations([a + 2 for a in self.axes], size)
+        ]
+        for dims in flips:
+            total = total + self.inferer(inputs.flip(dims), network, *args, **kwargs).flip(dims)
+        return total / (1 + len(flips))
 
 
 class VolumeTable:

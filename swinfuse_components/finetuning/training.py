@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 def load_starting_point(
-    network: nn.Module, start: str, checkpoints: Mapping[str, str | os.PathLike[str]], **options: Any
+    network: nn.Module, start: str, checkpoints: Mapping[str, str | os.PathLike[str]]
 ) -> LoadReport | None:
     """Initialise ``network`` from ``start`` and log what was loaded.
 
     ``start`` is ``"scratch"``, which leaves the random weights, or a key of ``checkpoints``, e.g. ``{"pretrained":
-    "…/model.pt", "swin_unetr_ct": "…"}``. ``options`` are those of :func:`load_pretrained`.
+    "…/model.pt", "swin_unetr_ct": "…"}``.
 
     Raises:
         ValueError: for an unknown ``start``.
@@ -42,7 +42,7 @@ def load_starting_point(
     # Swin UNETR's own weights know no domain-invariance module: it starts at random, close to the identity
     part = "encoder" if has_dim and start != "swin_unetr_ct" else "swin"
     logger.info("start=%s: loading the part '%s' of %s", start, part, path)
-    return load_pretrained(network, path, **{"part": part, **options})
+    return load_pretrained(network, path, part=part)
 
 
 def pretraining_patients(checkpoint: str | os.PathLike[str]) -> list[str]:
@@ -96,10 +96,9 @@ class EncoderFreezer:
     """
 
     def __init__(self, network: nn.Module, epochs: int | None) -> None:
-        module = getattr(network, "module", network)  # behind DistributedDataParallel
-        encoder = getattr(module, "swinViT", None)
+        encoder = getattr(network, "swinViT", None)
         if not isinstance(encoder, nn.Module):
-            raise ValueError(f"{type(module).__name__} has no module named 'swinViT' to freeze")
+            raise ValueError(f"{type(network).__name__} has no module named 'swinViT' to freeze")
         self.encoder, self.epochs = encoder, epochs
 
     def attach(self, engine: Engine) -> None:
@@ -126,7 +125,7 @@ def dice_of_regions(regions: Iterable[str]) -> dict[str, MeanDice]:
     def channel(number: int) -> Callable[[Any], tuple[list[torch.Tensor], ...]]:
         return lambda output: tuple([item[key][number : number + 1] for item in output] for key in ("pred", "label"))
 
-    names = ["val_dice_" + re.sub(r"[^\w. -]", "_", name) for name in regions]
     return {
-        name: MeanDice(include_background=True, output_transform=channel(number)) for number, name in enumerate(names)
+        "val_dice_" + re.sub(r"[^\w. -]", "_", name): MeanDice(output_transform=channel(number))
+        for number, name in enumerate(regions)
     }
