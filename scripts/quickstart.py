@@ -15,11 +15,11 @@ from demo_cohort import make_demo_cohort
 from validate import data_sets
 
 from swinfuse_components.data import Task, msd_datalist, read_msd_task
+from swinfuse_components.data.paths import volume_stem
 from swinfuse_components.engines import short_errors
 from swinfuse_components.evaluation.matrix import prediction_path
-from swinfuse_components.evaluation.pages import write_report
+from swinfuse_components.evaluation.report import write_report
 from swinfuse_components.evaluation.tables import markdown, paper_cells, read_cases
-from swinfuse_components.evaluation.targets import case_name
 from swinfuse_components.visualization.slices import CasePicture, side_by_side
 
 NOT_EVIDENCE = """**This is a demonstration, not evidence.** A small network, minutes of training and a handful of
@@ -122,7 +122,8 @@ def _picture(rows: pd.DataFrame, root: Path, path: Path) -> Path:
 def _items(root: Path) -> dict[tuple[str, str], tuple[Task, dict]]:
     """Every case of the two tasks, by the names that the table of scores gives them."""
     tasks = [read_msd_task(folder) for folder in (root / "logs" / "tasks").read_text(encoding="utf-8").splitlines()[1:]]
-    return {(task.name, case_name(item)): (task, item) for task in tasks for item in msd_datalist(task.dataset_dir)}
+    cases = ((task, item) for task in tasks for item in msd_datalist(task.dataset_dir))
+    return {(task.name, volume_stem(item["label"])): (task, item) for task, item in cases}
 
 
 if __name__ == "__main__":

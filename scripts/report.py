@@ -5,7 +5,7 @@ from __future__ import annotations
 import fire
 
 from swinfuse_components.engines import short_errors
-from swinfuse_components.evaluation.pages import write_report
+from swinfuse_components.evaluation.report import write_report
 
 if __name__ == "__main__":
     short_errors()

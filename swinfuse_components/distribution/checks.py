@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 from monai.bundle import ConfigParser, verify_net_in_out
@@ -38,16 +37,16 @@ def check_package(folder: str | Path) -> list[str]:
     problems = [f"{name}: missing" for name in REQUIRED_FILES if not (root / name).is_file()]
     if problems:
         return problems
-    parts = (
-        ("configs/metadata.json", lambda: _check_metadata(read_json(root / "configs" / "metadata.json"))),
-        ("docs/README.md", lambda: _check_headings(root)),
-        ("large_files.yml", lambda: _check_large_files(root)),
-        ("configs", lambda: _check_names(root)),
-        ("configs/inference.json", lambda: _check_weights(root)),
-    )
-    for name, find in parts:
+    parts = {
+        "configs/metadata.json": _check_metadata,
+        "docs/README.md": _check_headings,
+        "large_files.yml": _check_large_files,
+        "configs": _check_names,
+        "configs/inference.json": _check_weights,
+    }
+    for name, find in parts.items():
         try:
-            problems += find()
+            problems += find(root)
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, yaml.YAMLError) as error:
             problems.append(f"{name}: not as expected ({type(error).__name__}: {error})")
     return problems
@@ -84,7 +83,8 @@ def _vendored_code(root: Path) -> Iterator[None]:
         forget()
 
 
-def _check_metadata(metadata: dict[str, Any]) -> list[str]:
+def _check_metadata(root: Path) -> list[str]:
+    metadata = read_json(root / "configs" / "metadata.json")
     problems = [f"metadata.json: {key} is missing" for key in REQUIRED_KEYS if not metadata.get(key)]
     if metadata.get("version") not in metadata.get("changelog", {}):
         problems.append(f"metadata.json: version {metadata.get('version')} is not in the changelog")

@@ -6,8 +6,10 @@ its weights to it. Larger volumes go through sliding windows.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from monai.utils import convert_to_numpy
 from torch import Tensor, nn
 
 from ..finetuning.backends import openvino_core, require_openvino, to_openvino
@@ -21,8 +23,7 @@ def export_network(network: nn.Module, path: str | Path, *, in_channels: int, ro
     It takes (1, in_channels, *roi_size), gives one tensor, and is put into evaluation mode. Returns the path.
 
     Raises:
-        ValueError: another suffix.
-        ModuleNotFoundError: ONNX asked for without ``onnx`` and ``onnxscript``, or OpenVINO without ``openvino``.
+        ValueError, ModuleNotFoundError: another suffix; no ``onnx`` and ``onnxscript``, or no ``openvino``.
 
     Example:
         >>> network = nn.Conv3d(1, 2, 1)
@@ -35,9 +36,8 @@ def export_network(network: nn.Module, path: str | Path, *, in_channels: int, ro
         if target.suffix == ".ts":
             torch.jit.trace(network, example, check_trace=False).save(str(target))
         elif target.suffix == ".onnx":
-            torch.onnx.export(
-                network, (example,), str(target), input_names=["image"], output_names=["pred"], dynamo=True
-            )
+            names: dict[str, Any] = {"input_names": ["image"], "output_names": ["pred"]}
+            torch.onnx.export(network, (example,), str(target), dynamo=True, **names)
         elif target.suffix == ".xml":  # and a .bin beside it, which holds the weights
             require_openvino().save_model(to_openvino(network, in_channels, roi_size), target, compress_to_fp16=False)
         else:
@@ -49,8 +49,7 @@ def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
     """Read an exported network as a function from (1, C, D, H, W) to logits, as ``SlidingWindowInferer`` calls it.
 
     Raises:
-        ValueError, FileNotFoundError: a suffix that :func:`export_network` does not write, or no such file.
-        ModuleNotFoundError: an ONNX file without ``onnxruntime``, an OpenVINO model without ``openvino``.
+        ValueError, FileNotFoundError, ModuleNotFoundError: another suffix, no such file, or no runtime for it.
     """
     source = _known(path)
     if not source.is_file():
@@ -61,14 +60,11 @@ def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
         return torch.export.load(str(source)).module()
     if source.suffix == ".xml":
         compiled = openvino_core().compile_model(source, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return lambda image: torch.from_numpy(compiled(torch.as_tensor(image).cpu().numpy())[0].copy()).to(image.device)
+        return lambda image: torch.from_numpy(compiled(convert_to_numpy(image))[0].copy()).to(image.device)
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(source))
-    # a MetaTensor would carry its affine into numpy's protocol; the plain array is what the runtime takes
-    return lambda image: torch.from_numpy(session.run(["pred"], {"image": torch.as_tensor(image).cpu().numpy()})[0]).to(
-        image.device
-    )
+    run = onnxruntime.InferenceSession(str(source)).run
+    return lambda image: torch.from_numpy(run(["pred"], {"image": convert_to_numpy(image)})[0]).to(image.device)
 
 
 def _known(path: str | Path) -> Path:

@@ -30,26 +30,22 @@ def write_model_card(
     pages: Sequence[str | Path] = (),
     probing: str | Path | None = None,
 ) -> Path:
-    """Complete a package's page with recipe and metrics, and write it as the card ``README.md`` that the hub shows.
+    """Complete a package's page with recipe and metrics, and write it as the card ``README.md``; returns its path.
 
     ``docs/README.md`` is completed too, since MONAI's ``push_to_hf_hub`` makes the card from it, and the zip beside the
     folder is written anew. Called again, it replaces what it wrote.
 
     Args:
         folder: a package.
-        run_dir: the training run that made the weights; its ``configuration.json`` holds the recipe, ``losses.csv`` the
+        run_dir: the training run that made the weights: ``configuration.json`` holds the recipe, ``losses.csv`` the
             steps, ``validation.csv`` the validations; its curves, ``losses.png``, go into ``docs``.
-        metrics: ``evaluation.json`` of the evaluation of these weights; without it the card says that there is none.
+        metrics: ``evaluation.json`` of the evaluation of these weights.
         command: how the metrics were computed, to be typed again.
         pages: Markdown files for the card as they are: what the weights are for, what they were trained on.
         probing: ``probing.md`` of a probe of these weights.
 
-    Returns:
-        Path of the card.
-
     Raises:
-        FileNotFoundError: a package without ``docs/README.md``, or files that were named but are not there.
-        ValueError: they are something else.
+        FileNotFoundError, ValueError: no ``docs/README.md``, or a file that was named is missing or something else.
     """
     root = Path(folder)
     page = root / "docs" / "README.md"

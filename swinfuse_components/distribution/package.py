@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from monai.bundle import ConfigParser
+from monai.utils import ensure_tuple_rep
 
 from ..checkpoints import read_weights, sha256
 from ..data.modalities import modality_of_word
@@ -23,6 +24,7 @@ from .vendoring import required_packages, vendor_library
 DESCRIPTION = "model.json"
 CONFIGURATION = "configuration.json"
 PATIENTS = "patients.json"
+METADATA = "configs/metadata.json"
 LARGE_FILE_BYTES = 25 * 1024 * 1024
 # what a run says of network and preprocessing, by the names that train.json has for them
 SETTINGS_OF_WEIGHTS = (
@@ -48,29 +50,25 @@ def build_package(
     url_prefix: str = "",
     half: bool = False,
 ) -> Path:
-    """Build ``output_dir/<name>/`` and ``output_dir/<name>_v<version>.zip`` from a bundle's folder.
+    """Build ``output_dir/<name>/`` and ``output_dir/<name>_v<version>.zip`` from a bundle's folder; the zip's path.
 
     Args:
         bundle: the bundle's folder.
         output_dir: where folder and zip are written; an older package of that name is replaced.
         name: of the package, as the zoo wants it, with organ, modality and task: ``"spleen_ct_segmentation"``; the
-            bundle's own name unless given.
-        weights: checkpoint for ``models/model.pt``: ``{"model": state dict}``, or a pre-training checkpoint, of which
-            only the network's part is kept. A ``model.json`` beside it goes along, and the metadata takes channels,
-            classes and region from it; pre-training leaves none, and its size of network and region is read in its
-            ``configuration.json``. None leaves the package without weights: it trains, but infers nothing.
+            bundle's own name by default.
+        weights: checkpoint for ``models/model.pt``, of which the network's part is kept. A ``model.json`` beside it
+            goes along and gives the metadata channels, classes and region; after a pre-training, which leaves none,
+            ``configuration.json`` gives the sizes. None: the package trains, but infers nothing.
         metrics: ``evaluation.json`` of the evaluation of these weights, for ``eval_metrics`` of the metadata.
-        overlays: configuration files laid over ``train.json`` and ``inference.json``: what was changed for the weights
-            is written into the files, since MONAI Label reads one file alone. A key must be one of theirs, or one to
-            which the overlay's other keys refer. ``inference.json`` goes on reading ``model.json`` for what that says.
+        overlays: configuration files written into ``train.json`` and ``inference.json``, since MONAI Label reads one
+            file alone. A key must be one of theirs, or one to which the overlay's other keys refer. ``inference.json``
+            goes on reading ``model.json`` for what that says.
         settings: the same, as values: ``{"feature_size": 12}``.
         metadata: entries laid over ``metadata.json``, e.g. ``network_data_format``.
         vendor: whether to carry the library as ``scripts/``; False for a machine that has it installed.
         url_prefix: where files over 25 MB will be found; their names are appended for ``large_files.yml``.
-        half: store the weights as float16, in half the room; what reads them computes in float32 all the same.
-
-    Returns:
-        Path of the zip.
+        half: store the weights as float16; what reads them computes in float32 all the same.
 
     Raises:
         FileNotFoundError: no such bundle, or no such weights.
@@ -83,32 +81,31 @@ def build_package(
     name = source.name if name is None else name
     if not re.fullmatch(r"[A-Za-z]\w*", name):
         raise ValueError(f"name: found {name!r}, expected letters, digits and underscores, e.g. spleen_ct_segmentation")
-    if not (source / "configs" / "metadata.json").is_file():
+    if not (source / METADATA).is_file():
         raise FileNotFoundError(f"{source}: found no configs/metadata.json, expected a bundle's folder")
     output = Path(output_dir).resolve()
     final = output / name
     if final.exists() and (not any(output.glob(f"{name}_v*.zip")) or checkpoints_of(final / "models")):
-        raise FileExistsError(
-            f"{final} is there already, and no package that was built here: choose another output_dir"
-        )
+        found = f"{final} is there already, and no package that was built here"
+        raise FileExistsError(f"{found}: choose another output_dir")
     output.mkdir(parents=True, exist_ok=True)
 
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         folder = Path(scratch) / name
         shutil.copytree(source, folder, ignore=_LEFT_BEHIND)
         _bake(folder / "configs", overlays, settings or {})
-        _update_metadata(folder / "configs" / "metadata.json", metadata or {})
+        _update_metadata(folder, metadata or {})
         if vendor:
-            _add_packages(folder / "configs" / "metadata.json", required_packages(vendor_library(folder)))
+            key, packages = "required_packages_version", required_packages(vendor_library(folder))
+            _update_metadata(folder, {key: {**packages, **read_json(folder / METADATA)[key]}})
         (folder / "models").mkdir()
         if weights is not None:
             save_weights(weights, folder / "models" / "model.pt", half=half)
             _take_settings(Path(weights).parent, folder)
         if name != source.name:
-            _update_metadata(folder / "configs" / "metadata.json", {"name": _display_name(name)})
+            _update_metadata(folder, {"name": _display_name(name)})
         if metrics is not None:
-            found = {"eval_metrics": _metrics_of(Path(metrics), folder / "models" / DESCRIPTION)}
-            _update_metadata(folder / "configs" / "metadata.json", found)
+            _update_metadata(folder, {"eval_metrics": _metrics_of(Path(metrics), folder / "models" / DESCRIPTION)})
         for path in folder.rglob("*.json"):
             _write_json(path, read_json(path))
         _list_large_files(folder, url_prefix)
@@ -141,27 +138,22 @@ def save_weights(checkpoint: str | Path, target: str | Path, *, half: bool = Fal
 def zip_package(folder: str | Path) -> Path:
     """Write the zip beside a package's folder anew; the same content gives the same bytes."""
     root = Path(folder).resolve()
-    version = read_json(root / "configs" / "metadata.json")["version"]
+    version = read_json(root / METADATA)["version"]
     archive = root.parent / f"{root.name}_v{version}.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+    with zipfile.ZipFile(archive, "w") as target:
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 entry = zipfile.ZipInfo(path.relative_to(root.parent).as_posix(), _ZIP_TIME)
-                entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = 0o644 << 16
-                target.writestr(entry, path.read_bytes())
+                target.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return archive
 
 
 def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any]) -> None:
-    layers = [ConfigParser.load_config_file(path) for path in overlays] + ([settings] if settings else [])
-    if not layers:
-        return
+    layers = [*map(ConfigParser.load_config_file, overlays), settings]
     unused = {key for layer in layers for key in layer}
-    for name in ("train.json", "inference.json"):
-        if not (configs / name).is_file():
-            continue
-        content = read_json(configs / name)
+    for path in filter(Path.is_file, (configs / "train.json", configs / "inference.json")):
+        content = read_json(path)
         # what inference.json reads in the model.json of the weights, it reads there after another training too
         described = {key for key in SETTINGS_OF_WEIGHTS if str(content.get(key)).startswith("$@task[")}
         for layer in layers:
@@ -169,7 +161,7 @@ def _bake(configs: Path, overlays: Sequence[str | Path], settings: dict[str, Any
             unused -= set(used)
             if used := {key: value for key, value in used.items() if key not in described}:
                 content = _merge(content, used)
-        _write_json(configs / name, content)
+        _write_json(path, content)
     if unused:
         raise ValueError(
             f"{', '.join(sorted(unused))}: neither train.json nor inference.json of {configs.parent.name} has it, and "
@@ -208,18 +200,12 @@ def _merge(content: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """As the zoo formats it."""
+    """In the zoo's format."""
     path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
-def _update_metadata(path: Path, changes: dict[str, Any]) -> None:
-    _write_json(path, _merge(read_json(path), changes))
-
-
-def _add_packages(path: Path, packages: dict[str, str]) -> None:
-    """Name what the metadata does not name yet, in the versions installed here."""
-    known = read_json(path)["required_packages_version"]
-    _update_metadata(path, {"required_packages_version": {**packages, **known}})
+def _update_metadata(folder: Path, changes: dict[str, Any]) -> None:
+    _write_json(folder / METADATA, _merge(read_json(folder / METADATA), changes))
 
 
 def _display_name(name: str) -> str:
@@ -260,10 +246,8 @@ def _take_settings(run_dir: Path, folder: Path) -> None:
             _set(folder / "configs" / name, content)
         shape = content.get("roi_size")
         if isinstance(shape, (int, list)):
-            shape = [shape] * 3 if isinstance(shape, int) else shape
-            places = ("inputs::image", "outputs::pred")
-            changes = {f"network_data_format::{place}::spatial_shape": shape for place in places}
-            _update_metadata(folder / "configs" / "metadata.json", changes)
+            shape, tensors = ensure_tuple_rep(shape, 3), ("inputs::image", "outputs::pred")
+            _update_metadata(folder, {f"network_data_format::{tensor}::spatial_shape": shape for tensor in tensors})
 
 
 def _set(path: Path, settings: dict[str, Any]) -> None:
@@ -286,28 +270,23 @@ def _is_plain(value: Any) -> bool:
 
 
 def _update_data_format(folder: Path, description: dict[str, Any]) -> None:
-    path = folder / "configs" / "metadata.json"
-    metadata = read_json(path)
+    metadata = read_json(folder / METADATA)
     data_format = metadata["network_data_format"]
     image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
-    channels = dict(enumerate(description["channels"]))
+    channels, modality = dict(enumerate(description["channels"])), description["modality"].upper()
     classes = dict(enumerate(description["regions"])) if description.get("sigmoid") else description["labels"]
-    texts = [description["modality"], *channels.values(), *classes.values()]
-    if code := [text for text in texts if str(text)[:1] in ("$", "@", "%")]:
+    if code := [text for text in (modality, *channels.values(), *classes.values()) if str(text)[:1] in ("$", "@", "%")]:
         raise ValueError(f"{DESCRIPTION} has the names {code}, which would be code in metadata.json")
     for tensor, names in ((image, channels), (pred, classes)):
         tensor["num_channels"] = len(names)
         tensor["channel_def"] = {str(index): name for index, name in names.items()}
         tensor["spatial_shape"] = list(description["roi_size"])
     if not description.get("sigmoid"):
-        listed = ", ".join(f"{value} {name}" for value, name in description["labels"].items())
+        listed = ", ".join(f"{value} {name}" for value, name in classes.items())
         metadata |= {"label_classes": listed, "pred_classes": f"one channel a class: {listed}"}
-        metadata["image_classes"] = f"{len(channels)} channel(s) of {description['modality'].upper()}: " + ", ".join(
-            description["channels"]
-        )
-    image["modality"] = description["modality"].upper()
-    image["format"] = "hounsfield" if description["modality"] == "ct" else "magnitude"
-    _write_json(path, metadata)
+        metadata["image_classes"] = f"{len(channels)} channel(s) of {modality}: {', '.join(channels.values())}"
+    image |= {"modality": modality, "format": "hounsfield" if modality == "CT" else "magnitude"}
+    _write_json(folder / METADATA, metadata)
 
 
 def _list_large_files(folder: Path, url_prefix: str) -> None:
@@ -315,9 +294,8 @@ def _list_large_files(folder: Path, url_prefix: str) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.stat().st_size > LARGE_FILE_BYTES:
             name = path.relative_to(folder).as_posix()
-            digest = sha256(path)
             url = f"{url_prefix.rstrip('/')}/{folder.name}/{name}" if url_prefix else ""
-            entries.append({"path": name, "url": url, "hash_val": digest, "hash_type": "sha256"})
+            entries.append({"path": name, "url": url, "hash_val": sha256(path), "hash_type": "sha256"})
     if entries:
         listing = yaml.safe_dump({"large_files": entries}, sort_keys=False)
         (folder / "large_files.yml").write_text(listing, encoding="utf-8")

@@ -37,8 +37,8 @@ def vendor_library(bundle: Path) -> list[Path]:
     for folder in {module.parent for module in modules} | {ROOT}:
         target = bundle / VENDORED / folder.relative_to(ROOT)
         target.mkdir(parents=True, exist_ok=True)
-        own = {module.stem for module in modules if module.parent == folder}
-        lines = [_import_line(name, taken) for name, taken in _exports(folder).items() if name in own]
+        names = {module: [name for name, home in _exports(folder).items() if home == module] for module in modules}
+        lines = [_import_line(module.stem, taken) for module, taken in names.items() if taken]
         (target / "__init__.py").write_text("".join(lines), encoding="utf-8")
     for module in modules:
         shutil.copy(module, bundle / VENDORED / module.relative_to(ROOT))
@@ -50,13 +50,8 @@ def vendor_library(bundle: Path) -> list[Path]:
 def required_modules(text: str) -> list[Path]:
     """Modules that define a name of this text, in a room that the text names too, with all that they import in turn."""
     words = set(re.findall(r"\w+", text))
-    waiting = {
-        module
-        for room in ROOT.iterdir()
-        if re.search(rf"\b{LIBRARY}\.{room.name}\b", text)
-        for module in (_defining_module(room, name) for name in words)
-        if module is not None
-    }
+    rooms = [room for room in ROOT.iterdir() if re.search(rf"\b{LIBRARY}\.{room.name}\b", text)]
+    waiting = {module for room in rooms for name, module in _exports(room).items() if name in words}
     required: set[Path] = set()
     while waiting:
         module = waiting.pop()
@@ -79,13 +74,15 @@ def required_packages(modules: Iterable[Path]) -> dict[str, str]:
     return {distribution: importlib.metadata.version(distribution) for distribution in sorted(found)}
 
 
-def _exports(folder: Path) -> dict[str, list[str]]:
-    """The names that a room's ``__init__`` takes from each of its modules."""
+def _exports(folder: Path) -> dict[str, Path]:
+    """The names that a room's ``__init__`` takes from its modules, and the module, of an inner room too, of each."""
     path = folder / "__init__.py"
-    names: dict[str, list[str]] = {}
+    names: dict[str, Path] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
         if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-            names.setdefault(node.module, []).extend(alias.name for alias in node.names)
+            inner = folder / node.module
+            homes = _exports(inner) if inner.is_dir() else {}
+            names |= {alias.name: homes.get(alias.name, inner.with_suffix(".py")) for alias in node.names}
     return names
 
 
@@ -95,15 +92,6 @@ def _import_line(module: str, names: list[str]) -> str:
     if len(line) <= LINE_LENGTH + 1:
         return line
     return f"from .{module} import (\n" + "".join(f"    {name},\n" for name in names) + ")\n"
-
-
-def _defining_module(folder: Path, name: str) -> Path | None:
-    """The module from which the room's ``__init__`` takes ``name``."""
-    for module, names in _exports(folder).items():
-        if name in names:
-            inner = folder / module
-            return _defining_module(inner, name) if inner.is_dir() else inner.with_suffix(".py")
-    return None
 
 
 def _imported(module: Path) -> set[Path]:
@@ -116,8 +104,7 @@ def _imported(module: Path) -> set[Path]:
                 found.add(base.with_suffix(".py"))
             for alias in node.names if base.is_dir() else ():
                 path = base / f"{alias.name}.py"
-                defining = path if path.is_file() else _defining_module(base, alias.name)
-                found |= {defining} if defining else set()
+                found |= {path} if path.is_file() else {*filter(None, [_exports(base).get(alias.name)])}
     return found
 
 

@@ -1,6 +1,11 @@
-"""Trivial segmentation baselines: what position alone, or a single threshold, would score."""
+"""Trivial segmentation baselines: what position alone, or a single threshold, would score.
+
+A baseline has no classes: it stands for the union of the foreground, and with mapped classes its mask is called each of
+them in turn, which is the most generous reading.
+"""
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,47 +14,30 @@ import torch
 from monai.transforms import LoadImage, Resize
 from skimage.filters import threshold_otsu
 
-from ..data import item_key, load_fold, read_task, same_patients, split_folds
-from .targets import Case, Source
+from ..data import item_key, load_fold, read_task, split_folds
+from .targets import Case, Source, named_patients
 
 
-class Baseline(Source):
-    """A row of the table without a network. Subclasses say in ``mask`` which voxels they call foreground.
-
-    A baseline has no classes: it stands for the union of the foreground, and with mapped classes it calls its mask each
-    of them in turn, which is the most generous reading.
-    """
-
-    def mask(self, image: np.ndarray) -> np.ndarray:
-        """Foreground of an image of shape (D, H, W), as booleans of that shape."""
-        raise NotImplementedError
-
-    def predict(self, case: Case, view: str = "image") -> np.ndarray:
-        """Mask of shape (D, H, W) on the grid of the case, from its first channel."""
-        return self.mask(np.asarray(case.image[0])).astype(np.uint8)
-
-
-class EverythingForeground(Baseline):
+class EverythingForeground(Source):
     """Every voxel is foreground: its Dice is 2f / (1 + f) where a share f of the volume is foreground."""
 
     name = "everything foreground"
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
-        return np.ones(image.shape, dtype=bool)
+    def predict(self, case: Case, view: str = "image") -> np.ndarray:
+        return np.ones(case.truth.shape, dtype=np.uint8)
 
 
-class OtsuThreshold(Baseline):
-    """Voxels brighter than Otsu's threshold (scikit-image) of the case's own histogram."""
+class OtsuThreshold(Source):
+    """Voxels brighter than Otsu's threshold (scikit-image) of the case's own histogram; none of a constant image."""
 
     name = "Otsu's threshold"
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
-        if image.max() == image.min():
-            return np.zeros(image.shape, dtype=bool)
-        return image > threshold_otsu(image)
+    def predict(self, case: Case, view: str = "image") -> np.ndarray:
+        image = np.asarray(case.image[0])
+        return (image > threshold_otsu(image)).astype(np.uint8)
 
 
-class MeanTrainingMask(Baseline):
+class MeanTrainingMask(Source):
     """The average place of the target: training masks stretched to one box, averaged, and cut at the best level.
 
     The level is the one whose mask has the highest mean Dice on the training masks themselves. Volumes are stretched to
@@ -65,27 +53,25 @@ class MeanTrainingMask(Baseline):
         self.name, self.items = name, list(items)
         if not self.items:
             raise ValueError(f"{name}: the data list of training masks is empty")
-        self.training_patients = frozenset(same_patients(i["patient"] for i in self.items if "patient" in i))
-        self._box: np.ndarray | None = None
+        self.training_patients = named_patients(self.items)
 
     def fingerprint(self) -> str:
         """Name, box and the files averaged."""
         return item_key({"labels": sorted(str(i["label"]) for i in self.items)}, self.name, str(self.size)).decode()
 
+    @cached_property
     def box(self) -> np.ndarray:
-        """The mask in the common box; computed once."""
-        if self._box is None:
-            load, resize = LoadImage(ensure_channel_first=True), Resize(self.size, mode="trilinear")
-            masks = np.stack([np.asarray(resize((load(i["label"]) > 0).float()))[0] for i in self.items])
-            mean, truth, axes = masks.mean(0), masks > 0.5, (1, 2, 3)
-            boxes = [mean > level for level in np.linspace(0.05, 0.95, 19)]
-            dice = [np.mean(2 * (truth & b).sum(axes) / np.maximum(truth.sum(axes) + b.sum(), 1)) for b in boxes]
-            self._box = boxes[int(np.argmax(dice))]
-        return self._box
+        """The mask in the common box."""
+        load, resize = LoadImage(ensure_channel_first=True), Resize(self.size, mode="trilinear")
+        masks = np.stack([np.asarray(resize((load(item["label"]) > 0).float()))[0] for item in self.items])
+        mean, truth, axes = masks.mean(0), masks > 0.5, (1, 2, 3)
+        boxes = [mean > level for level in np.linspace(0.05, 0.95, 19)]
+        dice = [np.mean(2 * (truth & b).sum(axes) / np.maximum(truth.sum(axes) + b.sum(), 1)) for b in boxes]
+        return boxes[int(np.argmax(dice))]
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
-        box = torch.as_tensor(self.box(), dtype=torch.float32)[None]
-        return np.asarray(Resize(image.shape, mode="trilinear")(box))[0] > 0.5
+    def predict(self, case: Case, view: str = "image") -> np.ndarray:
+        box = torch.as_tensor(self.box, dtype=torch.float32)[None]
+        return (np.asarray(Resize(case.truth.shape, mode="trilinear")(box))[0] > 0.5).astype(np.uint8)
 
 
 def mean_masks(

@@ -43,28 +43,24 @@ def paired_crops(
     in mm, ``ct_window`` in Hounsfield units.
     """
     keys = (*MODALITIES, "mask")
-    prepare = Compose(
-        [
-            *load_on_grid(MODALITIES, spacing, labels=["mask"]),
-            ModalityIntensityd(MODALITIES, modality=MODALITIES, ct_window=ct_window),
-            SpatialPadd(keys, list(roi_size)),
-        ]
-    )
+    scale = ModalityIntensityd(MODALITIES, modality=MODALITIES, ct_window=ct_window)
+    prepare = Compose([*load_on_grid(MODALITIES, spacing, labels=["mask"]), scale, SpatialPadd(keys, list(roi_size))])
     rng = np.random.default_rng(seed)
-    ct, mr, patients = [], [], []
+    cut, patients = [], []
     for pair in pairs:
         item: Any = prepare({key: pair[key] for key in keys})
-        inside = np.argwhere(np.asarray(item["mask"][0]) > 0)
-        last = np.subtract(item["mask"].shape[1:], roi_size)
+        ct, mr, mask = (torch.as_tensor(np.asarray(item[key])) for key in keys)
+        inside = (mask[0] > 0).nonzero().numpy()
+        last = np.subtract(mask.shape[1:], roi_size)
         for centre in inside[rng.integers(len(inside), size=crops)]:
             start = np.clip(centre - np.floor_divide(roi_size, 2), 0, last)
-            x, y, z = (slice(s, s + r) for s, r in zip(start, roi_size))
-            ct.append(torch.as_tensor(np.asarray(item["ct"])[:, x, y, z]).float())
-            mr.append(torch.as_tensor(np.asarray(item["mr"])[:, x, y, z]).float())
+            place = (slice(None), *(slice(s, s + r) for s, r in zip(start, roi_size)))
+            cut.append((ct[place].float(), mr[place].float()))
             patients.append(str(pair["patient"]))
     if not patients:
         raise ValueError("no pairs of CT and MRI: expected at least one")
-    return PairedCrops(torch.stack(ct), torch.stack(mr), patients)
+    ct, mr = map(torch.stack, zip(*cut))
+    return PairedCrops(ct, mr, patients)
 
 
 def _unbiased_hsic(gram_x: torch.Tensor, gram_y: torch.Tensor) -> torch.Tensor:
@@ -128,9 +124,9 @@ def cka_by_stage(
     records = []
     for stage, (x, y) in enumerate(zip(ct, mr, strict=True)):
         chance = [linear_cka(x, y[torch.randperm(len(y), generator=generator)]) for _ in range(shuffles)]
-        unrelated = {"unrelated": float(np.mean(chance)), "unrelated_95": float(np.percentile(chance, 95))}
-        size = {"samples": len(x), "features": x.shape[1]}
-        records.append({"stage": stage, "cka": linear_cka(x, y), **unrelated, **size})
+        record = {"stage": stage, "cka": linear_cka(x, y), "unrelated": float(np.mean(chance))}
+        record |= {"unrelated_95": float(np.percentile(chance, 95)), "samples": len(x), "features": x.shape[1]}
+        records.append(record)
     return records
 
 
@@ -200,8 +196,8 @@ def density_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, points: int
 def _module(encoder: SwinFUSEEncoder) -> DomainInvarianceModule:
     module = encoder.domain_invariance
     if not isinstance(module, DomainInvarianceModule):
-        expected = "expected a domain invariance module"
-        raise ValueError(f"this encoder has no attention to look at: {expected}, found {type(module).__name__}")
+        found = type(module).__name__
+        raise ValueError(f"no attention to look at: expected an encoder with a domain invariance module, found {found}")
     return module
 
 

@@ -30,14 +30,13 @@ def read_evaluations(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, 
             raise FileNotFoundError(f"no evaluation.json at or below {path}: run the bundle's `evaluating` first")
         for file in files:
             record = read_json(file)
-            missing = {"task", "model", "fold", "cases", "training_patients", "mean"} - set(record)
-            if missing:
+            if missing := {"task", "model", "fold", "cases", "training_patients", "mean"} - set(record):
                 raise ValueError(f"{file} is no record of an evaluation: it lacks {sorted(missing)}")
             try:
                 float(record["mean"]["dice"]["mean"])
             except (KeyError, TypeError) as error:
                 raise ValueError(f"{file} has no mean Dice: {record['mean']}") from error
-            records.append({**record, "file": str(file)})
+            records.append({**record, "fold": record["fold"] or 0, "file": str(file)})
     if not records:
         raise FileNotFoundError("no evaluation.json was named: expected files or folders")
     return records
@@ -45,15 +44,14 @@ def read_evaluations(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, 
 
 def _check(task: str, records: Sequence[Mapping[str, Any]], folds: Mapping[str, Sequence[Any]]) -> None:
     """The same fold must mean the same patients, all models must have the same folds, scored by one rule."""
-    first = {record["fold"] or 0: record for record in reversed(records)}
     for record in records:
-        files = f"{record['file']} and {(other := first[record['fold'] or 0])['file']}"
-        patients = [(r["training_patients"], [case["patient"] for case in r["cases"]]) for r in (record, other)]
+        other = next(r for r in records if r["fold"] == record["fold"])
+        patients = [(set(r["training_patients"]), {case["patient"] for case in r["cases"]}) for r in (record, other)]
         for part, mine, theirs in zip(("training", "scored"), *patients):
-            if set(mine) != set(theirs):
+            if mine != theirs:
                 raise MixedSplitsError(
-                    f"{task}, fold {record['fold']}: the {part} patients of {files} differ "
-                    f"({len({*mine} - {*theirs})} only in the first, {len({*theirs} - {*mine})} only in the second)"
+                    f"{task}, fold {record['fold']}: the {part} patients of {record['file']} and {other['file']} "
+                    f"differ ({len(mine - theirs)} only in the first, {len(theirs - mine)} only in the second)"
                 )
         if record.get("empty_masks") != records[0].get("empty_masks"):
             files = f"{record['file']} and {records[0]['file']}"
@@ -81,7 +79,7 @@ def folds_table(records: Sequence[Mapping[str, Any]], *, paper: bool = True, all
     for task in sorted({record["task"] for record in records}):
         own = [record for record in records if record["task"] == task]
         models = {name: [r for r in own if r["model"] == name] for name in sorted({r["model"] for r in own})}
-        folds = {model: sorted(r["fold"] or 0 for r in members) for model, members in models.items()}
+        folds = {model: sorted(r["fold"] for r in members) for model, members in models.items()}
         if not allow_mixed:
             _check(task, own, folds)
         for model, members in models.items():
@@ -92,9 +90,8 @@ def folds_table(records: Sequence[Mapping[str, Any]], *, paper: bool = True, all
             row |= {"standard_deviation": dice.std(), "folds": " ".join(map(str, folds[model]))}
             row |= {"cases": sum(len(r["cases"]) for r in members), "empty_masks": members[0].get("empty_masks")}
             rows.append(row)
-        shared = {"task": task, "source": "paper", "folds": ""}
-        figures = paper_column(task).items() if paper else ()
-        rows += [{**shared, "model": model, "dice_percent": dice} for model, dice in figures]
+        for model, dice in paper_column(task).items() if paper else ():
+            rows.append({"task": task, "model": model, "source": "paper", "dice_percent": dice, "folds": ""})
     return pd.DataFrame(rows).sort_values("source", kind="stable").astype({"cases": "Int64"})
 
 

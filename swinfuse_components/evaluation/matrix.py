@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import nibabel as nib
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from ..data import same_patients
 from ..engines.files import atomic_write
 from .scores import score_case
 from .tables import COLUMNS, KEY, csv_text, read_cases, write_csv
-from .targets import Case, Source, Target, case_name
+from .targets import Source, Target, named_patients
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ class Cell(NamedTuple):
     @property
     def key(self) -> tuple[str, ...]:
         """Its place in ``cases.csv``: model, training data, view, column, case."""
-        return (self.source.name, self.source.trained_on, self.view, self.column, case_name(self.item))
+        return (self.source.name, self.source.trained_on, self.view, self.column, self.item["case"])
 
 
 class OutOfDistributionMatrix:
@@ -92,8 +90,14 @@ class OutOfDistributionMatrix:
             raise ValueError(f"class_mapping is same, but no class has one name everywhere: {classes}")
         return names
 
-    def problems(self) -> list[str]:
-        """Everything that would go wrong, each in a sentence."""
+    def check(self, in_distribution: Mapping[str, str] | None = None) -> None:
+        """Load every model and compare it with every target, before anything is computed.
+
+        ``in_distribution`` (see :func:`write_results`) has to name training data and columns that there are.
+
+        Raises:
+            ValueError: with all that is wrong, one line each.
+        """
         found = [] if self.sources else ["there is no model to test"]
         found += [] if self.targets else ["there is no data set to test on"]
         names = Counter((s.name, s.trained_on) for s in self.sources)
@@ -117,25 +121,13 @@ class OutOfDistributionMatrix:
                 found.append(f"{where} patients of {target.name}: {leaked}")
             elif leaked and len(leaked) == len(target.patients):
                 found.append(f"{where} every patient of {target.name}")
-        return list(dict.fromkeys(found))
-
-    def check(self, in_distribution: Mapping[str, str] | None = None) -> None:
-        """Load every model and compare it with every target, before anything is computed.
-
-        ``in_distribution`` (see :func:`write_results`) has to name training data and columns that there are.
-
-        Raises:
-            ValueError: with all that is wrong, one line each.
-        """
-        found = self.problems()
-        columns = {column for target in self.targets for column in target.views}
         data = {source.trained_on for source in self.sources}
         for ours, theirs in (in_distribution or {}).items():
             if ours not in data or theirs not in columns:
-                known = f"{sorted(data)} by {sorted(columns)}"
-                found.append(f"in_distribution has {ours!r} and {theirs!r}: expected training data by columns, {known}")
+                expected = f"training data by columns, {sorted(data)} by {sorted(columns)}"
+                found.append(f"in_distribution has {ours!r} and {theirs!r}: expected {expected}")
         if found:
-            raise ValueError("the evaluation cannot start:\n" + "\n".join(f"- {problem}" for problem in found))
+            raise ValueError("\n- ".join(["the evaluation cannot start:", *dict.fromkeys(found)]))
 
     def run(self) -> pd.DataFrame:
         """Compute what is not there yet.
@@ -166,37 +158,45 @@ class OutOfDistributionMatrix:
 
     def _run(self, path: Path) -> pd.DataFrame:
         plan = self._plan()
-        sources = {id(source): source.fingerprint() for source in self.sources}
-        marks = {cell.key: self._fingerprint(cell, sources[id(cell.source)]) for cell in plan}
+        sources = {source: source.fingerprint() for source in self.sources}
+        marks = {}  # change when a score would: with settings of the source, classes, or the case's files
+        for cell in plan:
+            of_target = f"{cell.target.classes}|{cell.target.fingerprint(cell.item)}"
+            text = f"{sources[cell.source]}|{self.class_mapping}|{of_target}"
+            marks[cell.key] = hashlib.sha256(text.encode()).hexdigest()[:16]
         rows = read_cases(path).drop_duplicates([*KEY, "label"], keep="last")
         keys = list(rows[KEY].itertuples(index=False, name=None))
         valid = Counter(key for key, mark in zip(keys, rows["fingerprint"]) if marks.get(key) == mark)
         done = {key for key, count in valid.items() if count == len(self.class_mapping or ["foreground"])}
         if keys:
             logger.info("%s: %d of %d scores are there already", path, len(done), len(plan))
-        kept = [
-            key not in marks or (key in done and marks[key] == mark) for key, mark in zip(keys, rows["fingerprint"])
-        ]
-        write_csv(rows[np.array(kept, dtype=bool)], path)
+        kept = [key not in marks or key in done and marks[key] == mark for key, mark in zip(keys, rows["fingerprint"])]
+        write_csv(rows.loc[kept], path)
         todo = [cell for cell in plan if cell.key not in done]
-        cases = [list(cells) for _, cells in groupby(todo, lambda cell: (cell.target.name, case_name(cell.item)))]
-        failures, broken = self._check_files([cells[0] for cells in cases])
+        cases = [list(cells) for _, cells in groupby(todo, lambda cell: (cell.target.name, cell.item["case"]))]
+        failures: list[tuple[str, ...]] = []
+        for target in self.targets:  # every file is read before the first window
+            listed = [cells[0].item for cells in cases if cells[0].target is target]
+            for case, reason in target.check(listed).items():
+                failures.append((target.name, case, "", " ".join(reason.split())))
+                logger.error("%s, case %s: %s", target.name, case, failures[-1][-1])
+        if failures and self.strict:
+            found = "\n".join(f"- {target}, case {case}: {reason}" for target, case, _, reason in failures)
+            raise ValueError(f"{len(failures)} case(s) cannot be scored ('--strict False' leaves them out):\n{found}")
+        broken = {failure[:2] for failure in failures}
         for number, cells in enumerate(cases, start=1):
-            place = cells[0].target.name, case_name(cells[0].item)
+            place = cells[0].target.name, cells[0].item["case"]
             if place not in broken:
                 logger.info("case %d of %d: %s, %s", number, len(cases), *place)
                 failures += self._score(cells, marks, path)
         self._write_index()
         self.failures = pd.DataFrame(failures, columns=self.failures.columns)
         write_csv(self.failures, self.output_dir / "failures.csv")
-        rows = read_cases(path)
-        order = {key: place for place, key in enumerate(marks)}  # whatever was computed first
-        rows["order"] = [order.get(key) for key in rows[KEY].itertuples(index=False, name=None)]
-        rows = rows.dropna(subset="order").sort_values("order", kind="stable").drop(columns="order")
+        rows = pd.DataFrame(list(marks), columns=KEY).merge(read_cases(path), on=KEY)  # whatever was computed first
         if rows.empty:
             reason = failures[0][-1] if failures else "every patient was trained on"
             raise RuntimeError(f"not one case could be scored, see {self.output_dir / 'failures.csv'}: {reason}")
-        return rows.reset_index(drop=True)
+        return rows
 
     def _plan(self) -> list[Cell]:
         """All cells, case by case; no source is to score a patient that it was trained on."""
@@ -205,27 +205,10 @@ class OutOfDistributionMatrix:
             for target in self.targets
             for item in target.items
             for source in self.sources
-            if not same_patients([item["patient"]] if "patient" in item else []) & source.training_patients
+            if not named_patients([item]) & source.training_patients
             for column in target.views
             for view in source.views
         ]
-
-    def _check_files(self, cells: Sequence[Cell]) -> tuple[list[tuple[str, ...]], set]:
-        """Read every file before the first window: the failures, and (target, case) of each; an error if ``strict``."""
-        failures: list[tuple[str, ...]] = []
-        for target in self.targets:
-            for case, reason in target.check([cell.item for cell in cells if cell.target is target]).items():
-                failures.append((target.name, case, "", " ".join(reason.split())))
-                logger.error("%s, case %s: %s", target.name, case, failures[-1][-1])
-        if failures and self.strict:
-            found = "\n".join(f"- {target}, case {case}: {reason}" for target, case, _, reason in failures)
-            raise ValueError(f"{len(failures)} case(s) cannot be scored ('--strict False' leaves them out):\n{found}")
-        return failures, {failure[:2] for failure in failures}
-
-    def _fingerprint(self, cell: Cell, source: str) -> str:
-        """Changes when the score of a case would: settings of the source, classes, and the case's files."""
-        text = f"{source}|{self.class_mapping}|{cell.target.classes}|{cell.target.fingerprint(cell.item)}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _classes(self, source: Source, target: Target) -> dict[str, tuple[Sequence[int], Sequence[int]]] | None:
         if self.class_mapping is None:
@@ -251,7 +234,8 @@ class OutOfDistributionMatrix:
                 logger.error("%s, case %s, %s: %s", *failures[-1])
                 continue
             if self.keep_predictions and source.keeps_predictions:
-                self._save(labels, case, prediction_path(self.output_dir, *cell.key))
+                with atomic_write(prediction_path(self.output_dir, *cell.key), "wb") as file:
+                    file.write(gzip.compress(nib.Nifti1Image(labels, case.affine).to_bytes(), 1))
             seconds, head = time.perf_counter() - start, (*cell.key, str(item.get("patient", case.name)))
             rows = [(*head, label, *score, seconds, marks[cell.key]) for label, score in scores.items()]
             with path.open("a", newline="", encoding="utf-8") as file:  # on disk before the next is begun
@@ -260,13 +244,6 @@ class OutOfDistributionMatrix:
                 os.fsync(file.fileno())
         return failures
 
-    @staticmethod
-    def _save(labels: np.ndarray, case: Case, path: Path) -> None:
-        affine = getattr(case.image, "affine", np.eye(4))
-        volume = nib.Nifti1Image(labels, np.asarray(affine, dtype=np.float64))
-        with atomic_write(path, "wb") as file:
-            file.write(gzip.compress(volume.to_bytes(), 1))
-
     def _write_index(self) -> None:
         """Write ``cases.json``: where the volumes of every column lie, for whoever draws them later."""
         columns = {
@@ -274,7 +251,7 @@ class OutOfDistributionMatrix:
                 "modality": target.modality,
                 "classes": target.classes,
                 "channel": channel,
-                "cases": {case_name(item): {"image": item["image"], "label": item["label"]} for item in target.items},
+                "cases": {item["case"]: {"image": item["image"], "label": item["label"]} for item in target.items},
             }
             for target in self.targets
             for column, channel in target.views.items()

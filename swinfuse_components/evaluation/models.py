@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
-from monai.transforms import Compose, Invertd, KeepLargestConnectedComponent
+from monai.transforms import Invertd, KeepLargestConnectedComponent
 
 from ..checkpoints import load_weights, sha256
 from ..data import item_key, same_patients
@@ -25,7 +25,7 @@ from ..finetuning import (
     regions_of,
 )
 from ..transforms import VIEWS
-from .targets import Case, Source, Target, case_name, read_labels
+from .targets import Case, Source, Target, read_labels
 
 
 class NetworkSource(Source):
@@ -38,13 +38,10 @@ class NetworkSource(Source):
         views: what it is shown at test time, of :data:`~swinfuse_components.transforms.VIEWS`.
         native: scale every target as the training modality, not as its own.
         overlap, sw_batch_size: of the sliding windows.
-        match_histogram: match every image to the histogram of the training images, which the description holds; None:
-            where it holds one.
-        largest_component: label values of which only the largest connected component is kept; None: those of the
-            description.
+        match_histogram: match images to the histogram of the training images; None: where the description holds one.
+        largest_component: labels of which only the largest connected component is kept; None: the description's.
         adapt_rounds: steps of adaptation to each scan, see :class:`~swinfuse_components.finetuning.AdaptingInferer`.
         precision, backend: see :class:`~swinfuse_components.finetuning.PrecisionInferer`.
-        network, preprocessing, inferer: in place of the description's, or of sliding windows.
 
     Raises:
         ValueError: if a view does not exist, or a histogram is to be matched that is not there.
@@ -68,34 +65,24 @@ class NetworkSource(Source):
         precision: str = "float32",
         backend: str = "torch",
         device: str | torch.device = "cpu",
-        network: torch.nn.Module | None = None,
-        preprocessing: Compose | None = None,
-        inferer: Inferer | None = None,
     ) -> None:
         default = "Swin UNETR" if description["dim"] == "none" else "SwinFUSE"
         self.name = name or str(description.get("model_name") or default)
-        unknown = [view for view in views if view not in VIEWS]
-        if unknown or not views:
+        if (unknown := [view for view in views if view not in VIEWS]) or not views:
             raise ValueError(f"{self.name}: views {unknown} do not exist, expected some of {sorted(VIEWS)}")
         if match_histogram and not description["histogram"]:
-            raise ValueError(
-                f"{self.name}: match_histogram, but its model.json has no histogram of the training images"
-            )
-        self.description, self.checkpoint, self.views = dict(description), checkpoint, tuple(views)
-        if match_histogram is False:
-            self.description["histogram"] = None
-        if largest_component is not None:
-            self.description["largest_component"] = list(largest_component)
+            raise ValueError(f"{self.name}: match_histogram, but model.json has no histogram of the training images")
+        rules: dict[str, Any] = {} if largest_component is None else {"largest_component": list(largest_component)}
+        rules |= {"histogram": None} if match_histogram is False else {}
+        self.description, self.checkpoint, self.views = {**description, **rules}, checkpoint, tuple(views)
         self.trained_on, self.native, self.device = str(description["name"]), native, torch.device(device)
         self.classes = {text: int(value) for value, text in description["labels"].items() if int(value) != 0}
-        known = (*description["training_patients"], *description["pretraining_patients"])
-        self.training_patients = frozenset(same_patients(known))
-        self.network = network or build_network(description)
+        self.training_patients = frozenset(_patients(description))
+        self.network: torch.nn.Module = build_network(description)
         # each item says its own modality
-        self.preprocessing = preprocessing or build_preprocessing({**self.description, "modality": None}, load=False)
-        self.inverter = Invertd("pred", self.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
+        self.preprocessing = build_preprocessing({**self.description, "modality": None}, load=False)
         roi_size = description["roi_size"]
-        windows = inferer or SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
+        windows = SlidingWindowInferer(roi_size, sw_batch_size, overlap, mode="gaussian")
         self.inferer: Inferer = PrecisionInferer(windows, precision, backend)
         if adapt_rounds:
             self.inferer = AdaptingInferer(self.inferer, roi_size, rounds=adapt_rounds)
@@ -131,8 +118,7 @@ class NetworkSource(Source):
     def predict(self, case: Case, view: str = "image") -> np.ndarray:
         """Labels (D, H, W) on the grid of the case: preprocess, infer, bring the probabilities back, decide."""
         modality = self.description["modality"] if self.native else case.modality
-        affine = getattr(case.image, "affine", np.eye(4))
-        if problem := too_large(case.image.shape[1:], np.asarray(affine), self.description["spacing"]):
+        if problem := too_large(case.image.shape[1:], case.affine, self.description["spacing"]):
             raise ValueError(problem)
         item: dict[str, Any] = dict(self.preprocessing({"image": case.image, "modality": modality}))
         shown = torch.as_tensor(VIEWS[view](item["image"]))[None].to(self.device)
@@ -147,8 +133,9 @@ class NetworkSource(Source):
 
     def restore(self, item: Mapping[str, Any], prepared: torch.Tensor) -> torch.Tensor:
         """Bring an array (C, D, H, W) on the grid of a prepared item back to the grid of the case."""
-        restored = self.inverter({**item, "pred": MetaTensor(torch.as_tensor(prepared), meta=item["image"].meta)})
-        return torch.as_tensor(restored["pred"])
+        invert = Invertd("pred", self.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
+        answer = MetaTensor(torch.as_tensor(prepared), meta=item["image"].meta)
+        return torch.as_tensor(invert({**item, "pred": answer})["pred"])
 
 
 class PredictionFiles(Source):
@@ -184,7 +171,7 @@ class PredictionFiles(Source):
 
     def problems(self, target: Target) -> list[str]:
         """Whether there is at least one of the target's cases, and one column only."""
-        files = [self._file(target.name, case_name(item)) for item in target.items]
+        files = [self._file(target.name, item["case"]) for item in target.items]
         if not any(file.is_file() for file in files):
             return [f"model {self.name}: no prediction of target {target.name} is there, such as {files[0]}"]
         if len(target.views) > 1:
@@ -197,6 +184,10 @@ class PredictionFiles(Source):
         if not file.is_file():
             raise FileNotFoundError(f"no prediction {file}")
         return read_labels(file, case.image).astype(np.uint8)
+
+
+def _patients(description: Mapping[str, Any]) -> set[str]:
+    return same_patients([*description["training_patients"], *description["pretraining_patients"]])
 
 
 def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -247,8 +238,7 @@ def model_sources(
 
 def unseen(items: Iterable[Mapping[str, Any]], models: Mapping[str, str | Path]) -> list[Mapping[str, Any]]:
     """Items of patients that none of the models was trained or pre-trained on; ValueError if there are none."""
-    described = [read_model(folder)[1] for folder in models.values()]
-    seen = same_patients(p for d in described for p in (*d["training_patients"], *d["pretraining_patients"]))
+    seen = set().union(*(_patients(read_model(folder)[1]) for folder in models.values()))
     left = [item for item in items if not same_patients([item["patient"]]) & seen]
     if not left:
         raise ValueError(f"every patient of the data set was trained on by one of {sorted(models)}")

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from ..networks import SwinFUSEEncoder
@@ -26,7 +25,7 @@ from .features import (
 from .matrix import prediction_path
 from .models import NetworkSource, model_source, read_model
 from .tables import read_cases, row_name, write_csv
-from .targets import Target, case_name, read_labels
+from .targets import Target, read_labels
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +90,8 @@ def gallery(
     if unknown or not names:
         known = sorted(column["cases"])
         raise ValueError(f"no case {unknown or ''} of {target} in {folder}: expected some of {known}")
-    load, several = LoadImage(ensure_channel_first=True), len({trained_on for _, trained_on in scores}) > 1
+    load = LoadImage(ensure_channel_first=True)
+    several = len({trained_on for _, trained_on in scores}) > 1
     titles = {key: row_name(*key, view) if several else key[0] for key in scores}
     found = []
     for name in names:
@@ -125,7 +125,7 @@ def segmentation_figure(
     """
     index = read_index(evaluation)
     written = []
-    for name in [target] if target is not None else list(index["targets"]):
+    for name in [target] if target is not None else index["targets"]:
         rows = gallery(evaluation, name, cases=cases, count=count, view=view)
         file = Path(output_dir) / f"segmentations_{_plain(name)}.png"
         written.append(side_by_side(rows, file, classes=drawn_classes(index, name), plane=plane))
@@ -164,7 +164,7 @@ def attention_figure(
     wanted = patient or unseen[0]
     rows = []
     for target in targets:
-        chosen = [i for i in target.items if wanted in (str(i.get("patient")), case_name(i))]
+        chosen = [i for i in target.items if wanted in (str(i.get("patient")), i["case"])]
         if not chosen and patient is not None:
             raise ValueError(f"no case of patient {patient!r} in {target.name}: it has {sorted(target.patients)}")
         case = target.load((chosen or target.items)[0]).only(next(iter(target.views.values())))
@@ -174,7 +174,7 @@ def attention_figure(
             CasePicture(
                 name=f"{case.name}, {case.modality.upper()}",
                 image=np.asarray(source.restore(item, item["image"])[0]),
-                affine=np.asarray(cast(MetaTensor, case.image).affine),
+                affine=case.affine,
                 truth=case.truth,
                 predictions={"prediction": source.predict(case)},
                 limits=(0.0, 1.0),
@@ -200,14 +200,9 @@ def feature_figures(
     """
     folder = Path(output_dir)
     description = read_model(next(iter(models.values())))[1]
-    places = paired_crops(
-        list(pairs),
-        roi_size=description["roi_size"],
-        spacing=description["spacing"],
-        ct_window=description.get("ct_window") or (-1000.0, 1000.0),
-        crops=crops,
-        seed=seed,
-    )
+    grid = {key: description[key] for key in ("roi_size", "spacing")}
+    ct_window = description["ct_window"] or (-1000.0, 1000.0)
+    places = paired_crops(pairs, **grid, ct_window=ct_window, crops=crops, seed=seed)
     written, cka, densities = [], [], []
     for name, path in models.items():
         encoder = _encoder(model_source(path))
@@ -224,17 +219,15 @@ def feature_figures(
             records = pd.DataFrame(attention_records(encoder, places))
             file = folder / f"attention_difference_{_plain(name)}.png"
             write_csv(records, file.with_suffix(".csv"))
-            titles = {"same_place": "CT and MRI of one place", "other_ct": "CT of two places"}
-            titles["other_mr"] = "MRI of two places"
+            titles = {"same_place": "CT and MRI of one place"}
+            titles |= {"other_ct": "CT of two places", "other_mr": "MRI of two places"}
             lines = records.groupby(["layer", "between"])["divergence"].mean().unstack()[list(titles)]
             label = {"xlabel": "layer of the module", "ylabel": "divergence of attention, nats"}
             written.append(curves(lines.rename(columns=titles), file, title=name, **label))
     table = pd.DataFrame(cka)
     write_csv(pd.DataFrame(densities), folder / "density.csv")
     write_csv(table, folder / "cka.csv")
-    lines = table.assign(line=table["model"] + ", " + table["encoder"]).pivot(
-        index="stage", columns="line", values="cka"
-    )
+    lines = table.set_index(["stage", table["model"] + ", " + table["encoder"]])["cka"].unstack()
     lines["unrelated places, 95th percentile"] = table.groupby("stage")["unrelated_95"].max()
     label = {"xlabel": "stage (0: patch embedding)", "ylabel": "linear CKA of CT and MRI"}
     written.append(curves(lines, folder / "cka.png", title=f"{len(places.patients)} places", **label))

@@ -1,7 +1,5 @@
 """What places of a feature map tell a linear layer, or their nearest neighbours."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

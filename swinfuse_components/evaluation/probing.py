@@ -1,8 +1,5 @@
 """What a frozen encoder knows: voxels classified from its features, trained on one data set and scored on others."""
 
-from __future__ import annotations
-
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +14,7 @@ from torch.nn import functional as F
 
 from ..checkpoints import load_pretrained
 from ..data import load_fold, read_task, same_patients, split_folds
+from ..data.paths import read_json
 from ..networks import SwinFUSEEncoder
 from ..transforms import ModalityIntensityd, load_on_grid
 from .probes import Places, coarse_labels, draw_places, linear_probe, neighbour_votes
@@ -45,12 +43,11 @@ class LabelledVolume(NamedTuple):
 def recorded_settings(checkpoint: str | Path | None) -> dict[str, Any]:
     """Settings of the encoder that ``configuration.json`` or ``model.json`` beside a checkpoint records."""
     chosen = dict(SETTINGS)
-    for name in ("configuration.json", "model.json"):
-        record = None if checkpoint is None else Path(checkpoint).with_name(name)
-        if record is not None and record.is_file():
-            content = json.loads(record.read_text(encoding="utf-8"))
-            content = {**content, **content.get("network_options", {})}
-            chosen |= {key: content[key] for key in SETTINGS if key in content}
+    for name in ("configuration.json", "model.json") if checkpoint is not None else ():
+        if (record := Path(str(checkpoint)).with_name(name)).is_file():
+            content = read_json(record)
+            recorded = {**content, **content.get("network_options", {})}
+            chosen |= {key: recorded[key] for key in SETTINGS if key in recorded}
     return chosen
 
 
@@ -99,10 +96,8 @@ def read_volumes(
         found = []
         for item in listed:
             case = prepare({"image": item["image"], "label": item["label"], "modality": modality})
-            given = torch.as_tensor(case["label"])[0].round().long()
-            label = torch.zeros_like(given)
-            for theirs, ours in values.items():
-                label[given == theirs] = ours
+            given = torch.as_tensor(case["label"])[0].round()
+            label = torch.as_tensor(sum(ours * (given == theirs) for theirs, ours in values.items()))
             found.append(LabelledVolume(name, str(item["patient"]), torch.as_tensor(case["image"]), label))
         return found
 
@@ -151,8 +146,7 @@ def probe(
     device: str | torch.device = "cpu",
 ) -> Iterator[dict[str, Any]]:
     """Dice of every test case, class, stage and probe; see :func:`run_probing` for the arguments."""
-    encoder, generator = encoder.to(device), torch.Generator().manual_seed(seed)
-    count = max(classes.values())
+    encoder, generator, count = encoder.to(device), torch.Generator().manual_seed(seed), max(classes.values())
 
     def maps(volume: LabelledVolume) -> dict[str, Tensor]:
         found = [x.flatten(1).T for x in stage_features(encoder, volume.image.to(device), overlap=overlap)]
@@ -184,10 +178,10 @@ def probe(
             for kind, values in scores.items():
                 coarse = values.T.reshape(1, count + 1, *(side // 2 for side in size))
                 answer = F.interpolate(coarse, size=size, mode="trilinear")[0].argmax(0)
+                where = {"probe": kind, "stage": stage, "dataset": volume.dataset, "case": volume.name}
                 for name, value in classes.items():
                     ours, theirs = answer == value, truth == value
                     dice = 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum())
-                    where = {"probe": kind, "stage": stage, "dataset": volume.dataset, "case": volume.name}
                     yield {**where, "class": name, "dice": float(dice) if theirs.any() else float("nan")}
 
 
@@ -252,9 +246,8 @@ def _markdown(summary: pd.DataFrame) -> str:
     header = ["encoder", "probe", "stage", "data set", "Dice", "seeds", "difference to the first encoder"]
     lines = []
     for r in summary.to_dict("records"):
-        difference = ""
-        if not pd.isna(r.get("difference")):
-            difference = interval(r["difference"], r["difference_low"], r["difference_high"], 3)
+        mean, low, high = (r.get(f"difference{end}") for end in ("", "_low", "_high"))
+        difference = "" if pd.isna(mean) else interval(mean, low, high, 3)
         seeds = f"{r['lowest_seed']:.3f} to {r['highest_seed']:.3f}" if r["seeds"] > 1 else ""
         lines.append([*(r[name] for name in UNIT), interval(r["dice"], r["low"], r["high"], 3), seeds, difference])
     return markdown(header, lines)

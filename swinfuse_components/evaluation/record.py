@@ -41,7 +41,6 @@ def write_evaluation(
     """
     metrics = [key for key in (cases[0] if cases else {}) if key not in ("patient", "image")]
     means = {metric: pd.DataFrame([case[metric] for case in cases]).mean() for metric in metrics}
-    names = [{"patient": str(case["patient"]), "image": Path(str(case["image"])).name} for case in cases]
     record = {
         "task": description["name"],
         "model": description.get("model_name", "unnamed"),
@@ -50,15 +49,16 @@ def write_evaluation(
         "training_patients": list(description.get("training_patients", [])),
         "empty_masks": EMPTY_RULE,
         "mean": {metric: _numbers({**mean, "mean": mean.mean()}) for metric, mean in means.items()},
-        "cases": [{**n, **{m: _numbers(case[m]) for m in metrics}} for n, case in zip(names, cases)],
+        "cases": [
+            {"patient": str(case["patient"]), "image": Path(str(case["image"])).name}
+            | {metric: _numbers(case[metric]) for metric in metrics}
+            for case in cases
+        ],
     }
     with atomic_write(Path(path), keep_other=True) as file:
         file.write(json.dumps(record, indent=1) + "\n")
-    lines = [
-        {**n, **{f"{m} {region}": v for m in metrics for region, v in _numbers(case[m]).items()}}
-        for n, case in zip(names, cases)
-    ]
-    write_csv(pd.DataFrame(lines), Path(path).parent / "cases.csv", na_rep="", keep_other=True)
+    table = pd.json_normalize(record["cases"], sep=" ")
+    write_csv(table, Path(path).with_name("cases.csv"), na_rep="", keep_other=True)
     return record
 
 

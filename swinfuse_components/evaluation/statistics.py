@@ -32,15 +32,13 @@ def summarize(values: ArrayLike, *, resamples: int = RESAMPLES) -> Summary:
         >>> summarize([0.5, 0.5, 0.5])[:3]
         (0.5, 0.5, 0.5)
     """
-    defined = pd.Series(values, dtype=float).dropna().to_numpy()
-    low = high = std = np.nan
+    defined = pd.Series(values, dtype=float).dropna()
+    low = high = np.nan
     if len(defined) > 1:
-        std = float(defined.std(ddof=1))
-        rng = np.random.default_rng(0)
-        found = stats.bootstrap((defined,), np.mean, n_resamples=resamples, method="percentile", rng=rng)
-        low, high = map(float, found.confidence_interval)
-    mean, median = (float(f(defined)) if len(defined) else np.nan for f in (np.mean, np.median))
-    return Summary(mean, low, high, median, std, len(defined))
+        options = {"n_resamples": resamples, "method": "percentile", "rng": np.random.default_rng(0)}
+        low, high = stats.bootstrap((defined.to_numpy(),), np.mean, **options).confidence_interval
+    mean, median, std = map(float, (defined.mean(), defined.median(), defined.std()))
+    return Summary(mean, float(low), float(high), median, std, len(defined))
 
 
 class PairedTest(NamedTuple):
@@ -78,9 +76,8 @@ def paired_test(first: ArrayLike, second: ArrayLike, *, method: str = "wilcoxon"
     elif method == "wilcoxon":
         p_value = float(stats.wilcoxon(differences, zero_method="zsplit").pvalue)
     else:
-        options = {"permutation_type": "samples", "vectorized": True, "n_resamples": RESAMPLES}
-        rng = np.random.default_rng(0)
-        p_value = float(stats.permutation_test((differences,), np.mean, rng=rng, **options).pvalue)
+        options = {"permutation_type": "samples", "n_resamples": RESAMPLES, "rng": np.random.default_rng(0)}
+        p_value = float(stats.permutation_test((differences,), np.mean, **options).pvalue)
     return PairedTest(*summary[:3], p_value, len(differences), method)
 
 

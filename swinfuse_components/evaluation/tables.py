@@ -86,20 +86,16 @@ def comparison_table(rows: pd.DataFrame, *, method: str = "wilcoxon") -> pd.Data
     On the plain image, models are compared with each other where they were trained on the same data, and with every
     baseline; another view of a model is compared with its own plain image. ``p_holm`` corrects within target and class.
     """
-    records = []
+    found = []
     for (target, label), part in rows.groupby(COLUMN, sort=False):
         dice = part.set_index(["case", *ROW])["dice"].unstack(ROW).reindex(part["case"].unique())
-        found: list[dict[str, Any]] = []
         for first, second in combinations(part[ROW].drop_duplicates().itertuples(index=False, name=None), 2):
             both = dice[[first, second]].dropna()
             if len(both) and _is_asked(first, second):
-                difference, low, high, p, cases, test = paired_test(both[first], both[second], method=method)
                 names = {"target": target, "label": label, "first": row_name(*first), "second": row_name(*second)}
-                numbers = {"dice_difference": difference, "low": low, "high": high, "p": p}
-                found.append({**names, **numbers, "cases": cases, "test": test})
-        corrected = holm([record["p"] for record in found])
-        records += [{**record, "p_holm": p} for record, p in zip(found, corrected)]
-    return pd.DataFrame(records)
+                found.append({**names, **paired_test(both[first], both[second], method=method)._asdict()})
+    table = pd.DataFrame(found).rename(columns={"difference": "dice_difference", "p_value": "p", "method": "test"})
+    return table.assign(p_holm=table.groupby(COLUMN)["p"].transform(holm)) if found else table
 
 
 def _is_asked(first: Sequence[str], second: Sequence[str]) -> bool:

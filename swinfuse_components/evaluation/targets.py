@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 
 from ..data import get_modality, item_key, load_fold, load_folds, read_task, same_patients, split_folds
 from ..data.checks import Kind, check_image
-from ..data.paths import unique_names, volume_stem
+from ..data.paths import unique_names
 from ..data.volumes import Volume, grid_difference
 
 logger = logging.getLogger(__name__)
@@ -30,14 +29,19 @@ class Case(NamedTuple):
     modality: str
     target: str = ""
 
+    @property
+    def affine(self) -> np.ndarray:
+        """From voxels to millimetres, (4, 4); ones for an image that was not read from a file."""
+        return np.asarray(getattr(self.image, "affine", np.eye(4)), dtype=np.float64)
+
     def only(self, channel: int | None) -> "Case":
         """The same case with a single channel of its image; with all of them for None."""
         return self if channel is None else self._replace(image=self.image[channel : channel + 1])
 
 
-def case_name(item: Mapping[str, Any]) -> str:
-    """Name of a case, unique in its target: its label's file name without extensions, as nnU-Net has it."""
-    return str(item.get("case") or volume_stem(str(item["label"])))
+def named_patients(items: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Patients of a data list, where its items name them."""
+    return frozenset(same_patients(item["patient"] for item in items if "patient" in item))
 
 
 def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | None = None) -> np.ndarray:
@@ -47,7 +51,7 @@ def read_labels(path: str | Path, image: torch.Tensor, allowed: Iterable[int] | 
     the label values, background left out; None allows any. Another grid, several channels, or other values are errors.
     """
     labels = LoadImage(ensure_channel_first=True)(path)
-    affine = np.asarray(image.affine if isinstance(image, MetaTensor) else np.eye(4), dtype=np.float64)
+    affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
     if labels.shape[0] != 1:
         raise ValueError(f"{path} has {labels.shape[0]} channels, expected one")
     labels = Orientation(axcodes="".join(nib.aff2axcodes(affine)), labels=None)(labels)
@@ -139,17 +143,15 @@ class Target:
         if channel == "each":
             return {f"{self.name} [{c}]": i for i, c in enumerate(self.channels)}
         number = self.channels.index(channel) if channel in self.channels else channel
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(self.channels):
-            raise ValueError(
-                f"target {self.name}: channel {channel!r} does not exist, expected one of {self.channels}, "
-                f"a number below {len(self.channels)}, or 'each'"
-            )
+        if type(number) is not int or number not in range(len(self.channels)):
+            expected = f"one of {self.channels}, a number below {len(self.channels)}, or 'each'"
+            raise ValueError(f"target {self.name}: channel {channel!r} does not exist, expected {expected}")
         return {f"{self.name} [{self.channels[number]}]": number}
 
     @property
     def patients(self) -> frozenset[str]:
         """Patients of the cases, where the items name them."""
-        return frozenset(same_patients(item["patient"] for item in self.items if "patient" in item))
+        return named_patients(self.items)
 
     def fingerprint(self, item: Mapping[str, Any]) -> str:
         """Files of an item with their sizes and times: a text that changes when a file is replaced."""
@@ -166,11 +168,11 @@ class Target:
             try:
                 case = self.load(item)
             except Exception as error:  # whatever a reader raises for a broken file
-                broken[case_name(item)] = f"{files}: {type(error).__name__}: {error}"
+                broken[item["case"]] = f"{files}: {type(error).__name__}: {error}"
                 continue
             found = [finding for channel in case.image.numpy() for finding in check_image(channel, self.modality)]
             if constant := [text for kind, text in found if kind is Kind.CONSTANT]:
-                broken[case_name(item)] = f"{files}: {constant[0]}"
+                broken[item["case"]] = f"{files}: {constant[0]}"
                 continue
             texts = [text for _, text in found] + ([] if case.truth.any() else ["the truth holds background alone"])
             for text in dict.fromkeys(texts):
@@ -193,7 +195,7 @@ class Target:
         if not torch.isfinite(volume).all():
             raise ValueError("the image holds values that are not finite")
         spacing = tuple(float(s) for s in volume.pixdim)
-        return Case(case_name(item), volume, truth, spacing, self.modality, self.name)
+        return Case(item["case"], volume, truth, spacing, self.modality, self.name)
 
 
 def read_target(

@@ -40,22 +40,21 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 @rc_context(LOOK)
-def curves(
-    lines: pd.DataFrame, path: str | Path, *, title: str = "", xlabel: str = "iteration", ylabel: str = "loss"
-) -> Path:
-    """One line for each column over the index, undefined points left out; ValueError if there is nothing to draw."""
+def curves(lines: pd.DataFrame, path: str | Path, **texts: str) -> Path:
+    """One line for each column over the index (integers), undefined points left out; ValueError if there is no line.
+
+    ``texts`` are ``title``, ``xlabel`` and ``ylabel``.
+    """
     if lines.empty:
         raise ValueError("a figure of no curves: expected at least one")
     figure, [[ax]] = new_figure(1, 1, width=5.2, height=3.2)
     for number, name in enumerate(lines):
-        points = lines[name].dropna()
-        style = {"linestyle": "-" if number < len(LINE_COLOURS) else "--", "marker": "o" if len(points) < 30 else None}
-        colour = LINE_COLOURS[number % len(LINE_COLOURS)]
-        ax.plot(points.index, points, color=colour, label=name, linewidth=1.3, markersize=3, **style)
-    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        points, colour = lines[name].dropna(), LINE_COLOURS[number % len(LINE_COLOURS)]
+        style = "o-" if number < len(LINE_COLOURS) else "o--"
+        ax.plot(points.index, points, style, color=colour, label=name, linewidth=1.3, markersize=3)
+    ax.set(**texts)
     ax.grid(alpha=0.3)
-    if all(float(x).is_integer() for x in lines.index):
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return save_figure(figure, path)
 

@@ -53,7 +53,6 @@ def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[fl
     Returns the turned volume and its voxel size in mm; ``affine`` (4, 4) leads from voxels to millimetres.
     """
     array = np.asarray(volume)
-    array = array.astype(np.uint8) if array.dtype == bool else array
     image = nib.as_closest_canonical(nib.Nifti1Image(array, np.asarray(affine, dtype=np.float64), dtype=array.dtype))
     return np.asanyarray(image.dataobj), tuple(float(z) for z in image.header.get_zooms()[:3])
 
@@ -147,17 +146,16 @@ def attention_overlay(rows: Sequence[CasePicture], path: str | Path, *, plane: s
     in the rest of the body and outside it. The rows have a ``gate``, and images scaled to [0, 1].
     """
     figure, axes = new_figure(len(rows), 3 + len(rows[0].predictions))
-    drawn = [_Row(row, plane) for row in rows]
-    gates = [row.pixels(np.asarray(row.case.gate, dtype=np.float32)) for row in drawn]
-    low, high = np.percentile(np.concatenate([gate.ravel() for gate in gates]), [1, 99])
+    drawn = [(_Row(case, plane), np.asarray(case.gate, dtype=np.float32)) for case in rows]
+    low, high = np.percentile(np.concatenate([row.pixels(gate).ravel() for row, gate in drawn]), [1, 99])
     records = []
-    for line, row, pixels in zip(axes, drawn, gates):
-        case, gate = row.case, np.asarray(row.case.gate, dtype=np.float32)
+    for line, (row, gate) in zip(axes, drawn):
+        case = row.case
         row.show(line[0], "image")
         line[0].set_ylabel(case.name)
         row.show(line[1], "gate of the DIM")
         style = {"cmap": "YlOrRd", "vmin": low, "vmax": max(high, low + 1e-6), "alpha": 0.6}
-        heat = line[1].imshow(pixels, extent=row.extent, aspect="equal", **style)
+        heat = line[1].imshow(row.pixels(gate), extent=row.extent, aspect="equal", **style)
         for ax, (name, labels) in zip(line[2:], {"truth": case.truth, **case.predictions}.items()):
             row.show(ax, name, (labels > 0).astype(np.uint8))
         target, body = case.truth > 0, (case.image > 0.05) & (case.truth == 0)
@@ -165,8 +163,7 @@ def attention_overlay(rows: Sequence[CasePicture], path: str | Path, *, plane: s
         means = {f"gate {name}": f"{gate[m].mean():.5f}" if m.any() else "nan" for name, m in parts.items()}
         record = {"volume": case.name, "plane": plane, "slice (RAS)": row.index}
         records.append({**record, **means, "std of gate": f"{gate.std():.5f}"})
-    every = [ax for line in axes for ax in line]
-    figure.colorbar(heat, ax=every, location="right", fraction=0.03, pad=0.01, label="mean gate (darker: more)")
+    figure.colorbar(heat, ax=sum(axes, []), location="right", fraction=0.03, pad=0.01, label="mean gate (darker: more)")
     return _finish(figure, {"target": 1}, records, path)
 
 

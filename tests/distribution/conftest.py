@@ -1,10 +1,15 @@
-"""Small weights for each bundle, and the packages built from them."""
+"""Small weights for each bundle, the packages built from them, and MONAI's command line on a package."""
 
-from collections.abc import Callable
+import os
+import subprocess
+import zipfile
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +61,27 @@ def make_package(repository: Path, bundle: str, folder: Path, **options: Any) ->
     return build_package(repository / "bundles" / bundle, folder / "packages", weights=weights, **options)
 
 
+def run_python(*command: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run an interpreter in a folder, without the paths to our code that the tests were given."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run([*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def run_bundle(python: Sequence[str | Path], folder: Path, action: str, config: str, **settings: Any) -> None:
+    """`monai.bundle run` in a package's own folder; ``python`` are the words before the name of the command."""
+    options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    done = run_python(*python, "run", action, "--config_file", f"configs/{config}", *options, folder=folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+def segmented(output: Path) -> nib.Nifti1Image:
+    """The one segmentation in a folder; one label everywhere would agree with any weights."""
+    (file,) = output.rglob("*seg*.nii.gz")
+    labels = nib.load(file)
+    assert len(np.unique(np.asarray(labels.dataobj))) > 1
+    return labels
+
+
 @pytest.fixture(scope="session")
 def package(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Zip of a bundle's small package, each built once a session; the unpacked folder lies beside it."""
@@ -68,3 +94,15 @@ def installed_package(repository: Path, tmp_path_factory: pytest.TempPathFactory
     """Folder of a small package that leans on the installed library instead of carrying its code."""
     folder = tmp_path_factory.mktemp("installed")
     return cache(lambda bundle: make_package(repository, bundle, folder, vendor=False).parent / bundle)
+
+
+@pytest.fixture
+def unpacked(package: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A bundle's small package out of its zip, to run, to spoil or to complete."""
+
+    def unpack(bundle: str) -> Path:
+        with zipfile.ZipFile(package(bundle)) as archive:
+            archive.extractall(tmp_path)
+        return tmp_path / bundle
+
+    return unpack

@@ -8,7 +8,8 @@ import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load
 from monai.inferers import SlidingWindowInferer
 
-BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
+from .conftest import BUNDLES
+
 CHANNELS = {"finetune_brats": 4}
 
 
@@ -31,18 +32,9 @@ def test_config_workflow_has_every_property(
     installed_package: Callable[[str], Path], bundle: str, tmp_path: Path
 ) -> None:
     folder = installed_package(bundle)
-    data = tmp_path / "data"
-    data.mkdir()
     config = str(folder / "configs" / "inference.json")
-    workflow = ConfigWorkflow(
-        config_file=config,
-        workflow_type="inference",
-        logging_file=False,
-        dataset_dir=str(data),
-        bundle_root=str(folder),
-        listed=[],
-        items=[],
-    )
+    places: dict = {"dataset_dir": str(tmp_path), "bundle_root": str(folder), "listed": [], "items": []}
+    workflow = ConfigWorkflow(config_file=config, workflow_type="inference", logging_file=False, **places)
     workflow.initialize()
     assert workflow.check_properties() == []
     assert workflow.version == "0.1.0"
@@ -50,10 +42,13 @@ def test_config_workflow_has_every_property(
     workflow.finalize()
 
 
-def test_a_part_may_be_replaced_by_an_object(installed_package: Callable[[str], Path]) -> None:
-    config = str(installed_package("finetune_msd") / "configs" / "inference.json")
-    workflow = ConfigWorkflow(config_file=config, workflow_type="inference", logging_file=False)
-    workflow.initialize()
+def test_create_workflow_takes_overrides_and_objects(installed_package: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = installed_package("finetune_msd")
+    config = str(folder / "configs" / "inference.json")
+    options = {"workflow_type": "inference", "logging_file": False, "output_dir": str(tmp_path / "elsewhere")}
+    workflow = create_workflow(config_file=config, **options)
+    assert workflow.parser.get_parsed_content("output_dir") == str(tmp_path / "elsewhere")
+    assert Path(workflow.bundle_root) == folder
     inferer = SlidingWindowInferer((64, 64, 64), overlap=0.0)
     workflow.inferer = inferer
     workflow.initialize()
@@ -82,13 +77,3 @@ def test_ckpt_export_traces_what_eager_computes(
     with torch.no_grad():
         expected, answer = network(image), torch.jit.load(tmp_path / "model.ts")(image)
     torch.testing.assert_close(answer, expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("bundle", ["finetune_msd"])
-def test_create_workflow_takes_overrides(installed_package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
-    config = str(installed_package(bundle) / "configs" / "inference.json")
-    workflow = create_workflow(
-        config_file=config, workflow_type="inference", logging_file=False, output_dir=str(tmp_path / "elsewhere")
-    )
-    assert workflow.parser.get_parsed_content("output_dir") == str(tmp_path / "elsewhere")
-    assert Path(workflow.bundle_root) == installed_package(bundle)

@@ -1,7 +1,6 @@
 """The card says what is known of the weights, and says so when nothing is."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +16,8 @@ from swinfuse_components.evaluation import write_evaluation
 
 
 @pytest.fixture
-def folder(package: Callable[[str], Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(package("finetune_msd").parent / "finetune_msd", tmp_path / "finetune_msd"))
+def folder(unpacked: Callable[[str], Path]) -> Path:
+    return unpacked("finetune_msd")
 
 
 def test_card_without_facts_says_so(folder: Path) -> None:

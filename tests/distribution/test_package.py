@@ -1,11 +1,8 @@
 """A package holds all that the Model Zoo asks for, and runs where this library is not installed."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import torch
 
 from swinfuse_components.checkpoints import load_weights
 from swinfuse_components.checkpoints.reading import read_weights
+from swinfuse_components.data.paths import read_json
 from swinfuse_components.distribution import build_package, check_network, check_package, save_weights
 from swinfuse_components.distribution.checks import HEADINGS, REQUIRED_FILES, REQUIRED_KEYS
 from swinfuse_components.evaluation import write_evaluation
@@ -23,9 +21,8 @@ from swinfuse_components.finetuning import pretraining_patients
 from swinfuse_components.networks import SwinFUSE, SwinFUSEPretrainer
 
 from ..bundles.conftest import write_brats, write_msd_task
-from .conftest import ROI, make_package, make_weights
+from .conftest import BUNDLES, ROI, make_package, make_weights, run_bundle, run_python, segmented
 
-BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 # run first thing in the interpreter, it makes the installed library invisible, as on a machine that has none
 NOT_INSTALLED = """
 import sys
@@ -35,27 +32,25 @@ class NotInstalled:
             raise ModuleNotFoundError(f"{name} is hidden by the test", name=name)
 sys.meta_path.insert(0, NotInstalled())
 """
+#: the words before the name of MONAI's command
+WITHOUT_LIBRARY = (
+    *(sys.executable, "-c"),
+    NOT_INSTALLED + "import runpy; runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)",
+)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_package_has_all_that_the_zoo_asks_for(package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
-    with zipfile.ZipFile(package(bundle)) as archive:
-        assert not [name for name in archive.namelist() if "__pycache__" in name]
-        archive.extractall(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [bundle]
-    assert check_package(tmp_path / bundle) == []
-    assert not list(tmp_path.rglob("__pycache__")), "the check left bytecode in the package"
-
-
-@pytest.mark.parametrize("bundle", BUNDLES)
-def test_network_gives_the_one_tensor_that_the_metadata_promises(package: Callable[[str], Path], bundle: str) -> None:
-    check_network(package(bundle).parent / bundle)
+def test_package_has_all_that_the_zoo_asks_for(unpacked: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
+    folder = unpacked(bundle)
+    assert list(tmp_path.iterdir()) == [folder]
+    assert check_package(folder) == []
+    check_network(folder)  # one tensor, as the metadata promise
+    assert not list(tmp_path.rglob("__pycache__")), "in the zip, or left by a check"
 
 
 @pytest.fixture
-def folder(package: Callable[[str], Path], tmp_path: Path) -> Path:
-    """A package to spoil."""
-    return Path(shutil.copytree(package("finetune_msd").parent / "finetune_msd", tmp_path / "finetune_msd"))
+def folder(unpacked: Callable[[str], Path]) -> Path:
+    return unpacked("finetune_msd")
 
 
 @pytest.mark.parametrize(
@@ -86,9 +81,8 @@ def test_all_that_is_missing_is_named(folder: Path) -> None:
 
 def test_an_inexact_version_and_an_unlisted_change_are_named(folder: Path) -> None:
     path = folder / "configs" / "metadata.json"
-    metadata = json.loads(path.read_text(encoding="utf-8"))
-    metadata |= {"version": "9.9.9", "pytorch_version": ">=2.6"}
-    path.write_text(json.dumps(metadata), encoding="utf-8")
+    changes = {"version": "9.9.9", "pytorch_version": ">=2.6"}
+    path.write_text(json.dumps(read_json(path) | changes), encoding="utf-8")
     problems = check_package(folder)
     assert "metadata.json: version 9.9.9 is not in the changelog" in problems
     assert "metadata.json: pytorch_version is '>=2.6', expected one exact version" in problems
@@ -113,14 +107,14 @@ def test_large_files_are_listed_with_their_hash(folder: Path) -> None:
 
 def test_a_package_has_the_name_and_the_metrics_that_it_is_given(repository: Path, tmp_path: Path) -> None:
     weights = make_weights("finetune_msd", tmp_path / "run")
-    description = json.loads(weights.with_name("model.json").read_text(encoding="utf-8"))
+    description = read_json(weights.with_name("model.json"))
     cases = [{"patient": "a", "image": "a.nii.gz", "dice": {"anterior": 0.5, "posterior": 0.25}}]
     write_evaluation(tmp_path / "evaluation.json", description, cases)
     options = {"weights": weights, "metrics": tmp_path / "evaluation.json", "vendor": False}
     name = "hippocampus_mr_segmentation"
     archive = build_package(repository / "bundles" / "finetune_msd", tmp_path, name=name, **options)
     assert archive.name == f"{name}_v0.1.0.zip"
-    metadata = json.loads((tmp_path / name / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    metadata = read_json(tmp_path / name / "configs" / "metadata.json")
     assert metadata["name"] == "Hippocampus MR segmentation"
     expected = {"mean_dice": 0.375, "mean_dice_anterior": 0.5, "mean_dice_posterior": 0.25}
     assert metadata["eval_metrics"] == expected
@@ -135,8 +129,7 @@ def test_a_package_has_the_name_and_the_metrics_that_it_is_given(repository: Pat
 @pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
 def test_training_goes_on_with_the_network_of_the_weights(package: Callable[[str], Path], bundle: str) -> None:
     folder = package(bundle).parent / bundle
-    config = json.loads((folder / "configs" / "train.json").read_text(encoding="utf-8"))
-    model = json.loads((folder / "models" / "model.json").read_text(encoding="utf-8"))
+    config, model = read_json(folder / "configs" / "train.json"), read_json(folder / "models" / "model.json")
     for key in ("roi_size", "feature_size", "window_size", "dim", "spacing"):
         assert config[key] == model[key]
 
@@ -153,11 +146,11 @@ def test_a_pre_training_run_brings_its_own_size_and_patients(repository: Path, t
     build_package(repository / "bundles" / "pretrain", tmp_path / "out", weights=run / "model.pt")
     folder = tmp_path / "out" / "pretrain"
     assert check_package(folder) == []
-    data_format = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["network_data_format"]
+    data_format = read_json(folder / "configs" / "metadata.json")["network_data_format"]
     assert data_format["inputs"]["image"]["spatial_shape"] == [64, 64, 64]
     assert data_format["outputs"]["pred"]["spatial_shape"] == [64, 64, 64]
     for name in ("train", "inference"):
-        config = json.loads((folder / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "configs" / f"{name}.json")
         assert config["spacing"] == [3, 3, 3] and config["downsample"] == "merging"
     assert pretraining_patients(folder / "models" / "model.pt") == ["a"]
 
@@ -202,16 +195,16 @@ def test_wrong_arguments_are_named(repository: Path, tmp_path: Path) -> None:
 
 def test_inference_takes_the_size_from_the_weights_whatever_training_does(repository: Path, tmp_path: Path) -> None:
     build_package(repository / "bundles" / "finetune_msd", tmp_path, settings={"roi_size": [32, 64, 32]})
-    train, inference = (tmp_path / "finetune_msd" / "configs" / f"{name}.json" for name in ("train", "inference"))
-    assert json.loads(train.read_text(encoding="utf-8"))["roi_size"] == [32, 64, 32]
-    assert json.loads(inference.read_text(encoding="utf-8"))["roi_size"] == "$@task['roi_size']"
+    configs = tmp_path / "finetune_msd" / "configs"
+    assert read_json(configs / "train.json")["roi_size"] == [32, 64, 32]
+    assert read_json(configs / "inference.json")["roi_size"] == "$@task['roi_size']"
 
 
 def test_settings_beside_the_weights_never_become_code(package, repository: Path, tmp_path: Path) -> None:
     """Neither plain expressions nor nested ones nor objects go from a run's record into a configuration."""
     run = tmp_path / "run"
     shutil.copytree(package("finetune_msd").parents[1] / "weights" / "finetune_msd", run)
-    record = json.loads((run / "model.json").read_text(encoding="utf-8"))
+    record = read_json(run / "model.json")
     evil = "$__import__('os').system('touch planted')"
     for key, value, message in (("spacing", [1, evil, 1], "spacing is"), ("channels", [evil], "would be code")):
         (run / "model.json").write_text(json.dumps(record | {key: value}), encoding="utf-8")
@@ -221,26 +214,11 @@ def test_settings_beside_the_weights_never_become_code(package, repository: Path
     record["network_options"] = {"norm_name": ["group", {"_target_": "os.system"}]}
     (run / "model.json").write_text(json.dumps(record), encoding="utf-8")
     build_package(repository / "bundles" / "finetune_msd", tmp_path / "out", weights=run / "model.pt")
-    folder = tmp_path / "out" / "finetune_msd"
-    plain, built = (
-        json.loads((place / "configs" / "train.json").read_text(encoding="utf-8"))
-        for place in (repository / "bundles" / "finetune_msd", folder)
-    )
+    places = (repository / "bundles" / "finetune_msd", tmp_path / "out" / "finetune_msd")
+    plain, built = (read_json(place / "configs" / "train.json") for place in places)
     assert "__import__('os')" not in json.dumps(built) and "os.system" not in json.dumps(built)
     assert built["feature_size"] == record["feature_size"]
     assert all(built[key] == plain[key] for key in ("dim_options", "norm_name"))
-
-
-def without_python_path() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-
-def run_without_library(folder: Path, *arguments: str) -> None:
-    """`python -m monai.bundle run …` in the package's own folder, with the installed library hidden."""
-    code = NOT_INSTALLED + "import runpy; runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
-    command = [sys.executable, "-c", code, "run", *arguments]
-    done = subprocess.run(command, cwd=folder, env=without_python_path(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
 # an image in memory, read with a bare parser as MONAI Deploy's MonaiBundleInferenceOperator does: no file is loaded or
@@ -282,41 +260,33 @@ def write_volume(path: Path, seed: int, shape: tuple[int, int, int] = (64, 64, 6
 @pytest.mark.parametrize(
     "bundle", ["finetune_msd", *(pytest.param(b, marks=pytest.mark.slow) for b in ("finetune_brats", "ood_eval"))]
 )
-def test_zip_infers_without_the_library(package: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
-    with zipfile.ZipFile(package(bundle)) as archive:
-        archive.extractall(tmp_path)
+def test_zip_infers_without_the_library(unpacked: Callable[[str], Path], bundle: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     channels = ("flair", "t1ce", "t1", "t2") if bundle == "finetune_brats" else ("image",)
     files = [data / "case_1" / f"case_1_{channel}.nii.gz" for channel in channels]
     for number, file in enumerate(files):
         write_volume(file, number)
-    answer = ["inference", "--config_file", "configs/inference.json", "--dataset_dir", str(data)]
-    run_without_library(tmp_path / bundle, *answer, "--output_dir", str(tmp_path / "answer"))
-    (prediction,) = (tmp_path / "answer").rglob("*seg*.nii.gz")
-    labels = nib.load(prediction).get_fdata()
-    assert labels.shape == (64, 64, 64) and len(np.unique(labels)) > 1
+    places = {"dataset_dir": data, "output_dir": tmp_path / "answer"}
+    run_bundle(WITHOUT_LIBRARY, unpacked(bundle), "inference", "inference.json", **places)
+    labels = segmented(tmp_path / "answer").get_fdata()
+    assert labels.shape == (64, 64, 64)
 
     # from another working directory, with a parser that knows no bundle
-    code = [sys.executable, "-c", AS_DEPLOY, str(tmp_path / bundle), str(tmp_path / "answer.npy"), *map(str, files)]
-    done = subprocess.run(code, cwd=data, env=without_python_path(), capture_output=True, text=True)
+    answer = [tmp_path / bundle, tmp_path / "answer.npy", *files]
+    done = run_python(sys.executable, "-c", AS_DEPLOY, *answer, folder=data)
     assert done.returncode == 0, done.stderr[-3000:]
     assert np.array_equal(np.load(tmp_path / "answer.npy")[0], labels)
 
 
-def test_zip_pre_trains_without_the_library(package: Callable[[str], Path], tmp_path: Path) -> None:
-    with zipfile.ZipFile(package("pretrain")) as archive:
-        archive.extractall(tmp_path)
+def test_zip_pre_trains_without_the_library(unpacked: Callable[[str], Path], tmp_path: Path) -> None:
     for patient in range(3):
         for number, name in enumerate(("ct", "mr")):
             write_volume(tmp_path / f"data/Task1/brain/{patient}/{name}.nii.gz", 10 * patient + number)
         mask = nib.Nifti1Image(np.ones((64, 64, 64), np.uint8), np.eye(4))
         nib.save(mask, tmp_path / f"data/Task1/brain/{patient}/mask.nii.gz")
-    run_without_library(
-        tmp_path / "pretrain",
-        *("training", "--config_file", "configs/train.json", "--dataset_dir", str(tmp_path / "data")),
-        *("--run_dir", str(tmp_path / "run"), "--epoch_length", "3", "--max_epochs", "1", "--val_interval", "1"),
-        *("--spacing", "[1,1,1]", "--batch_size", "1", "--num_workers", "0"),
-    )
+    steps = {"epoch_length": 3, "max_epochs": 1, "val_interval": 1, "batch_size": 1, "num_workers": 0}
+    places = {"dataset_dir": tmp_path / "data", "run_dir": tmp_path / "run", "spacing": "[1,1,1]"}
+    run_bundle(WITHOUT_LIBRARY, unpacked("pretrain"), "training", "train.json", **places, **steps)
     assert (tmp_path / "run" / "model.pt").is_file()
 
 
@@ -330,12 +300,10 @@ def test_zip_trains_with_random_contrast_without_the_library(repository: Path, b
     assert check_package(folder) == []
     task = write_msd_task(tmp_path, "Task90_Toy", ("MRI",), ("box",), cases=5)
     data = task if bundle == "finetune_msd" else write_brats(tmp_path / "brats", cases=5)
-    run_without_library(
-        folder,
-        *("training", "--config_file", "configs/train.json", "--dataset_dir", str(data), "--crops", "1"),
-        *("--run_dir", str(tmp_path / "run"), "--max_epochs", "1", "--val_interval", "1"),
-        *("--contrast_prob", "1.0", "--contrast_warmup", "[0,0]", "--batch_size", "1", "--num_workers", "0"),
-    )
-    assert len(json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))["histogram"][0]) > 2
+    steps = {"max_epochs": 1, "val_interval": 1, "batch_size": 1, "num_workers": 0, "crops": 1}
+    contrast = {"contrast_prob": 1.0, "contrast_warmup": "[0,0]"}
+    places = {"dataset_dir": data, "run_dir": tmp_path / "run"}
+    run_bundle(WITHOUT_LIBRARY, folder, "training", "train.json", **places, **steps, **contrast)
+    assert len(read_json(tmp_path / "run" / "model.json")["histogram"][0]) > 2
     resumed = torch.load(next((tmp_path / "run").glob("*checkpoint*.pt")), weights_only=True)
     assert "average" in resumed

@@ -13,8 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from ..bundles.test_metadata import pinned_versions
-
-BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
+from .conftest import BUNDLES
 
 
 def versions_of(folder: Path) -> dict[str, str]:

@@ -12,7 +12,8 @@ from monai.transforms import Compose, EnsureTyped
 
 from swinfuse_components.evaluation.models import NetworkSource
 from swinfuse_components.evaluation.targets import Target
-from swinfuse_components.finetuning import GENERIC_DESCRIPTION
+
+from ..models import DESCRIPTION
 
 SHAPE = (18, 20, 16)
 
@@ -71,10 +72,10 @@ def make_source(tmp_path: Path) -> Callable[..., NetworkSource]:
     ) -> NetworkSource:
         checkpoint = tmp_path / f"{name}.pt"
         torch.save({"model": Threshold(level).state_dict()}, checkpoint)
-        described = {"name": "CT boxes", "labels": {"0": "background", "1": "box"}}
-        parts = {"network": Threshold(0.0), "inferer": SimpleInferer()}
-        parts["preprocessing"] = Compose(list(preprocessing) or [EnsureTyped("image")])
-        description = {**GENERIC_DESCRIPTION, **described, "training_patients": list(training_patients)}
-        return NetworkSource(description, checkpoint, name=name, **parts, **options)
+        description = {**DESCRIPTION, "name": "CT boxes", "training_patients": list(training_patients)}
+        source = NetworkSource(description, checkpoint, name=name, **options)
+        source.network, source.inferer = Threshold(0.0), SimpleInferer()
+        source.preprocessing = Compose(list(preprocessing) or [EnsureTyped("image")])
+        return source
 
     return make

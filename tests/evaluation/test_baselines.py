@@ -28,8 +28,9 @@ def test_otsu_parts_two_tissues_and_a_constant_has_none() -> None:
     image = np.full((8, 8, 8), 10.0)
     image[2:5] = 200.0
     image += np.random.default_rng(0).normal(0, 5, image.shape)
-    assert np.array_equal(OtsuThreshold().mask(image), image > 100)
-    assert not OtsuThreshold().mask(np.ones((4, 4, 4))).any()
+    two = case(8)._replace(image=torch.as_tensor(image)[None])
+    assert np.array_equal(OtsuThreshold().predict(two), image > 100)
+    assert not OtsuThreshold().predict(case(4)).any()
 
 
 def test_mean_mask_finds_the_common_place_at_any_size(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from swinfuse_components.evaluation.features import (
     cka_by_stage,
     density_records,
     gate_volume,
+    linear_cka,
     paired_crops,
     pooled_features,
     pooled_pairs,
@@ -105,3 +106,38 @@ def test_crops_lie_at_the_same_place_of_real_pairs(swinfuse_data: Path) -> None:
     assert min(np.corrcoef(a, b)[0, 1] for a, b in flat) > 0.95
     with pytest.raises(ValueError, match="no pairs"):
         paired_crops([], roi_size=(32, 32, 32), spacing=(4, 4, 4))
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_cka_is_one_for_identical_rotated_scaled_and_shifted_features() -> None:
+    features = normal(60, 12)
+    rotation, _ = torch.linalg.qr(normal(12, 12, seed=1))
+    for other in (features, features @ rotation, 5 * features + 100):
+        assert linear_cka(features, other) == pytest.approx(1, abs=1e-9)
+    assert linear_cka(features, features * torch.logspace(-2, 2, 12)) < 0.7
+
+
+def test_cka_is_near_zero_for_independent_features() -> None:
+    values = [linear_cka(*pair) for pair in normal(20, 2, 40, 300, seed=2)]
+    assert abs(sum(values) / 20) < 0.02 and max(map(abs, values)) < 0.15
+
+
+def test_cka_of_many_samples_reaches_the_published_biased_formula() -> None:
+    x = normal(3000, 4, seed=3)
+    y = x[:, :2] + normal(3000, 2, seed=4)
+    a, b = x - x.mean(0), y - y.mean(0)
+    norm = torch.linalg.matrix_norm
+    expected = norm(b.T @ a) ** 2 / (norm(a.T @ a) * norm(b.T @ b))
+    assert linear_cka(x, y) == pytest.approx(float(expected), abs=5e-3)
+
+
+def test_cka_of_constant_features_and_mistakes() -> None:
+    features = normal(60, 12)
+    assert math.isnan(linear_cka(features, torch.ones(60, 3)))
+    with pytest.raises(ValueError, match="expected"):
+        linear_cka(features, features[:10])
+    with pytest.raises(ValueError, match="at least 4"):
+        linear_cka(features[:3], features[:3])

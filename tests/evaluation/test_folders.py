@@ -83,18 +83,13 @@ def test_names_lists_and_predictions(model: Path, tmp_path: Path) -> None:
     assert model_sources(str(model))[0].name == "Swin UNETR"
 
 
-def test_patients_that_no_model_saw(model: Path) -> None:
-    items = [{"patient": "STS_001"}, {"patient": "STS_002"}]
+def test_patients_that_no_model_saw_in_training_or_pretraining(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "run", **SARCOMA, pretraining_patients=["STS_003_ct"])
+    assert model_source(model).training_patients >= {"STS_001", "STS_003"}
+    items = [{"patient": "STS_001"}, {"patient": "STS_003"}, {"patient": "STS_002"}]
     assert unseen(items, {"m": model}) == [{"patient": "STS_002"}]
     with pytest.raises(ValueError, match="every patient"):
         unseen(items[:1], {"m": model})
-
-
-def test_patients_of_the_pretraining_count_as_seen(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "run", **{**SARCOMA, "pretraining_patients": ["STS_003_ct"]})
-    assert model_source(model).training_patients >= {"STS_001", "STS_003"}
-    items = [{"patient": "STS_003"}, {"patient": "STS_002"}]
-    assert unseen(items, {"m": model}) == [{"patient": "STS_002"}]
 
 
 def test_nested_regions_become_the_labels_of_brats(tmp_path: Path, swinfuse_data: Path) -> None:

@@ -78,17 +78,12 @@ def test_from_data_sets_to_tables(tmp_path: Path) -> None:
     for number, (name, modality) in enumerate((("BoxCT", "CT"), ("BoxMR", "MRI"))):
         options = {"cases": 4 + number, "shape": (32, 30, 24), "spacing": (1.5, 1.5, 2.0)}
         write_msd_task(tmp_path, name, (modality,), ("box",), **options)
-    volumes = read_volumes(
-        str(tmp_path / "BoxCT"), [str(tmp_path / "BoxMR")], spacing=[2, 2, 2], ct_window=[-200, 200], num_folds=2
-    )
+    grid = {"spacing": [2, 2, 2], "ct_window": [-200, 200]}
+    volumes = read_volumes(str(tmp_path / "BoxCT"), [str(tmp_path / "BoxMR")], **grid, num_folds=2)
     classes, training, test = volumes
-    assert classes == {"box": 1}
+    assert classes == {"box": 1} and len(training) == 2 and {v.dataset for v in test} == {"BoxCT", "BoxMR"}
     # the patients are the same in both tasks: those that are trained on are tested in neither
-    assert (
-        len(training) == 2
-        and not {v.name for v in training} & {v.name for v in test}
-        and {v.dataset for v in test} == {"BoxCT", "BoxMR"}
-    )
+    assert not {v.name for v in training} & {v.name for v in test}
     encoders = {"random": [SMALL, SMALL], "other": {**SMALL, "dim": "swinfuse"}}
     table = run_probing(encoders, volumes, tmp_path / "out", places=50, neighbours=3)
     assert set(table["stage"]) == {"0", "1", "2", "3", "4", "all"} and set(table["probe"]) == {"linear", "neighbours"}

@@ -42,13 +42,8 @@ def test_scores_that_are_not_defined_stay_out_of_the_mean(tmp_path: Path) -> Non
     assert read == written
     assert read["mean"]["dice"] == pytest.approx({"first": 0.6, "second": 0.3, "mean": 0.45})
     assert read["cases"][1]["dice"] == {"first": None, "second": None} and read["cases"][0]["image"] == "a.nii.gz"
-    with open(tmp_path / "m/0/cases.csv", encoding="utf-8") as stream:
-        assert list(csv.DictReader(stream))[2] == {
-            "patient": "c",
-            "image": "c.nii.gz",
-            "dice first": "0.7",
-            "dice second": "0.35",
-        }
+    line = {"patient": "c", "image": "c.nii.gz", "dice first": "0.7", "dice second": "0.35"}
+    assert read_rows(tmp_path / "m/0/cases.csv")[2] == line
 
 
 def test_the_table_has_mean_and_deviation_over_folds_and_marks_the_papers_figures(tmp_path: Path) -> None:

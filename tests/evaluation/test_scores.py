@@ -28,22 +28,23 @@ def reference(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_random_masks_agree_with_scipy(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    blobs = [ndimage.gaussian_filter(rng.normal(size=(20, 24, 16)), 2) > 0.02 for _ in range(2)]
-    scores = score_masks(blobs[0], blobs[1], SPACING)
-    for name, value in reference(*blobs).items():
-        assert getattr(scores, name) == pytest.approx(value, rel=1e-4), name
-    assert scores.truth_volume == pytest.approx(blobs[1].sum() * 3.6)
+def masks(seed: int | None) -> np.ndarray:
+    """Prediction and truth: random blobs, or (None) boxes that touch the border."""
+    if seed is not None:
+        noise = np.random.default_rng(seed).normal(size=(2, 20, 24, 16))
+        return np.stack([ndimage.gaussian_filter(each, 2) > 0.02 for each in noise])
+    boxes = np.zeros((2, 12, 12, 12), bool)
+    boxes[0, :4, 2:], boxes[1, :6] = True, True
+    return boxes
 
 
-def test_masks_that_touch_the_border_agree_too() -> None:
-    truth, prediction = np.zeros((12, 12, 12), bool), np.zeros((12, 12, 12), bool)
-    truth[:6], prediction[:4, 2:] = True, True
+@pytest.mark.parametrize("seed", [*range(6), None])
+def test_masks_agree_with_scipy(seed: int | None) -> None:
+    prediction, truth = masks(seed)
     scores = score_masks(prediction, truth, SPACING)
     for name, value in reference(prediction, truth).items():
         assert getattr(scores, name) == pytest.approx(value, rel=1e-4), name
+    assert scores.truth_volume == pytest.approx(truth.sum() * 3.6)
 
 
 def test_the_rule_for_empty_masks() -> None:

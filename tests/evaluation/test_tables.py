@@ -7,6 +7,7 @@ import markdown as rendered
 import pandas as pd
 import pytest
 
+from swinfuse_components.evaluation.paper import TABLE_1, TASKS, paper_column, paper_table2
 from swinfuse_components.evaluation.tables import (
     COLUMNS,
     comparison_table,
@@ -107,3 +108,19 @@ def test_names_stay_text_in_every_table(tmp_path: Path) -> None:
 
 def test_figures_of_a_table() -> None:
     assert [number(v) for v in (0.476, -0.001, -0.25, math.nan)] == ["0.48", "0.00", "-0.25", "-"]
+
+
+def test_statements_of_the_paper_about_its_table_2() -> None:
+    cells = paper_table2().set_index(["fine_tuned_on", "tested_on"])
+    assert len(cells) == 24 and tuple(cells.loc["Liver", "Brain"]) == (0.22, 0.47, False, False)
+    gains = (cells["swinfuse"] - cells["swin_unetr"]).round(2)
+    assert gains.min() == 0.07
+    # the text says 0.27; the table's largest gain is another, and its cell is marked
+    assert gains.max() == gains["Spleen", "Heart"] == 0.29
+    assert cells["unsure_cell"].sum() == 3 and cells["unsure_cell"]["Spleen", "Heart"]
+
+
+def test_the_papers_table_1_by_the_names_of_the_decathlon() -> None:
+    assert len(TASKS) == 10 and all(len(row) == 10 for row in TABLE_1.values())
+    assert paper_column("Hippocampus")["SwinFUSE"] == 86.76 and paper_column("BRATS")["nnU-Net"] == 64.50
+    assert paper_column("HepaticVessel")["SwinFUSE (P)"] == 71.61 and paper_column("something else") == {}

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from swinfuse_components.evaluation.report import training_curves
 from swinfuse_components.visualization.plots import class_colour, curves, heat_map, new_figure, scatter
-from swinfuse_components.visualization.report import training_curves
 from swinfuse_components.visualization.slices import (
     CasePicture,
     attention_overlay,

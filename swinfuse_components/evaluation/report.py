@@ -1,6 +1,8 @@
-"""One HTML file of a run or an evaluation: tables, curves, pictures and a viewer, nothing fetched from anywhere."""
+"""The HTML report of an evaluation and of the runs behind it, from the files that they left: one file by itself."""
 
 import base64
+import json
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,10 @@ from markupsafe import Markup
 
 from ..engines.files import atomic_write
 from ..engines.logs import draw_curves
-from .slices import CasePicture, to_ras
+from ..visualization.slices import CasePicture, side_by_side, to_ras
+from .pictures import drawn_classes, gallery, read_index
+
+logger = logging.getLogger(__name__)
 
 # autoescape: names of models, data sets, classes and cases are text, whatever they hold
 PAGE = Environment(autoescape=True).from_string("""<!DOCTYPE html>
@@ -70,49 +75,89 @@ Click to move through the volume; left and right are marked in the views.{% endi
 OVERLAY = (("#0072B2", "truth alone"), ("#D55E00", "prediction alone"), ("#F0E442", "both"))
 
 
-def pictures(heading: str, files: Mapping[str, str | Path]) -> dict[str, Any]:
+def write_report(
+    output: str = "report.html",
+    *,
+    evaluation: str | Sequence[str] | None = None,
+    runs: str | Sequence[str] | Mapping[str, str] = (),
+    pictures: str | Sequence[str] = (),
+    title: str = "SwinFUSE",
+    note: str = "",
+    cases: int = 1,
+) -> str:
+    """Write one HTML file that needs no network and no other file; returns its path.
+
+    ``evaluation`` is the ``output_dir`` of one or several evaluations: their tables, heat map, segmentations side by
+    side and a viewer of so many ``cases`` of each column. ``runs`` are folders of trainings, or ``{name: folder}``:
+    curves from ``losses.csv`` and ``validation.csv``. ``pictures`` are further PNG files; ``note`` stands below the
+    ``title``.
+
+    Raises:
+        FileNotFoundError: if an evaluation's folder holds none.
+        ValueError: if there is nothing to show.
+    """
+    if not (evaluation or runs or pictures):
+        raise ValueError("a report needs something to show: --evaluation, --runs or --pictures")
+    folders, trained, files = (
+        [given] if isinstance(given, str) else given or () for given in (evaluation, runs, pictures)
+    )
+    named = trained if isinstance(trained, Mapping) else {Path(run).name: run for run in trained}
+    sections: list[dict[str, Any]] = [{"heading": "Note", "text": note}] if note else []
+    for folder in map(Path, folders):
+        sections += _evaluation_sections(folder, f" ({folder.name})" if len(folders) > 1 else "", cases)
+    sections.append(training_curves("Training curves", named))
+    sections.append(_pictures("Pictures", {Path(file).stem.replace("_", " "): file for file in files}))
+    shown = [section for section in sections if any(section.get(key) for key in section if key != "heading")]
+    with atomic_write(output) as page:
+        page.write(PAGE.render(title=title, sections=shown, overlay=OVERLAY))
+    logger.info("report: %s", output)
+    return str(output)
+
+
+def _evaluation_sections(folder: Path, name: str, cases: int) -> list[dict[str, Any]]:
+    """Tables, heat map, segmentations and viewer of one evaluation."""
+    index, content = read_index(folder), json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    sections = [{"heading": f"Tables{name}", "text": content["text"], "tables": content["sections"]}]
+    if (folder / "matrix.png").is_file():
+        caption = "Mean Dice of every model on every data set"
+        sections.append(_pictures(f"Heat map{name}", {caption: folder / "matrix.png"}))
+    drawn, viewers = {}, []
+    for number, target in enumerate(index["targets"]):
+        try:
+            rows = gallery(folder, target, count=cases)
+        except (OSError, ValueError) as error:  # a picture less is no reason to write no report
+            logger.warning("no pictures of %s: %s", target, error)
+            continue
+        caption = f"{target}: the slice that shows most of the target"
+        file = folder / f"segmentations_{number}.png"
+        drawn[caption] = side_by_side(rows, file, classes=drawn_classes(index, target))
+        for case in rows:
+            for model, prediction in (dict(case.predictions) or {"truth": np.zeros_like(case.truth)}).items():
+                dice = f", Dice {case.dice[model]:.2f}" if model in case.dice else ""
+                viewers.append({"caption": f"{case.name}, {model}{dice}", "frame": _slice_viewer(case, prediction)})
+    sections.append(_pictures(f"Segmentations{name}", drawn))
+    return [*sections, {"heading": f"Slice viewer{name}", "figures": viewers}]
+
+
+def _pictures(heading: str, files: Mapping[str, str | Path]) -> dict[str, Any]:
     """A section of PNG files, each above its caption."""
     png = {caption: base64.b64encode(Path(file).read_bytes()).decode() for caption, file in files.items()}
     return {"heading": heading, "figures": [{"caption": caption, "png": data} for caption, data in png.items()]}
 
 
 def training_curves(heading: str, runs: Mapping[str, str | Path]) -> dict[str, Any]:
-    """A section with the curves of each training run, from ``losses.csv`` and ``validation.csv`` of its folder.
-
-    Folders without these files are passed over.
-    """
+    """A section with the curves of each training run, but for folders without the tables of one."""
     with tempfile.TemporaryDirectory() as temporary:
         files = {run: Path(temporary, f"{number}.png") for number, run in enumerate(runs)}
         for run, folder in runs.items():
             draw_curves(Path(folder) / "losses.csv", Path(folder) / "validation.csv", files[run])
-        return pictures(heading, {run: file for run, file in files.items() if file.is_file()})
+        return _pictures(heading, {run: file for run, file in files.items() if file.is_file()})
 
 
-def viewers(heading: str, cases: Sequence[CasePicture]) -> dict[str, Any]:
-    """A section with an interactive viewer (nilearn's) of every case and model: truth and prediction over the image."""
-    figures = []
-    for case in cases:
-        for model, prediction in (dict(case.predictions) or {"truth": np.zeros_like(case.truth)}).items():
-            dice = f", Dice {case.dice[model]:.2f}" if model in case.dice else ""
-            figures.append({"caption": f"{case.name}, {model}{dice}", "frame": slice_viewer(case, prediction)})
-    return {"heading": heading, "figures": figures}
+def _slice_viewer(case: CasePicture, prediction: np.ndarray, *, width: int = 900) -> Markup:
+    """HTML of nilearn's interactive viewer with image, truth and prediction (D, H, W; any foreground counts).
 
-
-def write_page(path: str | Path, title: str, sections: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the page in one step.
-
-    Each section has a ``heading`` and any of ``text``, ``tables`` (``title``, ``text``, ``header``, ``lines``) and
-    ``figures``. All of it is text, never HTML.
-    """
-    with atomic_write(path) as file:
-        file.write(PAGE.render(title=title, sections=sections, overlay=OVERLAY))
-    return Path(path)
-
-
-def slice_viewer(case: CasePicture, prediction: np.ndarray, *, width: int = 900) -> Markup:
-    """HTML of an interactive viewer with image, truth and prediction (D, H, W; any foreground counts).
-
-    All data are inside it. ``width`` is that of the three views in pixels; the height follows from the volume.
+    ``width`` is that of the three views in pixels; the height follows from the volume.
     """
     from matplotlib.colors import ListedColormap
     from nilearn.plotting import view_img

@@ -11,8 +11,8 @@ import pytest
 
 from swinfuse_components.evaluation.matrix import OutOfDistributionMatrix
 from swinfuse_components.evaluation.models import NetworkSource
-from swinfuse_components.evaluation.pages import write_report
 from swinfuse_components.evaluation.pictures import choose_cases, drawn_classes, gallery, read_index
+from swinfuse_components.evaluation.report import write_report
 from swinfuse_components.evaluation.tables import matrix_cells, write_results
 from swinfuse_components.evaluation.targets import Target
 from swinfuse_components.visualization import heat_map
