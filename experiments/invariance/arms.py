@@ -55,9 +55,9 @@ NO_MODULE = {"dim": "none", "dim_options": None}
 # overlays of each arm, settings on top of them, the data sets where they are others, and the number of seeds (1)
 ARMS: dict[str, dict] = {
     "paper": {"files": ["paper.yaml"], "seeds": 3},
-    "swinfuse": {},
-    "no_dim": {"settings": {"dim": "none"}},
-    "two_contrasts": {"files": ["random_contrast.yaml"]},
+    "swinfuse": {"seeds": 3},
+    "no_dim": {"settings": {"dim": "none"}, "seeds": 3},
+    "two_contrasts": {"files": ["random_contrast.yaml"], "seeds": 3},
     "dense": {"files": ["dense.yaml"], "seeds": 3},
     "dense_no_dim": {"files": ["dense.yaml"], "settings": {"dim": "none"}},
     "dense_pairs": {"files": ["dense.yaml", "dense_pairs.yaml"], "seeds": 3},
@@ -69,7 +69,7 @@ ARMS: dict[str, dict] = {
     "dense_patches": {"files": ["dense.yaml", "dim_patches.yaml"], "settings": {"mode": "cross"}},
     "dense_windows": {"files": ["dense.yaml", "dim_windows_sharp.yaml"], "settings": {"mode": "cross"}},
     "dense_paper": {"files": ["dense.yaml", "dim_paper.yaml"], "settings": {"mode": "cross"}},
-    "synthetic": {"files": ["dense.yaml", "dense_pairs.yaml"], "datasets": ["synthetic"]},
+    "synthetic": {"files": ["dense.yaml", "dense_pairs.yaml"], "datasets": ["synthetic"], "seeds": 3},
     "mixed": {
         "files": ["dense.yaml", "dense_pairs.yaml"],
         "datasets": [*PRETRAIN_ON, {"path": "synthetic", "weight": 2}],

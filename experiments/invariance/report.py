@@ -1,6 +1,7 @@
-"""Tables of docs/invariance.md from probing.csv, validation.csv and measures.csv of this folder.
+"""Tables of docs/invariance.md from the CSV files of this folder.
 
-python experiments/invariance/report.py "GPU, 320 s"
+python experiments/invariance/report.py probing "GPU, 320 s"
+python experiments/invariance/report.py finetuning liver
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def difference(first: np.ndarray, second: np.ndarray, resamples: int = 9999) -> 
     return float(first.mean() - second.mean()), float(low), float(high)
 
 
-def main(
+def probing(
     run: str, stages: tuple[str, ...] = ("3", "all"), references: tuple[str, ...] = ("random", "paper's letter")
 ) -> None:
     """Print what each arm of a ``run`` came to, MRI against the references, and what was measured beside."""
@@ -87,5 +88,23 @@ def main(
         print(markdown(["arm", *means.columns], text))
 
 
+def finetuning(structure: str, reference: str = "random weights") -> None:
+    """Print the Dice of a ``structure`` after fine-tuning, for each recipe and number of labelled CT."""
+    scores = pd.read_csv(HERE / "finetuning.csv", dtype={"labelled": str}).query("`class` == @structure")
+    for (recipe, labelled), part in scores.groupby(["recipe", "labelled"], sort=False):
+        lines = []
+        for encoder, own in part.groupby("encoder", sort=False):
+            cells = []
+            for target in ("AbdomenCT", "AbdomenMR"):
+                here = part[part["target"] == target]
+                ours, theirs = _by_seed(here, str(encoder)), _by_seed(here, reference)
+                spread = f" ({ours.mean(1).min():.3f} to {ours.mean(1).max():.3f})" if len(ours) > 1 else ""
+                cells += [f"{ours.mean():.3f}{spread}"]
+                cells += ["" if encoder == reference else interval(*difference(ours, theirs), 3)]
+            lines.append([str(encoder), str(own["seed"].nunique()), *cells])
+        header = [f"{recipe}, {labelled} CT", "seeds", "CT", f"minus {reference}", "MRI", f"minus {reference}"]
+        print(markdown(header, lines))
+
+
 if __name__ == "__main__":
-    fire.Fire(main)
+    fire.Fire({"probing": probing, "finetuning": finetuning})
