@@ -31,7 +31,7 @@ def check_package(folder: str | Path) -> list[str]:
     """List what keeps a package from being accepted; empty when nothing does.
 
     Asked for: files, keys of the metadata with exact versions, a changelog that names the version, the page's headings,
-    hashes of large files, no name of the uninstalled library left in a configuration, and weights that fit the network.
+    hashes of large files, configurations that name the code carried along, and weights that fit the network.
     """
     root = Path(folder)
     problems = [f"{name}: missing" for name in REQUIRED_FILES if not (root / name).is_file()]
@@ -55,13 +55,9 @@ def check_package(folder: str | Path) -> list[str]:
 def check_network(folder: str | Path) -> None:
     """Run the network of ``inference.json`` on a tensor as the metadata promise; AssertionError on another answer."""
     root = Path(folder).resolve()
+    meta_file, config_file = (str(root / "configs" / name) for name in ("metadata.json", "inference.json"))
     with _vendored_code(root):
-        verify_net_in_out(
-            net_id="network_def",
-            meta_file=str(root / "configs" / "metadata.json"),
-            config_file=str(root / "configs" / "inference.json"),
-            bundle_root=str(root),
-        )
+        verify_net_in_out("network_def", meta_file=meta_file, config_file=config_file, bundle_root=str(root))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ copies work under any name.
 
 import ast
 import importlib.metadata
-import importlib.util
 import re
 import shutil
 import sys
@@ -37,7 +36,8 @@ def vendor_library(bundle: Path) -> list[Path]:
     for folder in {module.parent for module in modules} | {ROOT}:
         target = bundle / VENDORED / folder.relative_to(ROOT)
         target.mkdir(parents=True, exist_ok=True)
-        names = {module: [name for name, home in _exports(folder).items() if home == module] for module in modules}
+        homes = _exports(folder)
+        names = {module: [name for name in homes if homes[name] == module] for module in modules}
         lines = [_import_line(module.stem, taken) for module, taken in names.items() if taken]
         (target / "__init__.py").write_text("".join(lines), encoding="utf-8")
     for module in modules:
@@ -63,8 +63,7 @@ def required_modules(text: str) -> list[Path]:
 def required_packages(modules: Iterable[Path]) -> dict[str, str]:
     """Distributions that these modules import, with the versions installed here.
 
-    Left out: what Python brings, MONAI, PyTorch and NumPy, which the metadata names apart, and imports inside ``try``,
-    which are optional by their form.
+    Left out: MONAI, PyTorch and NumPy, which the metadata names apart, and optional imports, those inside ``try``.
     """
     owners = importlib.metadata.packages_distributions()
     known = {*sys.stdlib_module_names, LIBRARY, "monai", "torch", "numpy"}

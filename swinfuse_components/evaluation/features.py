@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, SpatialPadd
+from torch import Tensor
 from torch.nn import functional
 
 from ..losses import DensityDivergenceLoss
@@ -23,8 +24,8 @@ MODALITIES = ("ct", "mr")
 class PairedCrops:
     """Sub-volumes (N, 1, D, H, W) of CT and MRI at the same places, scaled to [0, 1], and the patient of each."""
 
-    ct: torch.Tensor
-    mr: torch.Tensor
+    ct: Tensor
+    mr: Tensor
     patients: list[str]
 
 
@@ -63,7 +64,7 @@ def paired_crops(
     return PairedCrops(ct, mr, patients)
 
 
-def _unbiased_hsic(gram_x: torch.Tensor, gram_y: torch.Tensor) -> torch.Tensor:
+def _unbiased_hsic(gram_x: Tensor, gram_y: Tensor) -> Tensor:
     n = gram_x.shape[0]
     gx, gy = (g - torch.diag(torch.diagonal(g)) for g in (gram_x, gram_y))
     product = gx.sum() * gy.sum() / ((n - 1) * (n - 2))
@@ -71,7 +72,7 @@ def _unbiased_hsic(gram_x: torch.Tensor, gram_y: torch.Tensor) -> torch.Tensor:
     return ((gx * gy).sum() + product - cross) / (n * (n - 3))
 
 
-def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
+def linear_cka(x: Tensor, y: Tensor) -> float:
     """Linear centred kernel alignment between two sets of features of the same samples.
 
     Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019, with the unbiased estimate of
@@ -91,9 +92,9 @@ def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def pooled_features(encoder: SwinFUSEEncoder, images: torch.Tensor, *, use_dim: bool = True) -> list[torch.Tensor]:
+def pooled_features(encoder: SwinFUSEEncoder, images: Tensor, *, use_dim: bool = True) -> list[Tensor]:
     """Mean over space of each map of ``images`` (N, 1, D, H, W): (N, C_k); ``use_dim=False`` goes around the module."""
-    stages: list[list[torch.Tensor]] = []
+    stages: list[list[Tensor]] = []
     for image in images:
         embedding = encoder.embed(image[None])
         embedding = encoder.fuse(embedding, embedding).fused if use_dim else embedding
@@ -101,9 +102,7 @@ def pooled_features(encoder: SwinFUSEEncoder, images: torch.Tensor, *, use_dim: 
     return [torch.stack(stage) for stage in zip(*stages)]
 
 
-def pooled_pairs(
-    encoder: SwinFUSEEncoder, crops: PairedCrops
-) -> dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]]:
+def pooled_pairs(encoder: SwinFUSEEncoder, crops: PairedCrops) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
     """:func:`pooled_features` of CT and of MRI, ``with DIM`` and ``without DIM``, or with ``no DIM`` to go around."""
     ways = {"no DIM": False} if encoder.domain_invariance is None else {"with DIM": True, "without DIM": False}
     return {
@@ -112,9 +111,7 @@ def pooled_pairs(
     }
 
 
-def cka_by_stage(
-    ct: Sequence[torch.Tensor], mr: Sequence[torch.Tensor], *, shuffles: int = 20, seed: int = 0
-) -> list[dict[str, Any]]:
+def cka_by_stage(ct: Sequence[Tensor], mr: Sequence[Tensor], *, shuffles: int = 20, seed: int = 0) -> list[dict]:
     """Linear CKA between CT and MRI features (N, C_k) of the same places, per stage, as :func:`pooled_features` gives.
 
     ``unrelated`` is the mean CKA after shuffling the places of one side, ``unrelated_95`` its 95th percentile: what
@@ -130,13 +127,13 @@ def cka_by_stage(
     return records
 
 
-def _standardized(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
+def _standardized(ct: Tensor, mr: Tensor) -> np.ndarray:
     from sklearn.preprocessing import StandardScaler
 
     return StandardScaler().fit_transform(torch.cat([ct, mr]).numpy())
 
 
-def same_modality(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
+def same_modality(ct: Tensor, mr: Tensor) -> np.ndarray:
     """Share of the five nearest neighbours of each place that are of its own modality: 1 if apart, 0.5 if mixed.
 
     Features are (N, C), the result (2 N,), those of CT first.
@@ -150,7 +147,7 @@ def same_modality(ct: torch.Tensor, mr: torch.Tensor) -> np.ndarray:
     return np.mean(modality[found] == modality[:, None], axis=1)
 
 
-def tsne_table(ct: torch.Tensor, mr: torch.Tensor, patients: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+def tsne_table(ct: Tensor, mr: Tensor, patients: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
     """Features (N, C) of the same places in two dimensions by scikit-learn's t-SNE, CT and MRI together.
 
     Returns patient, modality, ``x`` and ``y``, and :func:`same_modality` in the full feature space.
@@ -172,7 +169,7 @@ def density_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, points: int
     CT as one view and MRI as the other, ``self`` the module on each alone. Both bandwidth rules.
     """
     generator = torch.Generator().manual_seed(seed)
-    clouds: dict[str, list[list[torch.Tensor]]] = {}
+    clouds: dict[str, list[list[Tensor]]] = {}
     for ct, mr in zip(crops.ct, crops.mr):
         p_ct, p_mr = encoder.embed(ct[None]), encoder.embed(mr[None])
         values = {"embedding": (p_ct, p_mr)}
@@ -187,9 +184,8 @@ def density_records(encoder: SwinFUSEEncoder, crops: PairedCrops, *, points: int
     for kind, pairs in clouds.items():
         x, y = (torch.cat(side) for side in zip(*pairs))
         for rule in ("spread", "paper"):
-            divergence = float(DensityDivergenceLoss(rule)(x, y))
-            bound = {"bound": math.log(2), "points": len(x)}
-            records.append({"between": kind, "bandwidth": rule, "divergence": divergence, **bound})
+            record = {"between": kind, "bandwidth": rule, "divergence": float(DensityDivergenceLoss(rule)(x, y))}
+            records.append({**record, "bound": math.log(2), "points": len(x)})
     return records
 
 
@@ -201,7 +197,7 @@ def _module(encoder: SwinFUSEEncoder) -> DomainInvarianceModule:
     return module
 
 
-def _jensen_shannon(p: torch.Tensor, q: torch.Tensor) -> float:
+def _jensen_shannon(p: Tensor, q: Tensor) -> float:
     """Mean over rows of the Jensen-Shannon divergence of two attention maps, in nats."""
     m = ((p + q) / 2).clamp_min(1e-12).log()
     kl = [functional.kl_div(m, t, reduction="none").sum(-1).mean() for t in (p, q)]
@@ -220,35 +216,34 @@ def attention_records(encoder: SwinFUSEEncoder, crops: PairedCrops) -> list[dict
     if len(crops.ct) < 2:
         raise ValueError(f"attention of {len(crops.ct)} place(s): expected at least two")
 
-    def maps(image: torch.Tensor) -> list[torch.Tensor]:
+    def maps(image: Tensor) -> list[Tensor]:
         embedding = encoder.embed(image[None])
         return [first for first, _ in module.attention_maps(embedding, embedding)]
 
     records: list[dict] = []
-    before: list[tuple[torch.Tensor, torch.Tensor]] = []
+    before: list[tuple[Tensor, Tensor]] = []
     for place, (ct, mr) in enumerate(zip(crops.ct, crops.mr)):
         now = list(zip(maps(ct), maps(mr)))
         for layer, pair in enumerate(now):
             compared = {"same_place": pair}
             if before:
                 compared |= {f"other_{m}": (p, q) for m, p, q in zip(MODALITIES, before[layer], pair)}
-            where = {"place": place, "layer": layer + 1}
-            records += [
-                {**where, "between": kind, "divergence": _jensen_shannon(*two)} for kind, two in compared.items()
-            ]
+            for kind, two in compared.items():
+                record = {"place": place, "layer": layer + 1, "between": kind}
+                records.append({**record, "divergence": _jensen_shannon(*two)})
         before = now
     return records
 
 
 @torch.no_grad()
-def gate_volume(encoder: SwinFUSEEncoder, image: torch.Tensor, *, overlap: float = 0.5) -> torch.Tensor:
+def gate_volume(encoder: SwinFUSEEncoder, image: Tensor, *, overlap: float = 0.5) -> Tensor:
     """The module's gate over a volume (1, D, H, W), mean over the channels, as (D, H, W): what Eq. 1 multiplies by.
 
     1 leaves the embedding as it is. ValueError if the encoder has no module with gates.
     """
     module = _module(encoder)
 
-    def gate(windows: torch.Tensor) -> torch.Tensor:
+    def gate(windows: Tensor) -> Tensor:
         embedding = encoder.embed(windows)
         magnitude = module.gates(embedding, embedding)[0].abs().mean(1, keepdim=True)
         return functional.interpolate(magnitude, size=windows.shape[2:], mode="trilinear")

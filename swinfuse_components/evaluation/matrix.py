@@ -48,12 +48,11 @@ class OutOfDistributionMatrix:
 
     ``sources`` are the rows: models, predictions and baselines; ``targets``, data sets, the columns. ``output_dir``
     gets ``cases.csv``, ``failures.csv`` and, with ``keep_predictions``, the label maps of networks for pictures.
-    ``class_mapping`` is ``{class of the source: class of the target}`` where the same structure exists in both, or
-    ``"same"`` for all that have one name everywhere; None compares the union of all foreground with that of the target,
-    as the paper does. ``on_leak`` is what to do with a case whose patient a source was trained on: ``drop`` it for that
-    source, or ``error``. ``strict`` refuses to begin while a case cannot be read and compared; otherwise it is listed,
-    and the rest is scored. After :meth:`run` ``failures`` holds target, case, model (none where the case itself could
-    not be read) and reason of what could not be scored.
+    ``class_mapping`` is ``{class of the source: class of the target}``, or ``"same"`` for all classes that have one
+    name everywhere; None compares the unions of all foreground, as the paper does. A case whose patient a source was
+    trained on is left out for that source (``on_leak="drop"``) or an ``"error"``. ``strict`` refuses to begin while a
+    case cannot be read; otherwise the rest is scored. ``failures`` then holds target, case, model (none where the case
+    itself could not be read) and reason of what could not be scored.
 
     Raises:
         ValueError: on an unknown ``on_leak``, or if no class has the same name everywhere.
@@ -85,7 +84,7 @@ class OutOfDistributionMatrix:
             raise ValueError(f"class_mapping is {word!r}: expected {expected}")
         everyone = [*(t.classes for t in self.targets), *(s.classes for s in self.sources)]
         classes = [list(one) for one in everyone if one is not None]
-        names = {name: name for name in classes[0] if all(name in other for other in classes)} if classes else {}
+        names = {name: name for name in (classes or [[]])[0] if all(name in other for other in classes)}
         if not names:
             raise ValueError(f"class_mapping is same, but no class has one name everywhere: {classes}")
         return names
@@ -130,14 +129,11 @@ class OutOfDistributionMatrix:
             raise ValueError("\n- ".join(["the evaluation cannot start:", *dict.fromkeys(found)]))
 
     def run(self) -> pd.DataFrame:
-        """Compute what is not there yet.
-
-        Returns all rows of this matrix, with the columns :data:`~swinfuse_components.evaluation.tables.COLUMNS`.
+        """Compute what is not there yet, and return all rows of this matrix, with the columns ``tables.COLUMNS``.
 
         Raises:
             ValueError: see :meth:`check`.
-            RuntimeError: if another evaluation writes into the folder, or not one case could be scored
-                (``failures.csv`` says why).
+            RuntimeError: another evaluation writes into the folder, or no case could be scored (``failures.csv``).
         """
         self.check()
         self.output_dir.mkdir(parents=True, exist_ok=True)

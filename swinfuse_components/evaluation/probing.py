@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints import load_pretrained
-from ..data import load_fold, read_task, same_patients, split_folds
+from ..data import Task, load_fold, read_task, same_patients, split_folds
 from ..data.paths import read_json
 from ..networks import SwinFUSEEncoder
 from ..transforms import ModalityIntensityd, load_on_grid
@@ -84,33 +84,25 @@ def read_volumes(
     folds = split_folds(items, num_folds, seed=split_seed)
     training = load_fold(folds, fold, "training")
     seen = same_patients(item["patient"] for item in training)
-    prepare = Compose(
-        [
-            *load_on_grid("image", spacing, labels=["label"]),
-            ModalityIntensityd("image", ct_window=ct_window),
-            DivisiblePadd(["image", "label"], k=4),  # a window puts the same even margin on both sides
-        ]
-    )
+    pad = DivisiblePadd(["image", "label"], k=4)  # a window puts the same even margin on both sides
+    scale = ModalityIntensityd("image", ct_window=ct_window)
+    prepare = Compose([*load_on_grid("image", spacing, labels=["label"]), scale, pad])
 
-    def load(name: str, modality: str, listed: Sequence[Mapping], values: Mapping[int, int]) -> list[LabelledVolume]:
-        found = []
+    def load(task: Task, listed: Sequence[Mapping[str, Any]]) -> list[LabelledVolume]:
+        theirs, found = {text: value for value, text in task.labels.items()}, []
+        if missing := sorted(set(classes) - set(theirs)):
+            raise ValueError(f"{task.dataset_dir} has no class {missing}: it has {sorted(theirs)}")
         for item in listed:
-            case = prepare({"image": item["image"], "label": item["label"], "modality": modality})
+            case = prepare({"image": item["image"], "label": item["label"], "modality": task.modality})
             given = torch.as_tensor(case["label"])[0].round()
-            label = torch.as_tensor(sum(ours * (given == theirs) for theirs, ours in values.items()))
-            found.append(LabelledVolume(name, str(item["patient"]), torch.as_tensor(case["image"]), label))
+            label = torch.as_tensor(sum(value * (given == theirs[text]) for text, value in classes.items()))
+            found.append(LabelledVolume(task.name, str(item["patient"]), torch.as_tensor(case["image"]), label))
         return found
 
-    own = {value: value for value in classes.values()}
-    test = load(task.name, task.modality, load_fold(folds, fold, "validation"), own)
-    for path in others:
-        other, listed = read_task(path)
-        by_name = {text: value for value, text in other.labels.items()}
-        if missing := sorted(set(classes) - set(by_name)):
-            raise ValueError(f"{path} has no class {missing}: it has {sorted(by_name)}")
-        unseen = [item for item in listed if not same_patients([item["patient"]]) & seen]
-        test += load(other.name, other.modality, unseen, {by_name[text]: value for text, value in classes.items()})
-    return classes, load(task.name, task.modality, training, own), test
+    test = load(task, load_fold(folds, fold, "validation"))
+    for other, listed in map(read_task, others):
+        test += load(other, [item for item in listed if not same_patients([item["patient"]]) & seen])
+    return classes, load(task, training), test
 
 
 @torch.no_grad()

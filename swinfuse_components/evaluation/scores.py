@@ -10,8 +10,7 @@ empty      something  Dice 0, distances = diagonal    undefined
 something  empty      Dice 0, distances = diagonal    0
 =========  =========  ==============================  ===========
 
-The diagonal is that of the volume in millimetres, the largest distance two surfaces in it can have; BraTS scores such
-cases the same way. Undefined scores are NaN and left out of every mean.
+The diagonal is that of the volume in mm, as BraTS scores such cases. Undefined scores are NaN and left out of means.
 """
 
 import math
@@ -46,8 +45,6 @@ def score_masks(
 ) -> CaseScores:
     """Score one mask (D, H, W; non-zero is foreground) against another; ``spacing`` is a voxel's size in mm.
 
-    Empty masks follow the table at the top of this module.
-
     Raises:
         ValueError: if the shapes differ or the spacing has not one positive value per axis.
     """
@@ -56,24 +53,20 @@ def score_masks(
         raise ValueError(f"the prediction has shape {tuple(p.shape)}, the truth {tuple(t.shape)}: expected the same")
     if len(spacing) != p.ndim or min(spacing) <= 0:
         raise ValueError(f"the spacing is {tuple(spacing)}: expected {p.ndim} positive values")
-    voxel = math.prod(spacing)
-    volumes = {"truth_volume": int(t.sum()) * voxel, "predicted_volume": int(p.sum()) * voxel}
+    volumes = [int(mask.sum()) * math.prod(spacing) for mask in (t, p)]
     if not (t.any() or p.any()):
-        return CaseScores(math.nan, math.nan, math.nan, math.nan, **volumes)
+        return CaseScores(math.nan, math.nan, math.nan, math.nan, *volumes)
     if not (t.any() and p.any()):
         diagonal = math.hypot(*(n * s for n, s in zip(p.shape, spacing)))
-        return CaseScores(0.0, diagonal, diagonal, 0.0 if t.any() else math.nan, **volumes)
+        return CaseScores(0.0, diagonal, diagonal, 0.0 if t.any() else math.nan, *volumes)
     y_pred, y = p[None, None].float(), t[None, None].float()
     confusion = get_confusion_matrix(y_pred, y, include_background=True)
     # both distances come from the same surfaces; MONAI's two functions would find and measure them twice
     _, distances, _ = get_edge_surface_distance(p, t, spacing=[float(s) for s in spacing], symmetric=True)
-    return CaseScores(
-        dice=float(compute_dice(y_pred, y, ignore_empty=False)),
-        surface_distance=float(torch.cat(distances).mean()),
-        hausdorff95=max(float(torch.quantile(d, 0.95)) for d in distances),
-        sensitivity=float(compute_confusion_matrix_metric("sensitivity", confusion)),
-        **volumes,
-    )
+    dice, surface_distance = compute_dice(y_pred, y, ignore_empty=False), torch.cat(distances).mean()
+    hausdorff95 = max(torch.quantile(d, 0.95) for d in distances)
+    sensitivity = compute_confusion_matrix_metric("sensitivity", confusion)
+    return CaseScores(float(dice), float(surface_distance), float(hausdorff95), float(sensitivity), *volumes)
 
 
 def score_case(

@@ -121,9 +121,7 @@ class Target:
         channels: Sequence[str] = ("image",),
         channel: str | int | None = None,
     ) -> None:
-        self.name, items = name, list(items)
-        self.classes = None if classes is None else {str(k): int(v) for k, v in classes.items()}
-        self.channels = [str(c) for c in channels]
+        self.name, self.classes, self.channels, items = name, classes, list(channels), list(items)
         self.modality = get_modality(modality).name
         if not items:
             raise ValueError(f"target {name}: the data list is empty")
@@ -180,11 +178,11 @@ class Target:
         return broken
 
     def load(self, item: Mapping[str, Any]) -> "Case":
-        """Read one case.
+        """Read one case; what a reader raises passes through.
 
         Raises:
             ValueError: if the label is not on the image's grid or holds other values than the classes, the image has
-                not the declared channels, or holds values that are not finite. What a reader raises passes through.
+                not the declared channels, or holds values that are not finite.
         """
         load = LoadImage(ensure_channel_first=True)
         image = item["image"]
@@ -225,9 +223,8 @@ def read_target(
         items = load_fold(items if fold_file else split_folds(items, num_folds, seed=split_seed), fold, "validation")
     if limit is not None and limit < len(items):
         items = [items[round(i * (len(items) - 1) / max(limit - 1, 1))] for i in range(limit)]
-    shown = None if task.in_channels == 1 else channel
-    options: dict[str, Any] = {"modality": task.modality, "classes": classes, "channels": task.channels}
-    return Target(name or task.name, items, channel=shown, **options)
+    shown: dict[str, Any] = {"channels": task.channels, "channel": None if task.in_channels == 1 else channel}
+    return Target(name or task.name, items, modality=task.modality, classes=classes, **shown)
 
 
 def read_targets(

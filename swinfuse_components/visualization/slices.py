@@ -58,9 +58,9 @@ def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[fl
 
 
 def best_slice(target: np.ndarray, plane: str = "axial") -> int:
-    """Number of the slice that shows most of a target, in a right-anterior-superior volume.
+    """Number of the slice that shows most of a target, in a right-anterior-superior volume; the middle one of equals.
 
-    Each class counts by the share of its own largest area. Of equal slices, and without a target, it is the middle one.
+    Each class counts by the share of its own largest area.
     """
     stack = np.moveaxis(np.asarray(target), PLANES[plane][0], 0)
     areas = [(stack == value).sum(axis=(1, 2)) for value in np.unique(stack) if value > 0]
