@@ -48,8 +48,7 @@ def export_network(network: nn.Module, path: str | Path, *, in_channels: int, ro
 def load_exported(path: str | Path) -> Callable[[Tensor], Tensor]:
     """Read an exported network as a function from (1, C, D, H, W) to logits, as ``SlidingWindowInferer`` calls it.
 
-    Raises:
-        ValueError, FileNotFoundError, ModuleNotFoundError: another suffix, no such file, or no runtime for it.
+    ValueError, FileNotFoundError or ModuleNotFoundError for another suffix, no such file, or no runtime for it.
     """
     source = _known(path)
     if not source.is_file():

@@ -120,12 +120,8 @@ def build_package(
 def save_weights(checkpoint: str | Path, target: str | Path, *, half: bool = False) -> None:
     """Write the network's weights alone, from any checkpoint of this project, as a plain state dict.
 
-    The zoo's export reads no key inside it, and all other readers take both forms.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        CheckpointError: the file cannot be read safely or holds no weights.
-        ValueError: a value beyond what float16 holds, where that was asked for.
+    The zoo's export reads no key inside it, and all other readers take both forms. FileNotFoundError if there is no
+    checkpoint, CheckpointError if it holds no weights, ValueError for a value beyond what ``half`` (float16) holds.
     """
     weights = read_weights(checkpoint)
     if half:

@@ -20,8 +20,7 @@ class MixedSplitsError(ValueError):
 def read_evaluations(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     """Read ``evaluation.json`` files; a folder stands for all of them below it.
 
-    Raises:
-        FileNotFoundError, ValueError: if a path holds none, or a file is not the record of an evaluation.
+    FileNotFoundError if a path holds none, ValueError if a file is not the record of an evaluation.
     """
     records = []
     for path in map(Path, paths):

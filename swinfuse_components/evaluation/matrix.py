@@ -92,10 +92,8 @@ class OutOfDistributionMatrix:
     def check(self, in_distribution: Mapping[str, str] | None = None) -> None:
         """Load every model and compare it with every target, before anything is computed.
 
-        ``in_distribution`` (see :func:`write_results`) has to name training data and columns that there are.
-
-        Raises:
-            ValueError: with all that is wrong, one line each.
+        ``in_distribution`` (see :func:`write_results`) has to name training data and columns that there are. ValueError
+        with all that is wrong, one line each.
         """
         found = [] if self.sources else ["there is no model to test"]
         found += [] if self.targets else ["there is no data set to test on"]
@@ -129,11 +127,9 @@ class OutOfDistributionMatrix:
             raise ValueError("\n- ".join(["the evaluation cannot start:", *dict.fromkeys(found)]))
 
     def run(self) -> pd.DataFrame:
-        """Compute what is not there yet, and return all rows of this matrix, with the columns ``tables.COLUMNS``.
+        """Check, compute what is not there yet, and return all rows of this matrix, columns ``tables.COLUMNS``.
 
-        Raises:
-            ValueError: see :meth:`check`.
-            RuntimeError: another evaluation writes into the folder, or no case could be scored (``failures.csv``).
+        RuntimeError if another evaluation writes into the folder, or no case could be scored (see ``failures.csv``).
         """
         self.check()
         self.output_dir.mkdir(parents=True, exist_ok=True)

@@ -193,8 +193,7 @@ def _patients(description: Mapping[str, Any]) -> set[str]:
 def read_model(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     """Checkpoint and description of a fine-tuned model: of a run's folder, or of a checkpoint beside ``model.json``.
 
-    Raises:
-        FileNotFoundError, ValueError: if one of the two is missing, or the description is not JSON or lacks a key.
+    FileNotFoundError if one of the two is missing, ValueError if the description is not JSON or lacks a key.
     """
     path = existing_path(folder, "model", kind="")
     checkpoint = path / "model.pt" if path.is_dir() else path

@@ -68,9 +68,7 @@ def gallery(
 ) -> list[CasePicture]:
     """Pictures of a column's ``cases``, ``count`` between worst and best by default, with every model's kept answers.
 
-    Raises:
-        FileNotFoundError: if there is no evaluation, or no prediction was kept.
-        ValueError: if the column or a case does not exist.
+    FileNotFoundError if there is no evaluation, ValueError if the column or a case does not exist.
     """
     folder, index = Path(output_dir), read_index(output_dir)
     if target not in index["targets"]:

@@ -74,10 +74,8 @@ def read_volumes(
     """Class values by name, the cases to train on, and those to test on.
 
     Of ``dataset_dir`` all but ``fold`` is trained on and ``fold`` tested on; ``others`` are tested on, but for patients
-    that are trained on. The working grid's ``spacing`` is in mm, ``ct_window`` in Hounsfield units.
-
-    Raises:
-        ValueError: another data set lacks a class of the first one.
+    that are trained on. The working grid's ``spacing`` is in mm, ``ct_window`` in Hounsfield units. ValueError if
+    another data set lacks a class of the first one.
     """
     task, items = read_task(dataset_dir)
     classes = {text: value for value, text in task.labels.items() if value != 0}

@@ -90,11 +90,7 @@ def write_report(
     ``evaluation`` is the ``output_dir`` of one or several evaluations: their tables, heat map, segmentations side by
     side and a viewer of so many ``cases`` of each column. ``runs`` are folders of trainings, or ``{name: folder}``:
     curves from ``losses.csv`` and ``validation.csv``. ``pictures`` are further PNG files; ``note`` stands below the
-    ``title``.
-
-    Raises:
-        FileNotFoundError: if an evaluation's folder holds none.
-        ValueError: if there is nothing to show.
+    ``title``. FileNotFoundError if an evaluation's folder holds none, ValueError if there is nothing to show.
     """
     if not (evaluation or runs or pictures):
         raise ValueError("a report needs something to show: --evaluation, --runs or --pictures")

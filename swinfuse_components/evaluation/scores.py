@@ -45,8 +45,7 @@ def score_masks(
 ) -> CaseScores:
     """Score one mask (D, H, W; non-zero is foreground) against another; ``spacing`` is a voxel's size in mm.
 
-    Raises:
-        ValueError: if the shapes differ or the spacing has not one positive value per axis.
+    ValueError if the shapes differ or the spacing has not one positive value per axis.
     """
     p, t = (torch.as_tensor(np.asarray(m) != 0) for m in (prediction, truth))
     if p.shape != t.shape:

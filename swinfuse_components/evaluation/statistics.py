@@ -58,9 +58,7 @@ def paired_test(first: ArrayLike, second: ArrayLike, *, method: str = "wilcoxon"
     ``method`` is ``wilcoxon``, the signed-rank test with zero differences split between the ranks (``zsplit``), or
     ``permutation``, which flips the signs of the differences and asks how often their mean is as far from zero (all
     flips, or 9999 at random where there are more). p is 1 where all differences are zero and NaN below two cases.
-
-    Raises:
-        ValueError: if the lengths differ or the method is unknown.
+    ValueError if the lengths differ or the method is unknown.
     """
     a, b = (np.asarray(v, dtype=np.float64) for v in (first, second))
     if a.shape != b.shape:

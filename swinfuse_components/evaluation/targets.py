@@ -180,9 +180,8 @@ class Target:
     def load(self, item: Mapping[str, Any]) -> "Case":
         """Read one case; what a reader raises passes through.
 
-        Raises:
-            ValueError: if the label is not on the image's grid or holds other values than the classes, the image has
-                not the declared channels, or holds values that are not finite.
+        ValueError if the label is not on the image's grid or holds other values than the classes, or the image has
+        other channels than declared or values that are not finite.
         """
         load = LoadImage(ensure_channel_first=True)
         image = item["image"]

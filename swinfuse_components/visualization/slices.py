@@ -115,10 +115,8 @@ def side_by_side(
     """Segmentations as in the paper's Fig. 3: image, truth and every model's answer, Dice in the titles.
 
     The slice is the one that shows most of the target. A CSV beside the PNG holds case, slice and Dice. ``classes`` are
-    label values by name, for the legend; ``plane`` is ``axial``, ``coronal`` or ``sagittal``.
-
-    Raises:
-        ValueError: if there is no case, or the rows differ in their models.
+    label values by name, for the legend; ``plane`` is ``axial``, ``coronal`` or ``sagittal``. ValueError if there is no
+    case, or the rows differ in their models.
     """
     if not cases:
         raise ValueError("a figure of no cases: expected at least one")
