@@ -8,7 +8,8 @@ from .errors import explanation, short_errors
 from .files import atomic_save, atomic_write
 from .guards import EXIT_INTERRUPTED, NonFiniteLossError, RunGuard
 from .logs import LossCurves, SaturationWarner, StatsLogger, TrainingProgress, middle_slices, summary_writer
+from .logs import term_values
 from .model_saver import ModelSaver
 from .run import lock_run_dir, start_run, unlock_run_dir
 from .trainer import LossTerms, PreparePretrainingBatch, PretrainingTrainer, accumulate
-from .trainer import loss_term_metrics, lower_is_better, term_values
+from .trainer import loss_term_metrics, lower_is_better

@@ -29,12 +29,11 @@ class RunCheckpoint:
     epochs), ``scaler`` of mixed precision, ``evaluator`` (best metric and its epoch), ``random`` (Python, NumPy,
     PyTorch and CUDA states of every process), ``data`` (items of the data list and the batch of all processes) and,
     between two optimiser steps of accumulated gradients, ``gradients``. Files are written atomically, by the first
-    process only; the last ``keep`` stay. Ignite's ``Checkpoint`` knows neither the random states nor an epoch that is
+    process only; the last two stay. Ignite's ``Checkpoint`` knows neither the random states nor an epoch that is
     still to be closed. Order and augmentation of the data need no state with a ``ResumableDataLoader``.
 
     A trainer that is run again goes on from where it stands. MONAI's federated client does so each round, with weights
     of a server. A client that is started anew resumes when its trainer is built: all but those weights goes on.
-    Put it **first** among the trainer's handlers: it restores before the others see the state, and saves after them.
 
     Args:
         run_dir: folder of the run.
@@ -42,7 +41,6 @@ class RunCheckpoint:
         data_loader: of the training; the data resume exactly if it is a ``ResumableDataLoader``.
         evaluator: of the validation, whose best metric has to survive.
         interval: save every so many iterations as well as at the end of each epoch; 0 for epochs alone.
-        keep: number of checkpoints that stay, at least 1.
         resume: continue from the newest sound checkpoint of the folder; from the start if there was none yet.
         extend: allow another ``max_epochs`` than the checkpoint's; the learning-rate schedule follows the new plan.
 
@@ -57,17 +55,16 @@ class RunCheckpoint:
         self,
         run_dir: str | Path,
         objects: Mapping[str, Any],
-        data_loader: Any = None,
-        evaluator: Engine | None = None,
+        data_loader: Any,
+        evaluator: Engine,
         interval: int = 0,
-        keep: int = 2,
         resume: bool = False,
         extend: bool = False,
     ) -> None:
         self.run_dir = Path(run_dir)
         self.objects = {name: thing for name, thing in objects.items() if thing is not None}
         self.data_loader, self.evaluator = data_loader, evaluator
-        self.interval, self.keep, self.resume, self.extend = interval, keep, resume, extend
+        self.interval, self.resume, self.extend = interval, resume, extend
         self._data: dict[str, Any] = {}
         self._random_before: dict[str, Any] = {}  # of the running iteration
         self._random_resumed: dict[str, Any] | None = None  # to put back when the first iteration starts
@@ -100,7 +97,7 @@ class RunCheckpoint:
         if idist.get_rank() == 0:
             atomic_save(state, path)
             earlier = [each for each in checkpoints_of(self.run_dir) if each.name < path.name]
-            for old in earlier[: len(earlier) - self.keep + 1]:  # a later one that could not be read is no reason
+            for old in earlier[:-1]:  # a later one that could not be read is no reason
                 old.unlink(missing_ok=True)
         return path
 
@@ -114,8 +111,7 @@ class RunCheckpoint:
             "epoch_closed": True,
             **_best(engine),
         }
-        if self.evaluator is not None:
-            state["evaluator"] = _best(self.evaluator)
+        state["evaluator"] = _best(self.evaluator)
         if engine.scaler is not None:
             state["scaler"] = engine.scaler.state_dict()
         state["data"] = self._data
@@ -196,8 +192,7 @@ class RunCheckpoint:
         progress = {key: plan[key] for key in ("iteration", "epoch_length")}
         engine.load_state_dict({**progress, "max_epochs": engine.state.max_epochs})
         _set_best(engine, plan)
-        if self.evaluator is not None and "evaluator" in state:
-            _set_best(self.evaluator, state["evaluator"])
+        _set_best(self.evaluator, state["evaluator"])
         if engine.scaler is not None and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
         gradients = () if federated() else state.get("gradients", ())  # there, of other weights
@@ -208,7 +203,7 @@ class RunCheckpoint:
     def _start_data_at(self, iteration: int) -> None:
         if isinstance(self.data_loader, ResumableDataLoader):
             self.data_loader.order.start_iteration = iteration
-        elif self.data_loader is not None:
+        else:
             logger.warning("the data loader is not resumable: order and augmentation of the data start anew")
 
     def _check_data(self, plan: Mapping[str, Any], data: Mapping[str, Any], engine: Engine, source: Path) -> None:
@@ -281,7 +276,7 @@ class RunCheckpoint:
 def _describe(data_loader: Any) -> dict[str, Any]:
     """The data list and the batch over all processes, as far as they can be told."""
     if not isinstance(data_loader, ResumableDataLoader):
-        return {} if data_loader is None else {"items": len(data_loader.dataset)}
+        return {"items": len(data_loader.dataset)}
     order, names = data_loader.order, data_loader.dataset.identities()
     return {"items": order.num_items, "batch": order.batch_size * order.world_size, "names": names}
 

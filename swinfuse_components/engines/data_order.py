@@ -37,9 +37,8 @@ class ItemError(RuntimeError):
 class SeededDataset(Dataset):
     """Reads an item under a seed of its own, so that its random transforms depend on nothing else.
 
-    Indexed by ``(index, seed, iteration)``, of which :func:`current_iteration` tells the last. The transforms of the
-    wrapped dataset and the global generators of Python, NumPy and PyTorch are seeded, the item is read, and the global
-    generators of the process are put back. Where it fails, an :class:`ItemError` names the item's files.
+    Indexed by ``(index, seed, iteration)``, of which :func:`current_iteration` tells the last. The global generators of
+    the process are put back afterwards. Where an item cannot be read, an :class:`ItemError` names its files.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -187,12 +186,10 @@ class ResumableDataLoader(DataLoader):
     Workers do not react to SIGINT, SIGTERM and SIGHUP, which a terminal or a scheduler sends to every process of a
     job: the main process alone decides when to end, and ends them.
 
-    ``dataset`` is any MONAI dataset over a list of items, and ``kwargs`` are further arguments of MONAI's loader; for
-    the rest see :class:`ResumableBatchSampler`. A ``world_size`` of 1 is for processes that each have a data set of
-    their own.
-
-    ``len()`` is the number of iterations that show every item once, the natural length of an epoch. For validation,
-    ``endless=False, shuffle=False`` gives each item once, with the same random crops every time.
+    ``dataset`` is any MONAI dataset over a list of items, ``kwargs`` are further arguments of MONAI's loader; for the
+    rest and for ``len()`` see :class:`ResumableBatchSampler`. A ``world_size`` of 1 is for processes that each have a
+    data set of their own. For validation, ``endless=False, shuffle=False`` gives each item once, with the same random
+    crops every time.
     """
 
     def __init__(
@@ -207,16 +204,10 @@ class ResumableDataLoader(DataLoader):
         world_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.order = ResumableBatchSampler(
-            len(dataset),  # type: ignore[arg-type]
-            batch_size,
-            seed,
-            shuffle=shuffle,
-            weights=weights,
-            endless=endless,
-            rank=0 if world_size == 1 else None,
-            world_size=world_size,
-        )
+        options: dict[str, Any] = {"shuffle": shuffle, "weights": weights, "endless": endless, "world_size": world_size}
+        rank = 0 if world_size == 1 else None
+        count = len(dataset)  # type: ignore[arg-type]
+        self.order = ResumableBatchSampler(count, batch_size, seed, rank=rank, **options)
         _allow_open_files(int(kwargs.get("num_workers", 0)))
         kwargs.setdefault("generator", torch.Generator().manual_seed(_mix(seed, 3, 0)))
         super().__init__(SeededDataset(dataset), batch_sampler=self.order, **kwargs)

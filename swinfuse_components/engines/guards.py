@@ -22,7 +22,7 @@ from monai.utils.enums import CommonKeys as Keys
 from .checkpointing import RunCheckpoint
 from .configuration import federated, running_configuration
 from .files import atomic_write
-from .trainer import term_values
+from .logs import term_values
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class RunGuard:
         for thing in self.checkpoint.objects.values():
             if isinstance(thing, EarlyStopHandler):
                 thing.set_trainer(engine)
-                thing.attach(self.checkpoint.evaluator or engine)
+                thing.attach(self.checkpoint.evaluator)
         self.checkpoint.attach(engine)
         if federated() and idist.get_rank() == 0:
             self.write_records()
@@ -148,7 +148,7 @@ class RunGuard:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
             engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, stop_signals.uninstall)
-            if self.checkpoint.evaluator is not None and idist.get_world_size() == 1:
+            if idist.get_world_size() == 1:
                 self.checkpoint.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._in_validation)
 
     def _nothing_to_save(self) -> None:

@@ -4,7 +4,7 @@ import csv
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,22 +14,37 @@ import torch
 from ignite.engine import Engine, Events
 from monai.handlers import StatsHandler
 from monai.utils import is_scalar, optional_import
+from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
 
 from .data_order import explain_worker
 from .files import atomic_write, keep_aside
-from .trainer import TERMS_KEY, term_values
 
 SummaryWriter, _ = optional_import("torch.utils.tensorboard", name="SummaryWriter")
 
+TERMS_KEY = "terms"
+_WINDOW = 50  # iterations for which a term has to lie at its bound
 _MEANING = {
     "density": "the two streams are told apart completely and the term has no gradient left; lower the learning rate, "
     "let both streams share one attention stack, or change the weight of the term",
     "contrastive": "every pair looks alike to the network, which is collapse or chance; lower the learning rate, "
     "enlarge the batch, or check that the views are not empty",
 }
+
+
+def term_values(output: Any) -> dict[str, float]:
+    """Named scalars of one iteration's output, for handlers' ``output_transform``: its ``"terms"``, or its ``"loss"``.
+
+    Takes what trainers leave in ``state.output``: a dictionary, or the list that decollating makes of it.
+    """
+    if isinstance(output, Sequence) and output:
+        output = output[0]
+    if not isinstance(output, Mapping):
+        return {}
+    terms = output.get(TERMS_KEY, {name: output[name] for name in (Keys.LOSS,) if name in output})
+    return {name: float(value) for name, value in terms.items()}
 
 
 class StatsLogger(StatsHandler):
@@ -72,19 +87,18 @@ class TrainingProgress:
 
 
 class SaturationWarner:
-    """Warn when the mean of a loss term over the last iterations lies at the term's upper bound.
+    """Warn when the mean of a loss term over the last 50 iterations lies within 1 % of the term's upper bound.
 
     The density term cannot exceed ln 2 and the contrastive one is ln(2B - 1) when all B pairs look alike (Eq. 3 of
     the paper; the normalised temperature-scaled cross-entropy). Either value for long means saturation or collapse.
 
-    ``bounds`` gives the bounds by name for a batch size, as ``PretrainingLoss.bounds`` does; the mean is over
-    ``window`` iterations, and ``tolerance`` is the relative distance to the bound that still counts as sitting on it.
-    Each term's value relative to its bound joins the logged terms as ``<term>_of_bound``; attach this handler before
-    those that log. The warning is given once for each term and again only after the term has left its bound in between.
+    ``bounds`` gives the bounds by name for a batch size, as ``PretrainingLoss.bounds`` does. Each term's value relative
+    to its bound joins the logged terms as ``<term>_of_bound``; attach this handler before those that log. The warning
+    is given once for each term and again only after the term has left its bound in between.
     """
 
-    def __init__(self, bounds: Callable[[int], Mapping[str, float]], window: int = 50, tolerance: float = 0.01) -> None:
-        self.bounds, self.window, self.tolerance = bounds, window, tolerance
+    def __init__(self, bounds: Callable[[int], Mapping[str, float]]) -> None:
+        self.bounds = bounds
         self.saturated: set[str] = set()  # names of the terms at their bounds now
         self._history: dict[str, deque[float]] = {}
 
@@ -99,16 +113,16 @@ class SaturationWarner:
             if name not in terms or bound <= 0:
                 continue
             terms[f"{name}_of_bound"] = torch.as_tensor(float(terms[name]) / bound)
-            history = self._history.setdefault(name, deque(maxlen=self.window))
+            history = self._history.setdefault(name, deque(maxlen=_WINDOW))
             history.append(float(terms[name]))
             mean = sum(history) / len(history)
-            if len(history) < self.window or mean < (1 - self.tolerance) * bound:
+            if len(history) < _WINDOW or mean < 0.99 * bound:
                 self.saturated.discard(name)
             elif name not in self.saturated:
                 self.saturated.add(name)
                 engine.logger.warning(
                     f"iteration {engine.state.iteration}: the {name} loss was {mean:.4f} on average over the last "
-                    f"{self.window} iterations, at its bound of {bound:.4f}: {_MEANING.get(name, 'it is saturated')}"
+                    f"{_WINDOW} iterations, at its bound of {bound:.4f}: {_MEANING[name]}"
                 )
 
 

@@ -14,20 +14,18 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..losses import partner_accuracy
-
-TERMS_KEY = "terms"
+from .logs import TERMS_KEY, term_values
 
 
 class PreparePretrainingBatch(PrepareBatch):
     """Turn a batch of two-view items into what the pre-training network and its loss take.
 
     Reads ``view_i``, ``view_j``, ``target_i``, ``target_j`` (B, C, D, H, W), ``rotation_i``, ``rotation_j`` (B,) and
-    ``cutout_i``, ``cutout_j`` (B, 1, D, H, W), and ``shown`` (B, 1, D, H, W) where it is there. Targets are stacked on
-    the batch axis, all first views before all second ones, as the network stacks its outputs.
+    ``cutout_i``, ``cutout_j`` (B, 1, D, H, W), and ``shown`` (B, 1, D, H, W) where it is there.
 
-    Returns ``(view_i, targets, (view_j,), {})``, the four-part form that MONAI's engines call as
-    ``network(view_i, view_j)``; ``targets`` are ``reconstruction`` and ``view`` (2B, C, D, H, W), ``rotation`` (2B,)
-    and ``cutout`` (2B, 1, D, H, W). A key that the batch lacks is a KeyError.
+    Returns ``(view_i, targets, (view_j,), {})``, which MONAI's engines call as ``network(view_i, view_j)``. In the
+    ``targets`` all first views come before all second ones, as in the network's outputs: ``reconstruction`` and
+    ``view`` (2B, C, D, H, W), ``rotation`` (2B,) and ``cutout`` (2B, 1, D, H, W).
     """
 
     def __call__(
@@ -57,8 +55,8 @@ class PretrainingTrainer(SupervisedTrainer):
 
     The loss is called as ``loss_function(prediction, targets)`` and returns a dictionary with the scalar ``"loss"``,
     which is minimised, and any number of named scalars. All of them are left in ``engine.state.output["terms"]``,
-    detached, for handlers to log. Everything else, the iteration itself included, is the parent's. ``decollate`` is off
-    by default: outputs hold 2B views while the batch holds B items, so they cannot be split into items.
+    detached, for handlers to log. ``decollate`` is off: outputs hold 2B views while the batch holds B items, so they
+    cannot be split into items.
     """
 
     def __init__(self, *args: Any, loss_function: Callable[..., Mapping[str, Tensor]], **kwargs: Any) -> None:
@@ -129,19 +127,6 @@ class LossTerms:
                 terms["shuffled_accuracy"] = partner_accuracy(*other["contrastive"].chunk(2))
                 terms["influence"] = (other["stream_i"] - own).float().norm() / own.float().norm()
             output[TERMS_KEY] = terms
-
-
-def term_values(output: Any) -> dict[str, float]:
-    """Named scalars of one iteration's output, for handlers' ``output_transform``: its ``"terms"``, or its ``"loss"``.
-
-    Takes what trainers leave in ``state.output``: a dictionary, or the list that decollating makes of it.
-    """
-    if isinstance(output, Sequence) and output:
-        output = output[0]
-    if not isinstance(output, Mapping):
-        return {}
-    terms = output.get(TERMS_KEY, {name: output[name] for name in (Keys.LOSS,) if name in output})
-    return {name: float(value) for name, value in terms.items()}
 
 
 def loss_term_metrics(names: Sequence[str]) -> dict[str, Average]:

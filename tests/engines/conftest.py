@@ -9,6 +9,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture(scope="session")
+def reference(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a toy run that was not interrupted."""
+    from toy_training import ToyRun
+
+    run_dir = tmp_path_factory.mktemp("reference")
+    ToyRun(run_dir).run()
+    return run_dir
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Runs are compared bit by bit, across processes: sums must be taken in one order."""

@@ -21,6 +21,7 @@ from monai.utils import set_determinism
 from torch import nn
 
 from swinfuse_components import engines
+from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import PretrainingLoss
 
 ITEMS = 6
@@ -158,6 +159,17 @@ class ToyRun:
 def rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def assert_equal_runs(run_dir: Path, reference: Path) -> None:
+    """The same tables, last network, best score and best model, bit by bit."""
+    for table in ("losses.csv", "validation.csv"):
+        assert rows(run_dir / table) == rows(reference / table)
+    ours, theirs = (read_checkpoint(checkpoints_of(folder)[-1]) for folder in (run_dir, reference))
+    assert ours["evaluator"] == theirs["evaluator"]
+    assert all(torch.equal(value, ours["model"][key]) for key, value in theirs["model"].items())
+    best, expected = (torch.load(folder / "model.pt", weights_only=True)["model"] for folder in (run_dir, reference))
+    assert all(torch.equal(best[key], value) for key, value in expected.items())
 
 
 def weights(run: ToyRun) -> list[torch.Tensor]:
