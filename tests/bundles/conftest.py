@@ -10,7 +10,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+CONFIGS = Path(__file__).parents[2] / "bundles"
 
 #: A network and a region small enough for one step in under a second; one axis of 64 keeps instance norm defined.
 TINY: dict[str, Any] = {
@@ -47,6 +49,19 @@ DECATHLON: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+def configs(bundle: str, *names: str) -> list[str]:
+    """Paths of a bundle's configuration files; an absolute path stays what it is."""
+    return [str(CONFIGS / bundle / "configs" / name) for name in names]
+
+
+def parse(bundle: str, *names: str, **changes: Any) -> ConfigParser:
+    """A bundle's configuration with some values changed, of which nothing has been run."""
+    parser = ConfigParser()
+    parser.read_config(configs(bundle, *names))
+    parser.update({key: str(value) if isinstance(value, Path) else value for key, value in changes.items()})
+    return parser
+
+
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     """Write an array (X, Y, Z[, C]) with its affine."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +70,9 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
 def write_msd_task(
     root: Path,
-    name: str,
-    channels: Sequence[str],
-    labels: Sequence[str],
+    name: str = "Task90_Toy",
+    channels: Sequence[str] = ("MRI",),
+    labels: Sequence[str] = ("box",),
     *,
     cases: int = 4,
     shape: tuple[int, int, int] = (40, 36, 30),
@@ -124,11 +139,11 @@ def write_brats(root: Path, *, cases: int = 2, shape: tuple[int, int, int] = (70
     return root
 
 
-def write_synthrad(root: Path, *, patients: int = 4) -> Path:
+def write_synthrad(root: Path, *, cases: int = 4, seed: int = 0) -> Path:
     """Patients in SynthRAD's layout: a CT in Hounsfield units and an MRI of the same ellipsoids."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (24, 24, 48)], indexing="ij"))
-    for number in range(patients):
+    for number in range(cases):
         folder = root / "Task1" / "pelvis" / f"1PA{number:03d}"
         body = (grid**2).sum(0) < 1
         bone = ((grid - generator.uniform(-0.4, 0.4, (3, 1, 1, 1))) ** 2).sum(0) < 0.1
@@ -139,74 +154,40 @@ def write_synthrad(root: Path, *, patients: int = 4) -> Path:
     return root
 
 
-@pytest.fixture
-def make_brats(tmp_path: Path) -> Callable[..., Path]:
-    return lambda **options: write_brats(tmp_path / "brats", **options)
+def write_data(bundle: str, root: Path, **options: Any) -> Path:
+    """A data set for the training of a bundle, of some ``cases`` and with a ``seed``."""
+    writers = {"pretrain": write_synthrad, "finetune_msd": write_msd_task, "finetune_brats": write_brats}
+    return writers[bundle](root / bundle, **options)
 
 
-@pytest.fixture
-def brats_dir(make_brats: Callable[..., Path]) -> Path:
-    return make_brats()
-
-
-@pytest.fixture
-def tiny() -> dict[str, Any]:
-    return dict(TINY)
-
-
-@pytest.fixture
-def make_msd_task(tmp_path: Path) -> Callable[..., Path]:
-    def make(name: str = "Task90_Toy", channels: Sequence[str] = ("MRI",), labels: Sequence[str] = ("box",), **options):
-        return write_msd_task(tmp_path, name, channels, labels, **options)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def pretrained_run(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of two steps of the pre-training bundle, whose model fits a region of :data:`PRETRAINED_ROI`."""
-    folder = tmp_path_factory.mktemp("pretrained")
-    workflow = ConfigWorkflow(
-        config_file=str(repository / "bundles" / "pretrain" / "configs" / "train.json"),
-        run_id="training",
-        logging_file=False,
-        workflow_type=None,
-        dataset_dir=str(write_synthrad(folder / "data")),
-        run_dir=str(folder / "run"),
-        roi_size=PRETRAINED_ROI,
-        spacing=[4.0, 4.0, 4.0],
-        epoch_length=2,
-        warmup_iterations=1,
-        **{key: TINY[key] for key in ("feature_size", "window_size", "num_workers", "max_epochs", "val_interval")},
-        batch_size=2,
-    )
+def run_workflow(bundle: str, files: Sequence[str], run_id: str, **overrides: Any) -> ConfigWorkflow:
+    """Run `files` of `bundle` with overrides, in this process."""
+    overrides = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
+    options = {"run_id": run_id, "logging_file": False, "workflow_type": None}
+    workflow = ConfigWorkflow(configs(bundle, *files), **options, **overrides)
+    logging.getLogger("ignite").setLevel(logging.WARNING)
     workflow.initialize()
     workflow.run()
     workflow.finalize()
+    return workflow
+
+
+@pytest.fixture(scope="session")
+def pretrained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two steps of the pre-training bundle, whose model fits a region of :data:`PRETRAINED_ROI`."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    options: dict[str, Any] = {"dataset_dir": write_synthrad(folder / "data"), "run_dir": folder / "run"}
+    options |= {key: TINY[key] for key in ("feature_size", "window_size", "num_workers", "max_epochs", "val_interval")}
+    options |= {"roi_size": PRETRAINED_ROI, "spacing": [4.0, 4.0, 4.0], "epoch_length": 2, "warmup_iterations": 1}
+    run_workflow("pretrain", ["train.json"], "training", **options, batch_size=2)
     return folder / "run"
 
 
 @pytest.fixture
-def run_bundle(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ConfigWorkflow]:
-    """Run `files` of `bundle` with overrides, from a working directory that is not the bundle's."""
-
-    def run(bundle: str, files: Sequence[str], run_id: str, **overrides: Any) -> ConfigWorkflow:
-        configs = repository / "bundles" / bundle / "configs"
-        monkeypatch.chdir(tmp_path)
-        workflow = ConfigWorkflow(
-            config_file=[str(configs / name) for name in files],
-            run_id=run_id,
-            logging_file=False,
-            workflow_type=None,
-            **overrides,
-        )
-        logging.getLogger("ignite").setLevel(logging.WARNING)
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-        return workflow
-
-    return run
+def run_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ConfigWorkflow]:
+    """:func:`run_workflow` from a working directory that is not the bundle's."""
+    monkeypatch.chdir(tmp_path)
+    return run_workflow
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """The training bundles on volumes of a few voxels, in processes that can be killed."""
 
 import multiprocessing
+import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +17,7 @@ import pytest
 import torch
 from monai.bundle import run as run_bundle
 
-from .conftest import TINY, write_brats, write_msd_task, write_synthrad
+from .conftest import TINY, configs, write_data
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats")
 # settings that only the fine-tuning bundles have, or that pre-training calls otherwise
@@ -45,18 +48,19 @@ class Run(NamedTuple):
             time.sleep(0.01)
         return self.process.exitcode
 
+    def finish(self, code: int = 0) -> str:
+        """Wait for the end, which has to be with this code; returns the log."""
+        found, log = self.exit_code(), self.log.read_text(encoding="utf-8")
+        assert found == code, log[-3000:]
+        return log
+
 
 class SmallBundle:
     """A training bundle's own ``train.json``, with a small network, data made here and workers on."""
 
-    def __init__(self, name: str, repository: Path, root: Path) -> None:
-        self.config = repository / "bundles" / name / "configs" / "train.json"
-        if name == "pretrain":
-            self.dataset = write_synthrad(root, patients=3)
-        elif name == "finetune_msd":
-            self.dataset = write_msd_task(root, "Task90_Toy", ("MRI",), ("box",), cases=4)
-        else:
-            self.dataset = write_brats(root / "brats", cases=4)
+    def __init__(self, name: str, root: Path) -> None:
+        self.config = Path(*configs(name, "train.json"))
+        self.dataset = write_data(name, root, cases=3 if name == "pretrain" else 4)
         self.options = {**SMALL[name], "num_workers": 1, "dataset_dir": str(self.dataset)}
 
     def train(self, run_dir: Path, **changes: Any) -> None:
@@ -99,6 +103,14 @@ def command(log: Path, run_id: str, *files: Path, in_child: Callable[[], Any] | 
     for key, value in options.items():
         words += [f"--{key}", value if isinstance(value, str) else str(value)]
     return forked(lambda: fire.Fire({"run": run_bundle}, words), log, in_child)
+
+
+def places_of_two() -> list[Callable[[], None]]:
+    """For ``in_child``: what ``torchrun`` tells each of two processes about its place."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    return [partial(os.environ.update, {"RANK": rank, "LOCAL_RANK": rank, **common}) for rank in "01"]
 
 
 def message_of(run: Run) -> str:

@@ -10,6 +10,8 @@ from monai.bundle import ConfigWorkflow
 
 from swinfuse_components import engines
 
+from .conftest import configs
+
 WRONG: dict[str, tuple[Any, str]] = {
     "max_epochs": ("abc", "a text: expected a whole number such as"),
     "batch_size": (1.5, "a number: expected a whole number such as"),
@@ -44,12 +46,8 @@ OTHERS = [
 OVERLAYS = sorted(path for path in (Path(__file__).parents[2] / "bundles").glob("*/configs/**/*.yaml"))
 
 
-def check(repository: Path, bundle: str, files: list[str], **overrides: Any) -> None:
-    configs = repository / "bundles" / bundle / "configs"
-    workflow = ConfigWorkflow(
-        config_file=[str(configs / name) for name in files], workflow_type=None, logging_file=False, **overrides
-    )
-    workflow.initialize()
+def check(bundle: str, files: list[str], **overrides: Any) -> None:
+    ConfigWorkflow(configs(bundle, *files), workflow_type=None, logging_file=False, **overrides).initialize()
 
 
 def refusal(*arguments: Any, **overrides: Any) -> str:
@@ -61,18 +59,16 @@ def refusal(*arguments: Any, **overrides: Any) -> str:
 
 
 @pytest.mark.parametrize("bundle", TRAININGS)
-def test_wrong_overrides_of_a_training(bundle: str, repository: Path, tmp_path: Path) -> None:
+def test_wrong_overrides_of_a_training(bundle: str, tmp_path: Path) -> None:
     places = {"dataset_dir": str(tmp_path / "no such folder"), "run_dir": str(tmp_path / "run")}
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("+train: {dataloadr: {num_workers: 1}}", encoding="utf-8")
     for key, (value, expected) in WRONG.items():
-        message = refusal(repository, bundle, ["train.json"], **{**places, key: value})
+        message = refusal(bundle, ["train.json"], **{**places, key: value})
         assert message.startswith(f"the configuration has errors: {key} is ") and expected in message
-    message = refusal(repository, bundle, ["train.json", str(overlay)], **places)
+    message = refusal(bundle, ["train.json", str(overlay)], **places)
     assert "train::dataloadr is a key that nothing uses: did you mean train::dataloader?" in message
-    every = refusal(
-        repository, bundle, ["train.json"], **{**places, **{key: value for key, (value, _) in WRONG.items()}}
-    )
+    every = refusal(bundle, ["train.json"], **places, **{key: value for key, (value, _) in WRONG.items()})
     assert all(f"{key} is " in every for key in WRONG)  # all at once
     assert list(tmp_path.iterdir()) == [overlay]
 
@@ -80,35 +76,29 @@ def test_wrong_overrides_of_a_training(bundle: str, repository: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("bundle", "file", "key", "value"), OTHERS, ids=[f"{bundle}-{key}" for bundle, _, key, _ in OTHERS]
 )
-def test_wrong_overrides_of_single_bundles(bundle: str, file: str, key: str, value: Any, repository: Path) -> None:
-    assert f"{key} is " in refusal(repository, bundle, [file], **{key: value})
+def test_wrong_overrides_of_single_bundles(bundle: str, file: str, key: str, value: Any) -> None:
+    assert f"{key} is " in refusal(bundle, [file], **{key: value})
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
-def test_own_overlays_are_of_the_right_kinds(overlay: Path, repository: Path) -> None:
-    configs = next(path for path in overlay.parents if path.name == "configs")
-    base = "train.json" if (configs / "train.json").is_file() else "evaluate.json"
-    files = [base] if overlay.stem != "ensemble" else [base, "evaluate.json"]
-    check(
-        repository,
-        configs.parent.name,
-        [*files, str(overlay.relative_to(configs))],
-        initialize=["$engines.check_configuration()"],
-    )
+def test_own_overlays_are_of_the_right_kinds(overlay: Path) -> None:
+    bundle = next(path for path in overlay.parents if path.name == "configs").parent.name
+    files = ["evaluate.json" if bundle == "ood_eval" else "train.json"]
+    files += ["evaluate.json"] if overlay.stem == "ensemble" else []
+    check(bundle, [*files, str(overlay)], initialize=["$engines.check_configuration()"])
 
 
 @pytest.mark.parametrize(
     "files",
     [("pretrain", "evaluate.json"), ("finetune_msd", "evaluate.json"), ("finetune_brats", "multi_gpu_train.json")],
 )
-def test_own_second_files_are_too(files: tuple[str, str], repository: Path) -> None:
-    check(repository, files[0], ["train.json", files[1]], initialize=["$engines.check_configuration()"])
+def test_own_second_files_are_too(files: tuple[str, str]) -> None:
+    check(files[0], ["train.json", files[1]], initialize=["$engines.check_configuration()"])
 
 
-def test_setting_that_a_component_refuses(repository: Path) -> None:
+def test_setting_that_a_component_refuses() -> None:
     optimizer = {"_target_": "torch.optim.SGD", "params": "$[torch.zeros(1)]", "lr": -1}
-    steps = ["$@optimizer"]
-    message = refusal(repository, "pretrain", ["train.json"], optimizer=optimizer, initialize=steps)
+    message = refusal("pretrain", ["train.json"], optimizer=optimizer, initialize=["$@optimizer"])
     assert message == "torch.optim.SGD refuses its settings: Invalid learning rate: -1"
 
 
@@ -121,10 +111,10 @@ def test_setting_that_a_component_refuses(repository: Path) -> None:
         pytest.param("max_epochs=3", "'max_epochs=3' is no part of the configuration", marks=pytest.mark.slow),
     ],
 )
-def test_references_and_words_that_cannot_be(words: str, expected: str, repository: Path) -> None:
+def test_references_and_words_that_cannot_be(words: str, expected: str) -> None:
     """Before the first line of the configuration is run: in a process of its own, which imports the library then."""
-    config = repository / "bundles/finetune_msd/configs/train.json"
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", *words.split(), "--config_file", str(config)]
+    files = configs("finetune_msd", "train.json")
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", *words.split(), "--config_file", *files]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
     assert expected in run.stderr[run.stderr.index("error: ") :]

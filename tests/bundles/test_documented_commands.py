@@ -13,7 +13,7 @@ import pytest
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from .conftest import write_brats, write_msd_task, write_synthrad
+from .conftest import write_data, write_msd_task
 from .small_runs import SMALL, command
 
 REPOSITORY = Path(__file__).parents[2]
@@ -100,14 +100,9 @@ class Workplace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.task = write_msd_task(root, "Task90_Toy", ("MRI",), ("box",), cases=4)
-        self.data = {
-            "pretrain": write_synthrad(root / "synthrad", patients=4),
-            "finetune_msd": self.task,
-            "finetune_brats": write_brats(root / "brats", cases=4),
-            "ood_eval": self.task,
-        }
-        test = write_msd_task(root, "Task91_Test", ("MRI",), ("box",), cases=4, seed=1)
+        self.data = {name: write_data(name, root, cases=4) for name in SMALL}
+        self.task = self.data["ood_eval"] = self.data["finetune_msd"]
+        test = write_msd_task(root, "Task91_Test", seed=1)
         for path in test.glob("*Tr/*"):
             path.rename(path.with_name(f"new_{path.name}"))
         text = (test / "dataset.json").read_text(encoding="utf-8").replace("case_", "new_case_")
@@ -162,5 +157,4 @@ def test_every_documented_command_runs(
     paths = [REPOSITORY / "bundles" / bundle / "configs" / name for name in files]
     known = set(re.findall(r"@(\w+)", json.dumps([ConfigParser.load_config_file(path) for path in paths])))
     options = {k: v for k, v in workplace.options(bundle, run_id, files).items() if k in known}
-    run = command(tmp_path / "log", run_id, *paths, **options)
-    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")[-3000:]
+    command(tmp_path / "log", run_id, *paths, **options).finish()

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.bundle import ConfigParser
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType
 from monai.fl.utils.exchange_object import ExchangeObject
@@ -19,7 +18,7 @@ from swinfuse_components.distribution import build_package
 from swinfuse_components.engines.checkpointing import warn_beyond_plan
 
 from ..models import read_rows
-from .conftest import write_brats, write_msd_task, write_synthrad
+from .conftest import parse, write_data
 from .small_runs import SMALL
 
 ROUNDS = 3
@@ -28,13 +27,12 @@ RATE = 1e-3
 
 def make_site(name: str, repository: Path, root: Path, number: int) -> Path:
     """A bundle with the settings of the federation, and data of its own."""
-    if name == "pretrain":  # a site of CT alone and one of MRI alone
-        data, own = write_synthrad(root / "data", patients=3), {"modalities": ["ct" if number else "mr"]}
-    elif name == "finetune_msd":
-        data = write_msd_task(root / "data", "Task90_Toy", ("MRI",), ("box",), cases=4, seed=number)
-        own = {"in_channels": 1, "out_channels": 2, "spacing": [1.0, 1.0, 1.0]}  # which the server cannot measure
-    else:
-        data, own = write_brats(root / "data", cases=4, seed=number), {}
+    data = write_data(name, root / "data", cases=3 if name == "pretrain" else 4, seed=number)
+    own = {
+        "pretrain": {"modalities": ["ct" if number else "mr"]},
+        "finetune_msd": {"in_channels": 1, "out_channels": 2, "spacing": [1.0, 1.0, 1.0]},  # the server has no data
+        "finetune_brats": {},
+    }[name]
     early = {} if name == "pretrain" else {"early_stop_patience": 5}
     plan = {"rounds": ROUNDS, "learning_rate": RATE, "dataset_dir": str(data), "num_workers": 0, **early}
     settings = {key: value for key, value in SMALL[name].items() if key not in ("max_epochs", "device")}
@@ -55,9 +53,7 @@ def planned(steps: int, warmup: int, first: float) -> list[float]:
 
 def network_of(bundle: Path) -> torch.nn.Module:
     """As the server builds it: no workflow, no data."""
-    parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "train.json"))
-    return parser.get_parsed_content("network_def")
+    return parse(bundle.name, str(bundle / "configs" / "train.json")).get_parsed_content("network_def")
 
 
 @pytest.fixture

@@ -4,35 +4,32 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import itk
 import nibabel
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from monai.data.utils import dense_patch_slices
 
 from swinfuse_components.evaluation import score_label_maps
 from swinfuse_components.networks import SwinFUSEPretrainer
 
 from ..models import BRATS, read_rows, write_model
-from .conftest import PRETRAINED_ROI, write_nifti
-from .grids import AFFINES, assert_on_grid_of, write_dicom_series
+from .conftest import PRETRAINED_ROI, TINY, parse, write_brats
 
 Run = Callable[..., ConfigWorkflow]
 REGIONS = BRATS["regions"]
 
 
-def test_from_a_one_channel_pre_training_to_label_maps(
-    run_bundle: Run, segment: Run, brats_dir: Path, tiny: dict[str, Any], tmp_path: Path
-) -> None:
+def test_from_a_one_channel_pre_training_to_label_maps(run_bundle: Run, segment: Run, tmp_path: Path) -> None:
+    brats_dir = write_brats(tmp_path / "brats")
     torch.manual_seed(3)
-    pretrainer = SwinFUSEPretrainer(1, roi_size=tiny["roi_size"], feature_size=12, window_size=4)
+    pretrainer = SwinFUSEPretrainer(1, roi_size=TINY["roi_size"], feature_size=12, window_size=4)
     torch.save({"model": pretrainer.state_dict()}, tmp_path / "pretrained.pt")
     run_dir = tmp_path / "run"
     common = {"dataset_dir": str(brats_dir), "num_folds": 2, "run_dir": str(run_dir), "overlap": 0.0, "num_workers": 0}
-    options = {**tiny, **common, "views": 2, "batch_size": 1, "start": "pretrained"}
+    options = {**TINY, **common, "views": 2, "batch_size": 1, "start": "pretrained"}
     options["pretrained_checkpoint"] = str(tmp_path / "pretrained.pt")
     run_bundle("finetune_brats", ["train.json"], "training", **options)
     described = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
@@ -65,37 +62,20 @@ def test_from_a_one_channel_pre_training_to_label_maps(
     assert float(row["enhancing tumour (ml)"]) == pytest.approx((values == 4).sum() / 1000, abs=1e-3)
 
 
-def test_overlapping_regions_become_one_label_map(repository: Path, tmp_path: Path) -> None:
-    configs = repository / "bundles" / "finetune_brats" / "configs"
-    model = write_model(tmp_path / "model", **BRATS)
-    workflow = ConfigWorkflow(
-        config_file=str(configs / "inference.json"), workflow_type=None, logging_file=False, run_dir=str(model)
-    )
-    workflow.initialize()
-    transforms = workflow.parser.get_parsed_content("restore_transforms")
+def test_overlapping_regions_become_one_label_map(tmp_path: Path) -> None:
+    parser = parse("finetune_brats", "inference.json", run_dir=write_model(tmp_path / "model", **BRATS))
+    transforms = parser.get_parsed_content("restore_transforms")
     to_map = next(t for t in transforms if type(t).__name__ == "Lambdad")
     tc, wt, et = torch.tensor([1, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 0, 0]), torch.tensor([1, 0, 0, 0, 1])
     regions = torch.stack([tc, wt, et]).float().reshape(3, 5, 1, 1)
     assert to_map({"pred": regions})["pred"].flatten().tolist() == [4, 1, 2, 0, 4]
 
 
-def test_real_patients_lose_their_background_before_the_windows(
-    repository: Path, swinfuse_data: Path, tmp_path: Path
-) -> None:
+def test_real_patients_lose_their_background_before_the_windows(swinfuse_data: Path, tmp_path: Path) -> None:
     """Cropping to the brain leaves about a quarter of the windows of 96 cubed at half overlap."""
-    from monai.data.utils import dense_patch_slices
-
-    configs = repository / "bundles" / "finetune_brats" / "configs"
-    folders = {"dataset_dir": swinfuse_data / "BraTS21_like", "run_dir": write_model(tmp_path / "model", **BRATS)}
-    workflow = ConfigWorkflow(
-        config_file=str(configs / "inference.json"),
-        workflow_type=None,
-        logging_file=False,
-        spacing=[1.0, 1.0, 1.0],
-        **{key: str(folder) for key, folder in folders.items()},
-    )
-    workflow.initialize()
-    item = workflow.parser.get_parsed_content("dataset")[0]
+    options = {"dataset_dir": swinfuse_data / "BraTS21_like", "run_dir": write_model(tmp_path / "model", **BRATS)}
+    parser = parse("finetune_brats", "inference.json", spacing=[1.0, 1.0, 1.0], **options)
+    item = parser.get_parsed_content("dataset")[0]
     assert item["image"].shape[0] == 4 and 0 <= float(item["image"].min()) and float(item["image"].max()) <= 1
     windows = [
         len(dense_patch_slices(size, (96,) * 3, (48,) * 3)) for size in ((240, 240, 155), item["image"].shape[1:])
@@ -105,13 +85,13 @@ def test_real_patients_lose_their_background_before_the_windows(
 
 @pytest.mark.parametrize("start", [pytest.param("scratch", marks=pytest.mark.slow), "pretrained"])
 def test_real_patients_train_and_come_back_on_their_grid(
-    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
+    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tmp_path: Path
 ) -> None:
     folder = swinfuse_data / "BraTS21_like"
     common = {"dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
     common |= {"num_folds": 2, "overlap": 0.0, "num_workers": 0}
     # 4 mm for the test's time; the answer is on the grid of 1 mm all the same
-    options = {**tiny, **common, "spacing": [4.0, 4.0, 4.0], "roi_size": PRETRAINED_ROI, "start": start}
+    options = {**TINY, **common, "spacing": [4.0, 4.0, 4.0], "roi_size": PRETRAINED_ROI, "start": start}
     checkpoint = str(pretrained_run / "model.pt")
     run_bundle("finetune_brats", ["train.json"], "training", pretrained_checkpoint=checkpoint, **options)
     run_bundle("finetune_brats", ["train.json", "evaluate.json"], "evaluating", save_predictions=True, **common)
@@ -121,42 +101,3 @@ def test_real_patients_train_and_come_back_on_their_grid(
     found = nibabel.load(written)
     assert found.shape == source.shape == (240, 240, 155)
     np.testing.assert_allclose(found.affine, source.affine, atol=1e-4)
-
-
-@pytest.fixture
-def random_model(tmp_path: Path) -> Path:
-    """A model folder with random weights."""
-    return write_model(tmp_path / "model", **BRATS, spacing=[1.5, 1.5, 1.5])
-
-
-@pytest.mark.parametrize("case", [*sorted(AFFINES), "DICOM"])
-def test_label_maps_come_back_on_the_grid_of_the_input(
-    case: str, segment: Run, random_model: Path, tmp_path: Path
-) -> None:
-    """A file with four channels, a folder of patients, one patient's folder, and four DICOM series."""
-    sequences = np.random.default_rng(1).normal(100, 30, (4, 41, 37, 19)).clip(1).astype(np.int16)
-    sequences[:, :4] = 0  # around the head
-    patient = tmp_path / "images" / "P1"
-    files = [patient / f"P1_{name}" for name in ("flair", "t1ce", "t1", "t2")]
-    reference = tmp_path / "reference.nii.gz"
-    affine = AFFINES.get(case, np.eye(4))
-    for number, (path, volume) in enumerate(zip(files, sequences, strict=True)):
-        if case == "DICOM":
-            affine = write_dicom_series(path, volume.T, (1.2, 1.2, 2.5), number + 1)
-        elif case == "oblique":
-            write_nifti(path.with_suffix(".nii.gz"), volume, affine)
-        elif case == "anisotropic":
-            patient.mkdir(parents=True, exist_ok=True)
-            write_nifti(tmp_path / "one.nii.gz", volume, affine)
-            itk.imwrite(itk.imread(str(tmp_path / "one.nii.gz")), str(path.with_suffix(".nrrd")))
-        else:
-            write_nifti(tmp_path / "images" / "P1.nii.gz", np.moveaxis(sequences, 0, -1), affine)
-    write_nifti(reference, sequences[0], affine)
-    given = {"oblique": patient.parent, "other orientation": patient.parent / "P1.nii.gz"}.get(case, patient)
-    segment("finetune_brats", given, random_model, tmp_path / "out", tta_axes=[2] if case == "oblique" else [])
-    (written,) = (tmp_path / "out").glob("*.nii.gz")
-    labels = assert_on_grid_of(written, reference)
-    assert set(np.unique(labels)) <= {0, 1, 2, 4} and labels.any()
-    (row,) = read_rows(tmp_path / "out" / "volumes.csv")
-    voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
-    assert float(row["peritumoral oedema (ml)"]) == pytest.approx((labels == 2).sum() * voxel, abs=1e-3)

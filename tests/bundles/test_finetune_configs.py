@@ -1,7 +1,6 @@
 """What the configurations of the two fine-tuning bundles promise, read without running them."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from .conftest import DECATHLON
+from .conftest import DECATHLON, TINY, configs, parse, write_data, write_msd_task
 
 BUNDLES = ("finetune_msd", "finetune_brats")
 
@@ -33,8 +32,7 @@ def test_training_evaluation_and_inference_share_network_and_preprocessing(repos
     assert inference["network"] == f"${loaded}.to(@device)"
     assert evaluate["network"] == f"$(@network_def if engines.federated() else {loaded}).to(@device)"
     # every value those parts refer to is written to model.json by training and read back from it
-    used = {word for word in ("roi_size", "feature_size", "window_size", "dim", "dim_options", "spacing", "mr_nonzero")}
-    for key in used:
+    for key in ("roi_size", "feature_size", "window_size", "dim", "dim_options", "spacing", "mr_nonzero"):
         assert key in train["description"]
         assert inference[key] == evaluate[key] == f"$@task['{key}']"
 
@@ -79,6 +77,24 @@ def test_the_twins_share_their_overlays(repository: Path, name: str) -> None:
     assert one == other
 
 
+@pytest.mark.parametrize("bundle", [*BUNDLES, "pretrain"])
+def test_the_log_holds_one_iteration_of_so_many(bundle: str) -> None:
+    parser = parse(bundle, "train.json", log_interval=3)
+    (number,) = (n for n, each in enumerate(parser["train::handlers"]) if each["_target_"].endswith("StatsLogger"))
+    is_logged = parser.get_parsed_content(f"train::handlers::{number}::iteration_log")
+    assert [iteration for iteration in range(1, 8) if is_logged(None, iteration)] == [1, 4, 7]
+
+
+def test_the_window_of_a_ct_is_measured_on_many_gpus_too(tmp_path: Path) -> None:
+    task = write_msd_task(tmp_path, channels=("CT",), cases=2)
+    options = {"dataset_dir": task, "bundle_root": "none", "num_folds": 2}
+    one, many = (
+        parse("finetune_msd", "train.json", *more, **options).get_parsed_content("ct_window")
+        for more in ([], ["multi_gpu_train.json"])
+    )
+    assert one == many != [-1000, 1000]
+
+
 @pytest.mark.parametrize("overlay", [None, "random_contrast", "joint", "swin_unetr_ct"])
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_training_can_be_driven_by_monai_label(repository: Path, bundle: str, overlay: str | None) -> None:
@@ -92,25 +108,18 @@ def test_training_can_be_driven_by_monai_label(repository: Path, bundle: str, ov
     assert "max_epochs" in train["train"]["trainer"] and {"device", "network", "bundle_root"} <= set(train)
     inference = read(repository, bundle, "inference.json")
     assert {"network_def", "preprocessing", "postprocessing", "inferer"} <= set(inference)
-    assert not [
-        value for value in json.dumps(inference).split('"') if value.startswith("%")
-    ], "no macro, one file alone"
+    macros = [value for value in json.dumps(inference).split('"') if value.startswith("%")]
+    assert not macros, "one file alone"
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_monai_finds_the_properties_of_a_training(
-    repository: Path,
-    bundle: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    make_msd_task: Callable[..., Path],
-    brats_dir: Path,
-    tiny: dict[str, Any],
+    repository: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = make_msd_task() if bundle == "finetune_msd" else brats_dir
-    path = str(repository / "bundles" / bundle / "configs" / "train.json")
-    options = {**tiny, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run"), "num_folds": 2}
+    (path,) = configs(bundle, "train.json")
+    folders = {"dataset_dir": str(write_data(bundle, tmp_path)), "run_dir": str(tmp_path / "run")}
+    options = {**TINY, **folders, "num_folds": 2}
     workflow = ConfigWorkflow(path, workflow_type="train", logging_file=False, **options)
     workflow.initialize()
     assert workflow.check_properties() == []

@@ -1,15 +1,14 @@
 """One step of each fine-tuning bundle as it is shipped: 96 cubed, feature size 48, two views."""
 
-from __future__ import annotations
-
-import csv
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ..models import read_rows
+from .conftest import write_data
 
 # run by a child, so that the peak is that of this one training
 RUN = """
@@ -28,11 +27,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
-def test_a_full_step_fits_into_24_gigabytes(
-    bundle: str, repository: Path, make_msd_task: Callable[..., Path], make_brats: Callable[..., Path], tmp_path: Path
-) -> None:
-    size = {"cases": 2, "shape": (112, 112, 112)}
-    folder = make_brats(**size) if bundle == "finetune_brats" else make_msd_task("Task91_Full", ("CT",), **size)
+def test_a_full_step_fits_into_24_gigabytes(bundle: str, repository: Path, tmp_path: Path) -> None:
+    channels = {"channels": ("CT",)} if bundle == "finetune_msd" else {}
+    folder = write_data(bundle, tmp_path, cases=2, shape=(112, 112, 112), **channels)
     config = repository / "bundles" / bundle / "configs" / "train.json"
     arguments = [sys.executable, "-c", RUN, str(config), str(folder), str(tmp_path / "run")]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=3600)
@@ -40,6 +37,5 @@ def test_a_full_step_fits_into_24_gigabytes(
     gigabytes = int(done.stdout.split()[-1]) / 2**20
     print(f"{bundle}: {gigabytes:.1f} GB")
     assert gigabytes < 24
-    with open(tmp_path / "run" / "losses.csv", encoding="utf-8") as stream:
-        (row,) = csv.DictReader(stream)
+    (row,) = read_rows(tmp_path / "run" / "losses.csv")
     assert math.isfinite(float(row["loss"]))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import itk
 import nibabel
 import numpy as np
 import pytest
@@ -17,19 +16,23 @@ from swinfuse_components.data import msd_datalist, save_folds, split_folds
 from swinfuse_components.evaluation import score_label_maps
 
 from ..models import read_rows, write_model
-from .conftest import DECATHLON, PRETRAINED_ROI, few_of
-from .grids import AFFINES, assert_on_grid_of, write_dicom_series
+from .conftest import DECATHLON, PRETRAINED_ROI, TINY, few_of, parse, write_data, write_msd_task
+from .grids import assert_on_grid_of
 
 Run = Callable[..., ConfigWorkflow]
 
 
-@pytest.mark.parametrize("name", sorted(DECATHLON))
-def test_each_decathlon_task_takes_a_training_step(
-    name: str, run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
-) -> None:
+# CT with two labels, and MRI of two channels; the others differ from these by their numbers
+FAST = ("Task03_Liver", "Task05_Prostate")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in sorted(DECATHLON)]
+)
+def test_each_decathlon_task_takes_a_training_step(name: str, run_bundle: Run, tmp_path: Path) -> None:
     channels, labels = DECATHLON[name]
-    folder = make_msd_task(name, channels, labels, cases=2)
-    options = {**tiny, "val_interval": 0, "num_folds": 2, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
+    folder = write_msd_task(tmp_path, name, channels, labels, cases=2)
+    options = {**TINY, "val_interval": 0, "num_folds": 2, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
     workflow = run_bundle("finetune_msd", ["train.json", f"tasks/{name}.yaml"], "training", **options)
     network = workflow.parser.get_parsed_content("network_def")
     state = torch.load(tmp_path / "run" / "model_final.pt", weights_only=True)["model"]
@@ -46,7 +49,7 @@ def test_each_decathlon_task_takes_a_training_step(
 
 @pytest.mark.parametrize("start", ["scratch", pytest.param("pretrained", marks=pytest.mark.slow)])
 def test_two_folds_of_the_hippocampus_and_their_ensemble(
-    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
+    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tmp_path: Path
 ) -> None:
     """Both scored on their own fold, then together; the second takes its fold from a file."""
     source = swinfuse_data / "MSD_like" / "Task04_Hippocampus"
@@ -54,12 +57,12 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
     unseen = few_of(source, tmp_path / "test", [5])
     checkpoint = str(pretrained_run / "model.pt")
     common: dict[str, Any] = {"dataset_dir": str(task), "num_folds": 2, "pretrained_checkpoint": checkpoint}
-    tiny["roi_size"] = PRETRAINED_ROI
     folds = save_folds(split_folds(msd_datalist(task), 2, seed=0), tmp_path / "folds.json", task)
     for fold in (0, 1):
         common["fold_file"] = str(folds) if fold else None
         run_dir = str(tmp_path / f"runs/fold{fold}")
-        run_bundle("finetune_msd", ["train.json"], "run", fold=fold, start=start, run_dir=run_dir, **{**common, **tiny})
+        options = {**common, **TINY, "roi_size": PRETRAINED_ROI, "fold": fold, "run_dir": run_dir}
+        run_bundle("finetune_msd", ["train.json"], "run", start=start, **options)
         assert (tmp_path / f"runs/fold{fold}" / "losses.png").stat().st_size > 1000
         settings = {"fold": fold, "run_dir": run_dir, "overlap": 0.0, "num_workers": 0, "save_predictions": True}
         evaluated = run_bundle("finetune_msd", ["train.json", "evaluate.json"], "evaluating", **settings, **common)
@@ -95,14 +98,14 @@ def test_two_folds_of_the_hippocampus_and_their_ensemble(
         assert_on_grid_of(output / image.name.replace(".nii.gz", "_seg.nii.gz"), image)
 
 
-@pytest.mark.parametrize("start", ["scratch", "pretrained"])
+@pytest.mark.parametrize("start", [pytest.param("scratch", marks=pytest.mark.slow), "pretrained"])
 def test_a_real_ct_task_trains_from_its_dataset_json_alone(
-    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tiny: dict[str, Any], tmp_path: Path
+    start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tmp_path: Path
 ) -> None:
     folder = few_of(swinfuse_data / "MSD_like" / "Task50_HeadNeckCT", tmp_path / "task", [0, 1])
     run_dir = tmp_path / "run"
     # coarse, for the test's time; the CT window is measured
-    options = {**tiny, "spacing": [6.0, 6.0, 6.0], "roi_size": PRETRAINED_ROI}
+    options = {**TINY, "spacing": [6.0, 6.0, 6.0], "roi_size": PRETRAINED_ROI}
     options["val_interval"] = 5  # more than there are epochs: the last one is validated, or there would be no model.pt
     options |= {"start": start, "pretrained_checkpoint": str(pretrained_run / "model.pt"), "num_folds": 2}
     run_bundle("finetune_msd", ["train.json"], "training", dataset_dir=str(folder), run_dir=str(run_dir), **options)
@@ -112,65 +115,20 @@ def test_a_real_ct_task_trains_from_its_dataset_json_alone(
     assert (run_dir / "model.pt").is_file()
 
 
-@pytest.fixture
-def random_model(tmp_path: Path) -> Path:
-    """A model folder with random weights whose network answers with every class somewhere."""
-    labels = {"0": "background", "1": "first", "2": "second"}
-    return write_model(tmp_path / "model", modality="mr", channels=["MRI"], labels=labels, spacing=[1.5, 1.5, 1.5])
-
-
-@pytest.mark.parametrize("case", sorted(AFFINES))
-def test_segmentations_come_back_on_the_grid_of_the_input(
-    case: str, segment: Run, random_model: Path, tmp_path: Path
-) -> None:
-    image = tmp_path / "images" / "volume.nii.gz"
-    image.parent.mkdir()
-    array = np.random.default_rng(1).normal(100, 30, (41, 37, 19)).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(array, AFFINES[case]), image)
-    given = image.parent if case == "oblique" else image
-    if case == "other orientation":
-        given = tmp_path / "volume.nrrd"
-        itk.imwrite(itk.imread(str(image)), str(given))
-    output = tmp_path / "out"
-    segment("finetune_msd", given, random_model, output, tta_axes=[0] if case == "anisotropic" else [])
-    labels = assert_on_grid_of(output / "volume_seg.nii.gz", image)
-    assert set(np.unique(labels)) <= {0, 1, 2} and labels.any()
-    (row,) = read_rows(output / "volumes.csv")
-    voxel = abs(np.linalg.det(AFFINES[case][:3, :3])) / 1000
-    for value, name in ((1, "first"), (2, "second")):
-        assert float(row[f"{name} (ml)"]) == pytest.approx((labels == value).sum() * voxel, abs=1e-3)
-
-
-def test_a_dicom_series_is_segmented_on_its_own_grid(segment: Run, random_model: Path, tmp_path: Path) -> None:
-    array = np.random.default_rng(2).integers(0, 400, (16, 34, 38)).astype(np.int16)
-    affine = write_dicom_series(tmp_path / "study" / "series", array, (1.2, 1.2, 2.5))
-    output = tmp_path / "out"
-    segment("finetune_msd", tmp_path / "study", random_model, output)
-    (segmentation,) = output.glob("*.nii.gz")
-    found = nibabel.load(segmentation)
-    assert found.shape == (38, 34, 16)
-    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
-
-
-def test_the_path_that_monai_label_adds_does_not_disturb(repository: Path, random_model: Path, tmp_path: Path) -> None:
+def test_the_path_that_monai_label_adds_does_not_disturb(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", modality="mr", spacing=[1.5, 1.5, 1.5])
     image = tmp_path / "volume.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 20), np.float32), np.diag([2.0, 2.0, 2.0, 1.0])), image)
-    configs = repository / "bundles" / "finetune_msd" / "configs"
-    workflow = ConfigWorkflow(
-        config_file=str(configs / "inference.json"), workflow_type=None, logging_file=False, run_dir=str(random_model)
-    )
-    workflow.initialize()
-    item = workflow.parser.get_parsed_content("preprocessing")({"image": str(image), "image_path": str(image)})
+    parser = parse("finetune_msd", "inference.json", run_dir=model)
+    item = parser.get_parsed_content("preprocessing")({"image": str(image), "image_path": str(image)})
     assert item["image_path"] == str(image)
     assert item["image"].pixdim.tolist() == pytest.approx([1.5, 1.5, 1.5])
 
 
 @pytest.mark.parametrize("overlay", ["frozen_random_encoder", "swin_unetr", "blank", "silhouette", "cache_on_disk"])
-def test_overlays_train_as_they_say(
-    overlay: str, run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
-) -> None:
-    folder = make_msd_task(cases=2, spacing=(2.0, 2.0, 2.0))
-    options = {**tiny, "val_interval": 0, "num_folds": 2, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
+def test_overlays_train_as_they_say(overlay: str, run_bundle: Run, tmp_path: Path) -> None:
+    folder = write_msd_task(tmp_path, cases=2, spacing=(2.0, 2.0, 2.0))
+    options = {**TINY, "val_interval": 0, "num_folds": 2, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
     workflow = run_bundle("finetune_msd", ["train.json", f"{overlay}.yaml"], "training", **options)
     described = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))
     state = torch.load(tmp_path / "run" / "model_final.pt", weights_only=True)["model"]
@@ -190,17 +148,11 @@ def test_overlays_train_as_they_say(
 
 
 @pytest.mark.parametrize("bundle", ["finetune_msd", pytest.param("finetune_brats", marks=pytest.mark.slow)])
-def test_random_contrast_resumes_exactly_and_saves_the_average(
-    bundle: str,
-    run_bundle: Run,
-    make_msd_task: Callable[..., Path],
-    make_brats: Callable[..., Path],
-    tiny: dict[str, Any],
-    tmp_path: Path,
-) -> None:
-    folder = make_msd_task(cases=4, spacing=(2.0, 2.0, 2.0)) if bundle == "finetune_msd" else make_brats(cases=3)
+def test_random_contrast_resumes_exactly_and_saves_the_average(bundle: str, run_bundle: Run, tmp_path: Path) -> None:
+    coarse = {"spacing": (2.0, 2.0, 2.0)} if bundle == "finetune_msd" else {}
+    folder = write_data(bundle, tmp_path, cases=4, **coarse)
     run_dir = tmp_path / "run"
-    options = {**tiny, "max_epochs": 2, "batch_size": 1, "num_folds": 2, "fold": 0, "contrast_warmup": [0, 3]}
+    options = {**TINY, "max_epochs": 2, "batch_size": 1, "num_folds": 2, "fold": 0, "contrast_warmup": [0, 3]}
     files = ["train.json", "random_contrast.yaml"]
 
     def train(**more: Any) -> dict[str, torch.Tensor]:
@@ -221,11 +173,11 @@ def test_random_contrast_resumes_exactly_and_saves_the_average(
 
 
 def test_joint_training_scales_each_image_by_its_modality_and_draws_both_data_sets(
-    run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
+    run_bundle: Run, tmp_path: Path
 ) -> None:
-    ct = make_msd_task("Task90_ToyCT", ("CT",), ("box",), cases=5, spacing=(2.0, 2.0, 2.0))
-    mr = make_msd_task("Task91_ToyMR", ("MRI",), ("box",), cases=3, spacing=(2.0, 2.0, 2.0))
-    options = {**tiny, "num_folds": 2, "fold": 0, "ct_window": [-1000.0, 1000.0], "datasets": [str(ct), str(mr)]}
+    ct = write_msd_task(tmp_path, "Task90_ToyCT", ("CT",), ("box",), cases=5, spacing=(2.0, 2.0, 2.0))
+    mr = write_msd_task(tmp_path, "Task91_ToyMR", ("MRI",), ("box",), cases=3, spacing=(2.0, 2.0, 2.0))
+    options = {**TINY, "num_folds": 2, "fold": 0, "ct_window": [-1000.0, 1000.0], "datasets": [str(ct), str(mr)]}
     files = ["train.json", "joint.yaml", "random_contrast.yaml"]
     workflow = run_bundle("finetune_msd", files, "training", run_dir=str(tmp_path / "run"), **options)
     items = workflow.parser.get_parsed_content("train::dataset::data")

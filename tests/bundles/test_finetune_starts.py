@@ -13,7 +13,7 @@ from swinfuse_components.finetuning import load_starting_point
 from swinfuse_components.networks import SwinFUSE
 
 from ..models import read_rows
-from .conftest import PRETRAINED_ROI
+from .conftest import PRETRAINED_ROI, TINY, write_msd_task
 
 Run = Callable[..., ConfigWorkflow]
 
@@ -23,14 +23,12 @@ def encoder_of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def start_from(
-    run_bundle: Run, make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
-) -> Callable[..., tuple[ConfigWorkflow, dict[str, torch.Tensor]]]:
+def start_from(run_bundle: Run, tmp_path: Path) -> Callable[..., tuple[ConfigWorkflow, dict[str, torch.Tensor]]]:
     """Train a toy task with overlays and overrides: the workflow, and the weights at the end."""
 
     def train(*overlays: str, **options: Any) -> tuple[ConfigWorkflow, dict[str, torch.Tensor]]:
-        given = {**tiny, "roi_size": PRETRAINED_ROI, "num_folds": 2, "val_interval": 0, **options}
-        folder, run_dir = make_msd_task(cases=2), tmp_path / "run"
+        given = {**TINY, "roi_size": PRETRAINED_ROI, "num_folds": 2, "val_interval": 0, **options}
+        folder, run_dir = write_msd_task(tmp_path, cases=2), tmp_path / "run"
         files = ["train.json", *overlays]
         workflow = run_bundle("finetune_msd", files, "training", dataset_dir=str(folder), run_dir=str(run_dir), **given)
         return workflow, torch.load(run_dir / "model_final.pt", weights_only=True)["model"]

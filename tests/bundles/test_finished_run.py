@@ -32,24 +32,16 @@ class Finished:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in kept}
 
     def run(self, run_id: str = "training", in_child: Callable[[], Any] | None = None, **changes: Any) -> Run:
-        options = {
-            **self.bundle.options,
-            "num_workers": 0,
-            "max_epochs": 2,
-            "run_dir": self.folder,
-            "fold": 0,
-            **changes,
-        }
+        options = {**self.bundle.options, "run_dir": self.folder, **changes}
         return command(self.folder.with_suffix(".log"), run_id, self.bundle.config, in_child=in_child, **options)
 
 
 @pytest.fixture(scope="module")
-def original(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallBundle, Path]:
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallBundle, Path]:
     root = tmp_path_factory.mktemp("finished")
-    bundle = SmallBundle("finetune_msd", repository, root / "data")
-    options = {**bundle.options, "num_workers": 0, "max_epochs": 2, "run_dir": root / "run", "fold": 0}
-    run = command(root / "log", "training", bundle.config, **options)
-    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    bundle = SmallBundle("finetune_msd", root / "data")
+    bundle.options |= {"num_workers": 0, "max_epochs": 2, "fold": 0}
+    command(root / "log", "training", bundle.config, run_dir=root / "run", **bundle.options).finish()
     return bundle, root / "run"
 
 
@@ -61,8 +53,7 @@ def finished(original: tuple[SmallBundle, Path], tmp_path: Path) -> Finished:
 def test_neither_a_refused_training_nor_a_check_writes_into_it(finished: Finished) -> None:
     assert {"model.json", "configuration.json", "model.pt", "losses.csv"} <= set(finished.before)
     assert "--resume True" in message_of(finished.run(fold=1))
-    checked = finished.run("checking", fold=1)
-    assert checked.exit_code() == 0, checked.log.read_text(encoding="utf-8")
+    finished.run("checking", fold=1).finish()
     assert finished.files() == finished.before
 
 
@@ -71,7 +62,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": 7}, "seed was 0, is 7"),
     "spacing": ({"spacing": [2.0, 2.0, 2.0]}, "spacing was"),
     "fold": ({"fold": 1}, "fold was 0, is 1"),
-    "batch": ({"batch_size": 2}, "2 iterations an epoch (data list of 2 items), this configuration has 1"),
+    "batch": ({"batch_size": 2}, "2 iterations an epoch (data list of 2 items), this configuration has 1 (2 items)"),
     "network": ({"feature_size": 24}, "feature_size was 12, is 24"),
     "epochs": ({"max_epochs": 3}, "--extend True"),
 }
@@ -92,8 +83,7 @@ def test_it_is_extended_with_other_workers_cache_and_place_of_the_data(finished:
     moved = shutil.copytree(finished.bundle.dataset, tmp_path / "moved")
     (checksum := checkpoints_of(finished.folder)[-1].with_suffix(".pt.sha256")).write_text("ABC", encoding="utf-8")
     changes = {"num_workers": 1, "cache_num": 1, "dataset_dir": moved}
-    run = finished.run(resume=True, extend=True, max_epochs=3, **changes)
-    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    finished.run(resume=True, extend=True, max_epochs=3, **changes).finish()
     rows = (finished.folder / "losses.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 7 and "\n".join(rows).startswith(finished.before["losses.csv"].decode().replace("\r", "")[:-1])
     assert checksum.read_text(encoding="utf-8") == "ABC"  # of an earlier version; nobody reads it
@@ -122,9 +112,7 @@ def test_another_starts_from_its_weights_under_a_prefix_of_lightning(finished: F
     weights = torch.load(finished.folder / "model.pt", weights_only=True)["model"]
     torch.save({"state_dict": {f"net.{key}": value for key, value in weights.items()}}, tmp_path / "lightning.ckpt")
     start = {"start": "pretrained", "pretrained_checkpoint": tmp_path / "lightning.ckpt"}
-    run = finished.run(run_dir=tmp_path / "new", max_epochs=1, **start)
-    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
-    assert "lightning.ckpt" in run.log.read_text(encoding="utf-8")
+    assert "lightning.ckpt" in finished.run(run_dir=tmp_path / "new", max_epochs=1, **start).finish()
 
 
 def unreadable() -> None:
@@ -154,8 +142,7 @@ def test_a_run_without_its_checkpoints_is_not_begun_anew(finished: Finished, epo
 def test_a_new_run_in_its_place_keeps_what_it_left(finished: Finished) -> None:
     for path in checkpoints_of(finished.folder):
         path.unlink()
-    run = finished.run(seed=1, max_epochs=1)
-    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    finished.run(seed=1, max_epochs=1).finish()
     kept = {name: content for name, content in finished.before.items() if name.endswith((".csv", ".json", "l.pt"))}
     assert len(kept) == 6 and set(kept.values()) <= set(finished.files().values())
 
@@ -191,10 +178,9 @@ def test_damaged_tables_are_kept_and_named_when_it_goes_on(finished: Finished, n
     damaged = {table: TABLES[name](finished.before[table]) for table in ("losses.csv", "validation.csv")}
     for table, content in damaged.items():
         (finished.folder / table).write_bytes(content)
-    run = finished.run(resume=True, extend=True, max_epochs=3)
-    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    log = finished.run(resume=True, extend=True, max_epochs=3).finish()
     for table, content in damaged.items():
-        assert f"{table} is of an earlier run or has damaged rows" in run.log.read_text(encoding="utf-8")
+        assert f"{table} is of an earlier run or has damaged rows" in log
         assert (finished.folder / f"{table}.previous").read_bytes() == content
         header, *rows = (finished.folder / table).read_text(encoding="utf-8").splitlines()
         assert {row.count(",") for row in rows} == {header.count(",")}
@@ -209,8 +195,7 @@ def test_a_signal_ends_it_with_code_75(sign: str, number: int, finished: Finishe
     while not (finished.folder / sign).exists() and time.monotonic() < end:
         time.sleep(0.01)
     os.kill(run.process.pid or 0, number)
-    assert run.exit_code() == 75, run.log.read_text(encoding="utf-8")
-    assert "Traceback" not in run.log.read_text(encoding="utf-8")
+    assert "Traceback" not in run.finish(75)
     assert bool(checkpoints_of(finished.folder)) or sign == ".lock"
 
 
@@ -227,11 +212,9 @@ def stop_at_the_last_model() -> None:
 
 def test_stopped_after_the_last_step_it_is_finished_when_it_is_resumed(finished: Finished, tmp_path: Path) -> None:
     finished.folder = tmp_path / "new"
-    run = finished.run(in_child=stop_at_the_last_model)
-    assert run.exit_code() == 75, run.log.read_text(encoding="utf-8")
+    finished.run(in_child=stop_at_the_last_model).finish(75)
     assert not (finished.folder / "model_final.pt").exists()
-    run = finished.run(resume=True)
-    assert run.exit_code() == 0, run.log.read_text(encoding="utf-8")
+    finished.run(resume=True).finish()
     assert set(finished.before) <= set(finished.files())
 
 

@@ -46,7 +46,7 @@ def test_two_sites_pre_train_and_fine_tune(repository: Path, tmp_path: Path) -> 
     if found.returncode:
         pytest.skip(f"{PYTHON} has no nvflare and monai-nvflare (SWINFUSE_FLARE_PYTHON names another interpreter)")
     plan = {"rounds": ROUNDS, "max_epochs": 1, "roi_size": PRETRAINED_ROI, **SIZE}
-    pairs = write_synthrad(tmp_path / "pairs", patients=3)
+    pairs = write_synthrad(tmp_path / "pairs", cases=3)
     settings = {**plan, "epoch_length": 2, "warmup_iterations": 1, "spacing": [4, 4, 4]}
     build_package(repository / "bundles" / "pretrain", tmp_path, settings=settings, vendor=False)
     sites = {name: {"dataset_dir": str(pairs), "modalities": [name]} for name in ("ct", "mr")}

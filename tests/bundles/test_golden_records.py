@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from .conftest import TINY, write_msd_task
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -35,11 +37,9 @@ def test_losses_of_two_steps_of_pre_training(pretrained_run: Path) -> None:
     assert_alike(found.to_dict("list"), golden.to_dict("list"))
 
 
-def test_description_of_a_fine_tuned_model(
-    run_bundle: Callable[..., Any], make_msd_task: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
-) -> None:
-    folder = make_msd_task("Task90_ToyCT", ("CT",), ("box",), cases=4, spacing=(2.0, 2.0, 2.0))
-    options = {**tiny, "num_folds": 2, "fold": 0, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
+def test_description_of_a_fine_tuned_model(run_bundle: Callable[..., Any], tmp_path: Path) -> None:
+    folder = write_msd_task(tmp_path, "Task90_ToyCT", ("CT",), ("box",), cases=4, spacing=(2.0, 2.0, 2.0))
+    options = {**TINY, "num_folds": 2, "fold": 0, "dataset_dir": str(folder), "run_dir": str(tmp_path / "run")}
     run_bundle("finetune_msd", ["train.json", "random_contrast.yaml"], "training", **{**options, "val_interval": 0})
     found = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))
     assert_alike(found, json.loads((GOLDEN / "model.json").read_text(encoding="utf-8")))

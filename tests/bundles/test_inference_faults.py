@@ -16,10 +16,8 @@ import pytest
 import torch
 
 from ..models import BRATS, write_model
-from .conftest import write_brats, write_msd_task
+from .conftest import configs, write_brats, write_msd_task
 from .small_runs import command, message_of
-
-BUNDLES = ("finetune_msd", "finetune_brats", "ood_eval")
 
 
 def limit_files(size: int) -> Callable[[], None]:
@@ -30,8 +28,8 @@ def limit_files(size: int) -> Callable[[], None]:
 class Inference:
     """Three images and a model with random weights for the inference of a bundle."""
 
-    def __init__(self, bundle: str, repository: Path, root: Path) -> None:
-        self.root, self.files = root, [repository / "bundles" / bundle / "configs" / "inference.json"]
+    def __init__(self, bundle: str, root: Path) -> None:
+        self.root, self.files = root, [Path(*configs(bundle, "inference.json"))]
         if bundle == "finetune_brats":
             self.images = write_brats(root / "images", cases=3)
             self.model = write_model(root / "model", **BRATS)
@@ -47,9 +45,9 @@ class Inference:
         return command(log, "inference", *self.files, in_child=in_child, **options)
 
 
-@pytest.fixture(params=BUNDLES)
-def inference(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Inference:
-    return Inference(request.param, repository, tmp_path)
+@pytest.fixture(params=["finetune_msd", pytest.param("finetune_brats", marks=pytest.mark.slow), "ood_eval"])
+def inference(request: pytest.FixtureRequest, tmp_path: Path) -> Inference:
+    return Inference(request.param, tmp_path)
 
 
 @pytest.mark.parametrize("ext", [".nii", ".mha"])  # 43 200 bytes and more
@@ -95,10 +93,9 @@ def test_stopped_in_the_middle_it_ends_with_code_75_and_is_done_by_the_same_comm
     while not list((tmp_path / "out").glob("*_seg.nii.gz")) and time.monotonic() < end:
         time.sleep(0.01)
     os.killpg(run.process.pid or 0, signal.SIGINT)
-    log = run.log.read_text(encoding="utf-8") if run.exit_code() == 75 else ""
+    log = run.finish(75)
     assert "stopped by SIGINT: what is finished stays" in log and "Traceback" not in log
-    again = inference.run(tmp_path / "out")
-    assert again.exit_code() == 0, again.log.read_text(encoding="utf-8")
+    inference.run(tmp_path / "out").finish()
     assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 3 and not list((tmp_path / "out").glob(".*"))
 
 
@@ -127,52 +124,28 @@ def test_what_a_killed_run_left_is_removed_and_volumes_of_other_images_are_kept(
     inference: Inference, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    assert inference.run(output, killed_before_the_first_name).exit_code() == -signal.SIGKILL
+    inference.run(output, killed_before_the_first_name).finish(-signal.SIGKILL)
     assert len(list(output.glob(".*"))) == 1
-    assert inference.run(output).exit_code() == 0
+    inference.run(output).finish()
     assert not list(output.glob(".*"))
     if not (output / "volumes.csv").exists():  # ood_eval has none
         return
     before = (output / "volumes.csv").read_bytes()
     for path in sorted(inference.images.glob("*"))[1:]:  # a second call, for one image
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    run = inference.run(output)
-    assert run.exit_code() == 0 and "volumes.csv was there already" in run.log.read_text(encoding="utf-8")
+    assert "volumes.csv was there already" in inference.run(output).finish()
     assert (output / "volumes.csv.previous").read_bytes() == before
 
 
-SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "a name out of the folder": ({"output_postfix": "../../seg"}, "output_postfix is '../../seg'"),
-    "no data set": ({"dataset_dir": ""}, "dataset_dir is '': expected a path"),
-    "a number for a data set": ({"dataset_dir": 5}, "dataset_dir is 5: expected a path"),
-    "a device without values": ({"device": "meta"}, "device is meta"),
-}
-
-
-MEMBERS: dict[str, tuple[list[str], str]] = {
-    "none": ([], "an ensemble needs at least one model folder"),
-    "one twice": (["fold0", "fold0"], "an ensemble needs different models"),
-    "one that is not there": (["fold0", "fold2"], "fold2 the folder of a finished training?"),
-    "of two kinds of image": (["fold0", "mr"], "models that differ in 'modality' cannot share one ensemble"),
-}
-
-
-@pytest.mark.parametrize("name", MEMBERS)
-def test_an_ensemble_that_cannot_be_is_refused(repository: Path, tmp_path: Path, name: str) -> None:
-    folders, expected = MEMBERS[name]
-    inference = Inference("finetune_msd", repository, tmp_path)
+def ensemble(inference: Inference, *folders: str) -> dict[str, Any]:
     for folder, modality in (("fold0", "ct"), ("mr", "mr")):
-        write_model(tmp_path / folder, modality=modality)
+        write_model(inference.root / folder, modality=modality)
     inference.files.append(inference.files[0].with_name("ensemble.yaml"))
-    run = inference.run(tmp_path / "out", model_dirs=[str(tmp_path / folder) for folder in folders])
-    assert expected in message_of(run) and not (tmp_path / "out").exists()
+    return {"model_dirs": [str(inference.root / folder) for folder in folders]}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_settings_that_lose_or_find_too_much_are_refused(repository: Path, tmp_path: Path, name: str) -> None:
-    changes, expected = SETTINGS[name]
-    assert expected in message_of(Inference("finetune_msd", repository, tmp_path).run(tmp_path / "out", **changes))
-    assert not (tmp_path / "out").exists()
+def weights(spoil: Callable[[Path], Any]) -> Callable[[Inference], None]:
+    return lambda inference: spoil(inference.model / "model.pt") and None
 
 
 def flip_a_bit(path: Path) -> None:
@@ -194,29 +167,6 @@ def times(factor: complex) -> Callable[[Path], None]:
     return spoil
 
 
-WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "missing": (Path.unlink, "no such checkpoint file"),
-    "empty": (lambda path: path.write_bytes(b""), "is empty"),
-    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "truncated or damaged"),
-    "a flipped bit": (flip_a_bit, "the checksum of its part"),
-    "of another size": (of_another_size, "does not fit the network"),
-    "NaN": (times(float("nan")), "hold NaN or infinity"),
-    "complex numbers": (times(1j), "or are complex"),
-}
-
-
-@pytest.mark.parametrize("fault", WEIGHTS)
-def test_weights_are_refused_before_an_image_is_read(repository: Path, tmp_path: Path, fault: str) -> None:
-    """One image is broken too, which nobody must have noticed."""
-    spoil, expected = WEIGHTS[fault]
-    inference = Inference("finetune_msd", repository, tmp_path)
-    spoil(inference.model / "model.pt")
-    next(inference.images.iterdir()).write_bytes(b"")
-    run = inference.run(tmp_path / "out")
-    assert expected in message_of(run) and "0 bytes" not in run.log.read_text(encoding="utf-8")
-    assert not (tmp_path / "out").exists()
-
-
 ODD: dict[str, Any] = {
     "spacing": [0, 0, 0],
     "labels": {"0": "a", "1": "a"},
@@ -229,12 +179,44 @@ ODD: dict[str, Any] = {
 }
 
 
-def test_a_description_of_odd_values_is_refused_with_all_of_them(repository: Path, tmp_path: Path) -> None:
-    inference = Inference("finetune_msd", repository, tmp_path)
+def odd_description(inference: Inference) -> None:
     path = inference.model / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **ODD}), encoding="utf-8")
-    message = message_of(inference.run(tmp_path / "out"))
-    assert str(path) in message and all(f"{key} is " in message for key in ODD)
+
+
+# settings, or what is done to the model and may return settings; and words of the message
+REFUSED: dict[str, tuple[Any, list[str]]] = {
+    "a name out of the folder": ({"output_postfix": "../../seg"}, ["output_postfix is '../../seg'"]),
+    "no data set": ({"dataset_dir": ""}, ["dataset_dir is '': expected a path"]),
+    "a number for a data set": ({"dataset_dir": 5}, ["dataset_dir is 5: expected a path"]),
+    "a device without values": ({"device": "meta"}, ["device is meta"]),
+    "no member": (ensemble, ["an ensemble needs at least one model folder"]),
+    "a member twice": (lambda i: ensemble(i, "fold0", "fold0"), ["an ensemble needs different models"]),
+    "no such member": (lambda i: ensemble(i, "fold0", "fold2"), ["fold2 the folder of a finished training?"]),
+    "members for two modalities": (lambda i: ensemble(i, "fold0", "mr"), ["models that differ in 'modality' cannot"]),
+    "missing weights": (weights(Path.unlink), ["no such checkpoint file"]),
+    "empty weights": (weights(lambda path: path.write_bytes(b"")), ["is empty"]),
+    "truncated weights": (weights(lambda path: path.write_bytes(path.read_bytes()[:-5000])), ["truncated or damaged"]),
+    "weights with a flipped bit": (weights(flip_a_bit), ["the checksum of its part"]),
+    "weights of another size": (weights(of_another_size), ["does not fit the network"]),
+    "NaN": (weights(times(float("nan"))), ["hold NaN or infinity"]),
+    "complex numbers": (weights(times(1j)), ["or are complex"]),
+    "a description of odd values": (odd_description, ["model.json", *(f"{key} is " for key in ODD)]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_before_an_image_is_read(tmp_path: Path, name: str) -> None:
+    """One image is broken too, which nobody must have noticed."""
+    change, expected = REFUSED[name]
+    inference = Inference("finetune_msd", tmp_path)
+    options = change if isinstance(change, dict) else change(inference) or {}
+    next(inference.images.iterdir()).write_bytes(b"")
+    run = inference.run(tmp_path / "out", **options)
+    message = message_of(run)
+    assert all(words in message for words in expected), message
+    assert "0 bytes" not in run.log.read_text(encoding="utf-8")
+    assert not (tmp_path / "out").exists()
 
 
 MATRIX: dict[str, tuple[dict[str, Any], str]] = {
@@ -248,24 +230,23 @@ MATRIX: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_what_does_not_fit_is_said_before_anything_is_scored(repository: Path, tmp_path: Path, name: str) -> None:
+def test_what_does_not_fit_is_said_before_anything_is_scored(tmp_path: Path, name: str) -> None:
     changes, expected = MATRIX[name]
     task = write_msd_task(tmp_path, "Task", ("MRI",), ("box",), cases=2)
     model = write_model(tmp_path / "model", modality="mr")
     options = {"dataset_dir": task, "model_dir": model, "output_dir": tmp_path / "out", **changes}
-    config = repository / "bundles/ood_eval/configs/evaluate.json"
+    config = Path(*configs("ood_eval", "evaluate.json"))
     run = command(tmp_path / "log", "evaluating", config, in_child=lambda: os.chdir(tmp_path), **options)
     assert expected in message_of(run) and not (tmp_path / "out").exists()
 
 
-def test_scores_and_predictions_of_the_matrix_are_whole_too(repository: Path, tmp_path: Path) -> None:
+def test_scores_and_predictions_of_the_matrix_are_whole_too(tmp_path: Path) -> None:
     task = write_msd_task(tmp_path, "Task", ("MRI",), ("box",), cases=2)
     model, output = write_model(tmp_path / "model", modality="mr"), tmp_path / "out"
     options = {"dataset_dir": task, "model_dir": model, "output_dir": output, "overlap": 0.0}
-    config = repository / "bundles/ood_eval/configs/evaluate.json"
+    config = Path(*configs("ood_eval", "evaluate.json"))
     full = command(tmp_path / "full.log", "evaluating", config, in_child=limit_files(3500), **options)
     assert "cannot write" in message_of(full)
     assert not list(output.rglob("*.nii.gz"))
-    again = command(tmp_path / "again.log", "evaluating", config, **options)
-    assert again.exit_code() == 0, again.log.read_text(encoding="utf-8")
+    command(tmp_path / "again.log", "evaluating", config, **options).finish()
     assert [np.asarray(nib.load(path).dataobj).shape for path in output.rglob("*.nii.gz")] == [(40, 36, 30)] * 2

@@ -1,29 +1,28 @@
 """Data as users have them, through the bundles: nnU-Net's folders, several sources without masks, DICOM series."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.transforms import Compose, Invertd
 
 from swinfuse_components.data import describe_task
 from swinfuse_components.engines import explanation
 from swinfuse_components.evaluation.models import model_source
 from swinfuse_components.evaluation.targets import read_target
+from swinfuse_components.transforms import MatchHistogramd, body_quantiles
 
 from ..data.test_dicom_seg import hd, write_series
 from ..models import BRATS, DESCRIPTION, read_rows, write_model
-from .conftest import TINY, write_brats, write_msd_task, write_synthrad
+from .conftest import TINY, parse, write_brats, write_msd_task, write_synthrad
 from .grids import AFFINES
+from .small_runs import SMALL
 
 SHAPE = (40, 36, 32)
 
@@ -46,21 +45,13 @@ def nnunet(tmp_path: Path) -> Path:
     return root
 
 
-def parsed(repository: Path, bundle: str, **settings: object) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(str(repository / "bundles" / bundle / "configs" / "train.json"))
-    parser.update({"bundle_root": str(repository / "bundles" / bundle), "num_workers": 0, **settings})
-    return parser
-
-
-def test_finetuning_takes_nnunet_regions_and_sides(repository: Path, nnunet: Path) -> None:
-    parser = parsed(repository, "finetune_msd", dataset_dir=str(nnunet), num_folds=2)
+def test_finetuning_takes_nnunet_regions_and_sides(nnunet: Path) -> None:
+    options = {"bundle_root": "none", "dataset_dir": nnunet, "num_folds": 2}
+    parser = parse("finetune_msd", "train.json", **options)
     assert parser.get_parsed_content("regions") == {"whole": [1, 2], "Core_L": [2]}
     assert parser.get_parsed_content("flip_axes") == [1, 2]
     assert [item["patient"] for item in parser.get_parsed_content("datalist")] == ["p0", "p1", "p2", "p3"]
-    named = parsed(
-        repository, "finetune_msd", dataset_dir=str(nnunet), num_folds=2, patient_pattern=r"p(\d)", modality="other"
-    )
+    named = parse("finetune_msd", "train.json", **options, patient_pattern=r"p(\d)", modality="other")
     assert named.get_parsed_content("task")["modality"] == "other"
     assert [item["patient"] for item in named.get_parsed_content("listed")] == ["0", "1", "2", "3"]
 
@@ -79,60 +70,55 @@ def test_a_dicom_series_comes_back_as_dicom_seg(segment, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("channels", [["CT"], ["T1", "T2"], BRATS["channels"]], ids=str)
-def test_every_way_prepares_one_oblique_volume_alike(
-    repository: Path, make_msd_task, tmp_path: Path, channels: list[str]
-) -> None:
-    """Training, inference and evaluation of the bundle that fine-tunes; inference and evaluation of ood_eval."""
+def test_every_way_prepares_one_oblique_volume_alike(tmp_path: Path, channels: list[str]) -> None:
+    """Training, inference and evaluation of the bundle that fine-tunes; inference and evaluation of ood_eval.
+
+    With the histogram that random_contrast.yaml measures; an oblique volume shows every difference.
+    """
     settings = {"spacing": [1.3, 1.1, 1.7]}
     if channels == BRATS["channels"]:
         bundle, folder, described = "finetune_brats", write_brats(tmp_path / "brats"), BRATS
     else:
-        bundle, folder = "finetune_msd", make_msd_task(channels=channels, cases=2)
+        bundle, folder = "finetune_msd", write_msd_task(tmp_path, channels=channels, cases=2)
         settings["ct_window"] = [-180, 240]
         described = {"channels": channels, "modality": "ct" if channels == ["CT"] else "mr"}
     for file in folder.rglob("*.nii.gz"):
         nib.save(nib.Nifti1Image(np.asarray(nib.load(file).dataobj), AFFINES["oblique"]), file)
-    model = str(write_model(tmp_path / "run", **{**described, **settings}))
+    histogram = [np.linspace(0.1, 0.9, 101).round(4).tolist()] * len(channels)
+    model = str(write_model(tmp_path / "run", **{**described, **settings}, histogram=histogram))
     target = read_target(folder)
     case, item = target.load(target.items[0]), target.items[0]
     images = folder / "imagesTr" if bundle == "finetune_msd" else folder
 
-    def parse(bundle: str, *files: str, **changes: object) -> ConfigParser:
-        parser = ConfigParser()
-        parser.read_config([str(repository / "bundles" / bundle / "configs" / name) for name in files])
-        paths = {"run_dir": model, "model_dir": model, "dataset_dir": str(images), "bundle_root": "none"}
-        parser.update({key: value for key, value in {**paths, **changes}.items() if key in parser})
-        return parser
-
-    training = parse(bundle, "train.json", dataset_dir=str(folder), num_folds=2, **settings)
-    evaluation = parse(bundle, "train.json", "evaluate.json", dataset_dir=str(folder))
+    paths = {"run_dir": model, "bundle_root": "none", "dataset_dir": images}
+    training = parse(bundle, "train.json", **{**paths, "dataset_dir": folder}, num_folds=2, **settings)
+    evaluation = parse(bundle, "train.json", "evaluate.json", **{**paths, "dataset_dir": folder})
+    ood = parse("ood_eval", "inference.json", model_dir=model, dataset_dir=images, modality=described["modality"])
     inputs = {key: item[key] for key in ("image", "label")}
+    match = MatchHistogramd("image", histogram)
     prepared = {
-        "training": Compose(training.get_parsed_content("train::deterministic_transforms"))(inputs)["image"],
+        "training": Compose([*training.get_parsed_content("train::deterministic_transforms"), match])(inputs)["image"],
         "evaluating": evaluation.get_parsed_content("preprocessing")(inputs)["image"],
-        "inference": parse(bundle, "inference.json").get_parsed_content("dataset")[0]["image"],
+        "inference": parse(bundle, "inference.json", **paths).get_parsed_content("dataset")[0]["image"],
         "ood_eval": model_source(model).preprocessing({"image": case.image, "modality": case.modality})["image"],
-        "ood_eval inference": parse("ood_eval", "inference.json", modality=described["modality"]).get_parsed_content(
-            "dataset"
-        )[0]["image"],
+        "ood_eval inference": ood.get_parsed_content("dataset")[0]["image"],
     }
     first = prepared["training"]
-    assert first.shape[0] == len(channels) and 0.01 < float(first.std())
+    assert first.shape[0] == len(channels) and np.abs(body_quantiles(first)[0] - histogram[0]).max() < 0.02
     for way, other in prepared.items():
         assert torch.equal(torch.as_tensor(first), torch.as_tensor(other)), way
         assert torch.allclose(first.affine, other.affine), way
 
 
-def test_pretraining_and_its_inference_prepare_one_volume_alike(repository: Path, tmp_path: Path) -> None:
-    folder = write_synthrad(tmp_path / "synthrad", patients=2)
+def test_pretraining_and_its_inference_prepare_one_volume_alike(tmp_path: Path) -> None:
+    folder = write_synthrad(tmp_path / "synthrad", cases=2)
     for file in folder.rglob("*.nii.gz"):
         nib.save(nib.Nifti1Image(np.asarray(nib.load(file).dataobj), AFFINES["oblique"]), file)
     steps, prepared = 4, []
     for name, key in (("train.json", "train::preprocessing"), ("inference.json", "preprocessing")):
-        parser = ConfigParser()
-        parser.read_config(str(repository / "bundles" / "pretrain" / "configs" / name))
         item = {"image": str(next(folder.rglob("mr.nii.gz"))), "modality": "mr"}
-        prepared.append(Compose(parser.get_parsed_content(key).transforms[:steps])(item)["image"])
+        transforms = parse("pretrain", name).get_parsed_content(key).transforms
+        prepared.append(Compose(transforms[:steps])(item)["image"])
     assert torch.equal(torch.as_tensor(prepared[0]), torch.as_tensor(prepared[1]))
 
 
@@ -146,29 +132,23 @@ def test_what_a_label_server_brings_is_checked_as_well(bundle: str, repository: 
     file = tmp_path / "constant.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, channels), np.int16), np.eye(4)), file)
 
-    def parse(name: str) -> ConfigParser:
-        parser = ConfigParser()
-        parser.read_config(str(copy / "configs" / name))
-        served = [{"image": str(file), "label": str(file)}]
-        parser.update({"bundle_root": str(copy), "run_dir": str(model), "dataset_dir": "none"})
-        if name == "train.json":
-            parser["task"] = BRATS if channels == 4 else DESCRIPTION
-            parser["train#dataset#data"] = served
-        return parser
-
-    for name in ("train.json", "inference.json"):
+    changes = {"bundle_root": copy, "run_dir": model, "dataset_dir": "none"}
+    inference = parse(bundle, str(copy / "configs" / "inference.json"), **changes)
+    changes |= {"task": BRATS if channels == 4 else DESCRIPTION}
+    changes |= {"train#dataset#data": [{"image": str(file), "label": str(file)}]}
+    training = parse(bundle, str(copy / "configs" / "train.json"), **changes)
+    preprocessing = inference.get_parsed_content("preprocessing")
+    for read in (
+        lambda: training.get_parsed_content(f"initialize::{len(training['initialize']) - 1}"),
+        lambda: preprocessing({"image": str(file)}),
+    ):
         with pytest.raises(Exception, match=r"every voxel is 0|Failed to evaluate|applying transform") as error:
-            parser = parse(name)
-            if name == "train.json":
-                parser.get_parsed_content(f"initialize::{len(parser['initialize']) - 1}")
-            else:
-                parser.get_parsed_content("preprocessing")({"image": str(file)})
+            read()
         assert "every voxel is 0 [constant]" in str(explanation(error.value))
     values = np.random.default_rng(0).integers(-200, 200, (8, 8, 8, channels))
     nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), file)
-    parser = parse("inference.json")
-    item = parser.get_parsed_content("preprocessing")({"image": str(file)})
-    back = Invertd("pred", parser.get_parsed_content("preprocessing"), orig_keys="image")
+    item = preprocessing({"image": str(file)})
+    back = Invertd("pred", preprocessing, orig_keys="image")
     assert back({**item, "pred": item["image"]})["pred"].shape == (channels, 8, 8, 8)
 
 
@@ -210,9 +190,8 @@ def source_of(kind: str, root: Path, nnunet: Path) -> dict[str, object]:
     ],
 )
 def test_pretraining_takes_three_steps_on(kind: str, run_bundle, nnunet: Path, tmp_path: Path, capsys) -> None:
-    settings = {"roi_size": [32, 32, 64], "feature_size": 12, "window_size": 4, "spacing": [4, 4, 4], "batch_size": 2}
-    settings |= {"num_workers": 0, "warmup_iterations": 1, "max_epochs": 1, "epoch_length": 3, "val_interval": 1}
-    settings |= {"validation_fraction": 0.34, "run_dir": str(tmp_path / "run"), **source_of(kind, tmp_path, nnunet)}
+    settings = {**SMALL["pretrain"], "epoch_length": 3, "validation_fraction": 0.34, "run_dir": tmp_path / "run"}
+    settings |= source_of(kind, tmp_path, nnunet)
     run_bundle("pretrain", ["train.json"], "checking", **settings)
     assert "are fit for pre-training" in capsys.readouterr().out
     run_bundle("pretrain", ["train.json"], "training", **settings)
@@ -237,46 +216,38 @@ def as_2023(source: Path, target: Path) -> Path:
     return target
 
 
-def command(repository: Path, files: list[str], run_id: str, **settings: object) -> None:
-    """The documented command of finetune_brats, in a process of its own."""
-    config = repository / "bundles" / "finetune_brats" / "configs" / files[0]
-    words = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(config)]
-    words += [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(repository)}, timeout=600)
-
-
 @pytest.mark.parametrize("volumes", ["made", pytest.param("real", marks=pytest.mark.slow)])
 def test_brats_2023_gives_what_brats_2021_gives(
-    volumes: str, repository: Path, run_bundle, tmp_path: Path, request: pytest.FixtureRequest
+    volumes: str, run_bundle, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """The same losses; the same label maps, with one set of weights and with each training's own."""
     real = request.getfixturevalue("swinfuse_data") / "BraTS21_like" if volumes == "real" else None
     years = {"b21": real or write_brats(tmp_path / "b21")}
     years["b23"] = as_2023(years["b21"], tmp_path / "b23")
-    run = partial(command, repository) if real else partial(run_bundle, "finetune_brats")
     grid = {"spacing": [3.0, 3.0, 3.0] if real else [1.0, 1.0, 1.0]}
     shared = write_model(tmp_path / "shared", **BRATS, **grid)
     losses, maps = {}, {}
     for year, folder in years.items():
-        own, data = tmp_path / f"own_{year}", {"dataset_dir": str(folder), "device": TINY["device"], "overlap": 0.0}
+        own, data = tmp_path / f"own_{year}", {"dataset_dir": folder, "device": TINY["device"], "overlap": 0.0}
         steps = {**TINY, **grid, "num_folds": 2, "max_epochs": 2, "val_interval": 2, "learning_rate": 0.01, "views": 2}
-        run(["train.json"], "training", run_dir=str(own), **{**steps, **data})
+        run_bundle("finetune_brats", ["train.json"], "training", run_dir=own, **{**steps, **data})
         losses[year] = [row["loss"] for row in read_rows(own / "losses.csv")]
         maps[year] = []
         for weights in (shared, own):
-            output = tmp_path / f"{year}_by_{weights.name}"
-            run(["inference.json"], "inference", run_dir=str(weights), output_dir=str(output), **data)
+            folders = {"run_dir": weights, "output_dir": (output := tmp_path / f"{year}_by_{weights.name}")}
+            run_bundle("finetune_brats", ["inference.json"], "inference", **folders, **data)
             maps[year] += [np.asarray(nib.load(file).dataobj) for file in sorted(output.glob("*.nii.gz"))]
     assert losses["b21"] == losses["b23"] and len(losses["b21"]) == 2
     assert len(maps["b21"]) == 4 and all(np.array_equal(*pair) for pair in zip(maps["b21"], maps["b23"], strict=True))
     assert set(np.unique(maps["b21"][0])) <= {0, 1, 2, 4} and all(np.any(found) for found in maps["b21"])
 
 
-def test_pretraining_mixes_sources_without_masks(repository: Path, nnunet: Path, tmp_path: Path) -> None:
+def test_pretraining_mixes_sources_without_masks(nnunet: Path, tmp_path: Path) -> None:
     for number in range(3):
         volume(tmp_path / "plain" / f"q{number}_us.nii.gz", 10 + number)
     sources = [{"path": str(nnunet), "weight": 3}, str(tmp_path / "plain")]
-    parser = parsed(repository, "pretrain", datasets=sources, roi_size=32, spacing=[4, 4, 4], cache_rate=0.0)
+    options = {"datasets": sources, "roi_size": 32, "spacing": [4, 4, 4], "cache_rate": 0.0, "num_workers": 0}
+    parser = parse("pretrain", "train.json", **options)
     items = parser.get_parsed_content("items")
     assert [item["modality"] for item in items] == ["mr"] * 4 + ["us"] * 3
     weights = parser.get_parsed_content("sampling_weights")

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monai.bundle import ConfigParser, verify_metadata
+from monai.bundle import verify_metadata
 from packaging.requirements import Requirement
+
+from .conftest import configs, parse
 
 BUNDLES = ("pretrain", "finetune_msd", "finetune_brats", "ood_eval")
 TRAINING = ("pretrain", "finetune_msd", "finetune_brats")
@@ -53,40 +55,27 @@ def test_metadata_names_what_was_tested(repository: Path, bundle: str) -> None:
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_files_of_a_bundle(repository: Path, bundle: str) -> None:
-    wanted = ["configs/metadata.json", "configs/inference.json", "configs/logging.conf", "docs/README.md", "LICENSE"]
-    wanted += ["configs/evaluate.json"]
-    if bundle in TRAINING:
-        wanted += ["configs/train.json", "configs/multi_gpu_train.json"]
-    missing = [name for name in wanted if not (repository / "bundles" / bundle / name).is_file()]
-    assert not missing
+def test_files_of_a_bundle(bundle: str) -> None:
+    wanted = ["metadata.json", "inference.json", "evaluate.json", "logging.conf", "../docs/README.md", "../LICENSE"]
+    wanted += ["train.json", "multi_gpu_train.json"] if bundle in TRAINING else []
+    assert not [path for path in configs(bundle, *wanted) if not Path(path).is_file()]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_logging_configuration_loads(repository: Path, bundle: str) -> None:
+def test_logging_configuration_loads(bundle: str) -> None:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:
-        logging.config.fileConfig(
-            repository / "bundles" / bundle / "configs" / "logging.conf", disable_existing_loggers=False
-        )
+        logging.config.fileConfig(configs(bundle, "logging.conf")[0], disable_existing_loggers=False)
     finally:
         root.handlers[:] = before
         root.setLevel(level)
 
 
-@pytest.mark.parametrize(
-    ("bundle", "files", "ids"),
-    [
-        *((bundle, ["train.json"], ("initialize", "run", "finalize", "training")) for bundle in TRAINING),
-        *((bundle, ["train.json", "evaluate.json"], ("initialize", "run", "evaluating")) for bundle in TRAINING),
-        *((bundle, ["inference.json"], ("initialize", "run", "inference")) for bundle in BUNDLES),
-        ("ood_eval", ["evaluate.json"], ("initialize", "run", "evaluating")),
-    ],
-)
-def test_workflows_answer_to_default_and_to_spoken_ids(
-    repository: Path, bundle: str, files: list[str], ids: tuple[str, ...]
-) -> None:
-    parser = ConfigParser()
-    parser.read_config([str(repository / "bundles" / bundle / "configs" / name) for name in files])
-    assert not [name for name in ids if name not in parser]
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_workflows_answer_to_default_and_to_spoken_ids(bundle: str) -> None:
+    training = ["train.json"] if bundle in TRAINING else []
+    for files, spoken in ((["inference.json"], "inference"), ([*training, "evaluate.json"], "evaluating")):
+        assert {"initialize", "run", spoken} <= set(parse(bundle, *files).get())
+    if training:
+        assert {"initialize", "run", "finalize", "training"} <= set(parse(bundle, *training).get())

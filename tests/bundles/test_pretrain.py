@@ -1,12 +1,11 @@
 """The pre-training bundle end to end, on volumes of a few voxels made here."""
 
 import json
-import multiprocessing
 import os
-import socket
+import shutil
 import subprocess
 import sys
-import warnings
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +15,20 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.bundle import run as run_bundle
 
 from swinfuse_components import engines
 from swinfuse_components.engines.run_folder import checkpoints_of, read_checkpoint
 from swinfuse_components.losses import intensity_histograms, partner_accuracy
 
 from ..models import read_rows
-from .conftest import write_synthrad
+from .conftest import configs, parse, run_workflow, write_synthrad
+from .small_runs import SMALL as SMALL_BUNDLES
 
-# as small as the network allows, whose last normalisation needs two voxels
-SMALL: dict[str, Any] = {
-    "roi_size": [32, 32, 64],
-    "feature_size": 12,
-    "window_size": 4,
-    "spacing": [4, 4, 4],
-    "batch_size": 2,
-    "num_workers": 0,
-    "warmup_iterations": 2,
-    "max_epochs": 1,
-    "epoch_length": 3,
-    "val_interval": 1,
-    "log_interval": 1000,
-}
+SMALL: dict[str, Any] = {**SMALL_BUNDLES["pretrain"], "epoch_length": 3}
 NO_VALIDATION = {"val_interval": 0}
-# what each overlay is there to change, as found in the parsed configuration
-OVERLAYS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "dim": "paper",
-        "density_weight": -1.0,
-        "density_options": {"bandwidth": "paper"},
-        "augment::_disabled_": True,
-    },
-    "only_inpainting": {"rotation_weight": 0.0, "contrastive_weight": 0.0, "density_weight": 0.0},
-    "only_rotation": {"inpainting_weight": 0.0, "contrastive_weight": 0.0, "density_weight": 0.0},
-    "only_contrastive": {"inpainting_weight": 0.0, "rotation_weight": 0.0, "density_weight": 0.0},
-    "density_minus": {"density_weight": -1.0},
-    "density_zero": {"density_weight": 0.0},
-    "dim_paper": {"dim": "paper"},
-    "dim_released": {"dim": "released"},
-    "dim_none": {"dim": "none"},
-    "dim_windows": {"dim_options": {"tokens": "windows"}},
-    "gate_product": {"dim_options": {"gate": "product"}},
-    "gate_residual": {"dim_options": {"gate": "residual"}},
-    "separate_streams": {"dim_options": {"shared": False}},
-    "pairs": {"items": "$data.pairs_of(@patients, @image_keys)", "image_keys": ["ct", "mr"]},
-    "self": {"mode": "self"},
-    "ct_only": {"modalities": ["ct"]},
-    "mr_only": {"modalities": ["mr"]},
-    "dense": {"mode": "self", "dense_weight": 1.0, "dense_size": 64, "train::two_views::same_rotation": True},
-    "mind": {"target_channels": 12, "train::two_views::augment_target": False},
-    "dim_cosine": {"dim_options": {"cosine": True}},
-    "dim_patches": {"dim_options": {"tokens": "patches", "cosine": True}},
-    "dim_windows_sharp": {"dim_options": {"tokens": "windows", "cosine": True, "num_heads": [3, 3]}},
-    "synthetic": {"datasets": None},
-    "dense_pairs": {"items": "$data.two_images(@patients)", "image_keys": ["first", "second"]},
-    "random_contrast": {"augment::prob": 0.7, "augment::weights": [0.3, 0.4, 0.3]},
-}
+OVERLAYS = sorted(
+    {Path(path).stem for path in glob(*configs("pretrain", "*.yaml"))} - {"small", "cache_on_disk", "bfloat16"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +37,7 @@ def synthrad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthrad(tmp_path_factory.mktemp("synthrad"))
 
 
-def test_a_histogram_does_not_find_the_other_view(repository: Path) -> None:
+def test_a_histogram_does_not_find_the_other_view() -> None:
     """By default; in the paper's setting it does, since both views are one crop with its intensities."""
     draw = np.random.RandomState(0)
     images = [
@@ -89,9 +45,7 @@ def test_a_histogram_does_not_find_the_other_view(repository: Path) -> None:
     ]
     found = {}
     for names in (["train.json"], ["train.json", "paper.yaml"]):
-        parser = ConfigParser()
-        parser.read_config(configuration(repository, *names))
-        make = parser.get_parsed_content("train::two_views")
+        make = parse("pretrain", *names).get_parsed_content("train::two_views")
         make.set_random_state(0)
         views = [make({"image": image}) for image in images]
         histograms = [intensity_histograms(torch.stack([view[key] for view in views])) for key in ("view_i", "view_j")]
@@ -99,64 +53,38 @@ def test_a_histogram_does_not_find_the_other_view(repository: Path) -> None:
     assert found[1] < 0.4 and found[2] > 0.9
 
 
-def configuration(repository: Path, *names: str) -> list[str]:
-    return [str(repository / "bundles" / "pretrain" / "configs" / name) for name in names]
-
-
-def train(repository: Path, synthrad: Path, run_dir: Path, *overlays: str, **options: Any) -> Path:
-    run_bundle(
-        run_id="training",
-        config_file=configuration(repository, "train.json", *overlays),
-        logging_file=False,
-        dataset_dir=str(synthrad),
-        run_dir=str(run_dir),
-        **{**SMALL, **options},
-    )
+def train(synthrad: Path, run_dir: Path, *overlays: str, **options: Any) -> Path:
+    given = {"dataset_dir": synthrad, "run_dir": run_dir, **SMALL, **options}
+    run_workflow("pretrain", ["train.json", *overlays], "training", **given)
     return run_dir
 
 
-def test_every_overlay_is_tested(repository: Path) -> None:
-    found = {path.stem for path in (repository / "bundles" / "pretrain" / "configs").glob("*.yaml")}
-    assert found == {*OVERLAYS, "small", "cache_on_disk", "bfloat16"}
-
-
-def test_volumes_from_the_disk_train_as_those_in_memory(repository: Path, synthrad: Path, tmp_path: Path) -> None:
+def test_volumes_from_the_disk_train_as_those_in_memory(synthrad: Path, tmp_path: Path) -> None:
     in_memory = tmp_path / "memory.yaml"
     cached = "{_target_: CacheDataset, data: '@train_items', transform: '@train::preprocessing'}"
     in_memory.write_text(f"train::dataset: {cached}\n", encoding="utf-8")
     settings = {**NO_VALIDATION, "batch_size": 1, "cache_dir": str(tmp_path / "cache")}
-    losses = {
-        name: [
-            row["loss"]
-            for row in read_rows(train(repository, synthrad, tmp_path / name, *files, **settings) / "losses.csv")
-        ]
-        for name, files in {
-            "writing": ["cache_on_disk.yaml"],
-            "reading": ["cache_on_disk.yaml"],
-            "memory": ["cache_on_disk.yaml", str(in_memory)],
-        }.items()
-    }
-    assert len(losses["writing"]) == 3 and losses["writing"] == losses["reading"] == losses["memory"]
+    writing, reading, memory = (
+        train(synthrad, tmp_path / name, "cache_on_disk.yaml", *files, **settings) / "losses.csv"
+        for name, files in {"writing": [], "reading": [], "memory": [str(in_memory)]}.items()
+    )
+    assert len(read_rows(writing)) == 3 and read_rows(writing) == read_rows(reading) == read_rows(memory)
     files = list((tmp_path / "cache").iterdir())
     assert files and all(torch.load(file, weights_only=True).keys() == {"image"} for file in files)
-    parser = ConfigParser()
-    parser.read_config(configuration(repository, "train.json", "cache_on_disk.yaml"))
-    parser.update({"dataset_dir": str(synthrad), **SMALL, **settings, "crops": 3})
+    options = {"dataset_dir": synthrad, **SMALL, **settings, "crops": 3}
+    parser = parse("pretrain", "train.json", "cache_on_disk.yaml", **options)
     assert len(parser.get_parsed_content("train::dataset")[0]) == 3
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_overlay_is_thin_and_explained(repository: Path, name: str) -> None:
-    (path,) = configuration(repository, f"{name}.yaml")
-    text = Path(path).read_text(encoding="utf-8")
+def test_overlay_is_thin_and_explained(name: str) -> None:
+    base, overlay = (Path(path) for path in configs("pretrain", "train.json", f"{name}.yaml"))
+    text = overlay.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 20 and text.startswith("# ")
-    parser = ConfigParser()
-    parser.read_config(configuration(repository, "train.json", f"{name}.yaml"))
-    assert {key: parser[key] for key in OVERLAYS[name]} == OVERLAYS[name]
-    base = ConfigParser.load_config_file(configuration(repository, "train.json")[0])
-    assert {key.partition("::")[0] for key in yaml.safe_load(text)} <= set(
-        base
-    )  # an overlay with a misspelt key would change nothing
+    parser = parse("pretrain", base.name, overlay.name)
+    for key, value in yaml.safe_load(text).items():
+        assert key.partition("::")[0] in json.loads(base.read_bytes()), "a misspelt key would change nothing"
+        assert parser[key] == value
 
 
 # those that change the network or the views most; the documented commands run others
@@ -166,15 +94,14 @@ FAST = ("paper", "pairs", "self", "mind", "dim_released", "dim_patches")
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in OVERLAYS]
 )
-def test_overlay_runs_three_steps(repository: Path, synthrad: Path, tmp_path: Path, name: str) -> None:
-    parser = ConfigParser()
-    parser.read_config(configuration(repository, "train.json", f"{name}.yaml"))
+def test_overlay_runs_three_steps(synthrad: Path, tmp_path: Path, name: str) -> None:
+    parser = parse("pretrain", "train.json", f"{name}.yaml")
     # three heads of the released module divide the planes of 96 cubed, not those of 64
     size = {"roi_size": [32, 32, 96]} if name == "dim_released" else {}
     if name == "synthetic":
         few = "$data.synthetic_volumes(@run_dir + '/synthetic', 4, size=64, spacing=@spacing, ct_window=@ct_window)"
         synthrad = Path(few)  # the overlay's own expression, with fewer of them
-    train(repository, synthrad, tmp_path, f"{name}.yaml", **NO_VALIDATION, **size)
+    train(synthrad, tmp_path, f"{name}.yaml", **NO_VALIDATION, **size)
     table = read_rows(tmp_path / "losses.csv")
     assert [row["iteration"] for row in table] == ["1", "2", "3"]
     for row in table:
@@ -187,8 +114,8 @@ def test_overlay_runs_three_steps(repository: Path, synthrad: Path, tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def trained(repository: Path, synthrad: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(repository, synthrad, tmp_path_factory.mktemp("trained"), max_epochs=2)
+def trained(synthrad: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(synthrad, tmp_path_factory.mktemp("trained"), max_epochs=2)
 
 
 def test_what_a_run_leaves_behind(trained: Path) -> None:
@@ -217,16 +144,14 @@ def test_tensorboard_holds_every_term_and_the_slices(trained: Path) -> None:
     assert len(events.Tags()["images"]) == 3  # view, target, reconstruction
 
 
-def test_configuration_of_a_run_runs_by_itself(repository: Path, trained: Path, tmp_path: Path) -> None:
-    run_bundle(config_file=str(trained / "configuration.json"), logging_file=False, run_dir=str(tmp_path), max_epochs=1)
+def test_configuration_of_a_run_runs_by_itself(trained: Path, tmp_path: Path) -> None:
+    run_workflow("pretrain", [str(trained / "configuration.json")], "run", run_dir=tmp_path, max_epochs=1)
     first = read_rows(tmp_path / "losses.csv")
     assert first[0]["loss"] == read_rows(trained / "losses.csv")[0]["loss"]
 
 
-def test_held_out_patients_are_never_trained_on(repository: Path, synthrad: Path, tmp_path: Path) -> None:
-    parser = ConfigParser()
-    parser.read_config(configuration(repository, "train.json"))
-    parser.update({"dataset_dir": str(synthrad)})
+def test_held_out_patients_are_never_trained_on(synthrad: Path, tmp_path: Path) -> None:
+    parser = parse("pretrain", "train.json", dataset_dir=synthrad)
     train_patients, val_patients = (
         {item["patient"] for item in parser.get_parsed_content(name)} for name in ("train_items", "val_items")
     )
@@ -234,36 +159,20 @@ def test_held_out_patients_are_never_trained_on(repository: Path, synthrad: Path
     assert len(train_patients | val_patients) == 4
 
 
-def test_evaluation_repeats_the_validation_of_the_best_model(
-    repository: Path, synthrad: Path, trained: Path, tmp_path: Path
-) -> None:
-    run_bundle(
-        run_id="evaluating",
-        config_file=configuration(repository, "train.json", "evaluate.json"),
-        logging_file=False,
-        dataset_dir=str(synthrad),
-        run_dir=str(trained),
-        output_dir=str(tmp_path),
-        **SMALL,
-    )
+def test_evaluation_repeats_the_validation_of_the_best_model(synthrad: Path, trained: Path, tmp_path: Path) -> None:
+    folders = {"dataset_dir": synthrad, "run_dir": trained, "output_dir": tmp_path}
+    run_workflow("pretrain", ["train.json", "evaluate.json"], "evaluating", **folders, **SMALL)
     best = min(float(row["val_loss"]) for row in read_rows(trained / "validation.csv"))
     found = dict(line.split(",") for line in (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines())
     assert float(found["val_loss"]) == pytest.approx(best, rel=1e-3)  # the density term samples anew
 
 
 def test_inference_writes_reconstructions_on_the_grid_of_the_images(
-    repository: Path, synthrad: Path, trained: Path, tmp_path: Path
+    synthrad: Path, trained: Path, tmp_path: Path
 ) -> None:
-    run_bundle(
-        run_id="inference",
-        config_file=configuration(repository, "inference.json"),
-        logging_file=False,
-        dataset_dir=str(synthrad),
-        run_dir=str(trained),
-        output_dir=str(tmp_path),
-        modalities=["ct"],
-        **{key: SMALL[key] for key in ("roi_size", "feature_size", "window_size", "spacing", "num_workers")},
-    )
+    folders = {"dataset_dir": synthrad, "run_dir": trained, "output_dir": tmp_path}
+    size = {key: SMALL[key] for key in ("roi_size", "feature_size", "window_size", "spacing", "num_workers")}
+    run_workflow("pretrain", ["inference.json"], "inference", **folders, modalities=["ct"], **size)
     written = sorted(tmp_path.rglob("*.nii.gz"))
     assert len(written) == 4
     image = nib.load(next(iter(sorted(synthrad.rglob("ct.nii.gz")))))
@@ -272,56 +181,34 @@ def test_inference_writes_reconstructions_on_the_grid_of_the_images(
     assert np.allclose(reconstruction.affine, image.affine)
 
 
-def test_training_and_inference_share_network_and_settings(repository: Path) -> None:
-    training, inference = (
-        json.loads(Path(path).read_bytes()) for path in configuration(repository, "train.json", "inference.json")
-    )
-    assert training["network_def"] == inference["network_def"]
-    shared = ["roi_size", "feature_size", "window_size", "dim", "dim_options", "mode", "spacing", "ct_window"]
-    for key in [*shared, "mr_percentiles", "use_checkpoint"]:
-        assert training[key] == inference[key], key
-
-
 @pytest.mark.parametrize(("name", "kind"), [("train.json", "train"), ("inference.json", "infer")])
-def test_properties_are_complete(
-    repository: Path, synthrad: Path, trained: Path, tmp_path: Path, name: str, kind: str
-) -> None:
-    workflow = ConfigWorkflow(
-        config_file=configuration(repository, name)[0],
-        workflow_type=kind,
-        logging_file=False,
-        dataset_dir=str(synthrad),
-        run_dir=str(trained if kind == "infer" else tmp_path),
-        **{
-            key: value
-            for key, value in SMALL.items()
-            if key in ConfigParser.load_config_file(configuration(repository, name)[0])
-        },
-    )
+def test_properties_are_complete(synthrad: Path, trained: Path, tmp_path: Path, name: str, kind: str) -> None:
+    (path,) = configs("pretrain", name)
+    options = {key: value for key, value in SMALL.items() if key in ConfigParser.load_config_file(path)}
+    options |= {"dataset_dir": str(synthrad), "run_dir": str(trained if kind == "infer" else tmp_path)}
+    workflow = ConfigWorkflow(path, workflow_type=kind, logging_file=False, **options)
     workflow.initialize()
     assert workflow.check_properties() == []
 
 
-def test_resume_from_the_command_line_configuration(
-    repository: Path, synthrad: Path, trained: Path, tmp_path: Path
-) -> None:
+def test_resume_from_the_command_line_configuration(synthrad: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as error:  # MONAI's "Failed to evaluate ..."
-        train(repository, synthrad, trained, max_epochs=2)
+        train(synthrad, trained, max_epochs=2)
     assert "--resume True" in str(engines.explanation(error.value))
     halves = tmp_path / "halves"
-    train(repository, synthrad, halves, max_epochs=1)
-    train(repository, synthrad, halves, max_epochs=2, resume=True, extend=True)
+    train(synthrad, halves, max_epochs=1)
+    train(synthrad, halves, max_epochs=2, resume=True, extend=True)
     assert len(read_rows(halves / "losses.csv")) == 6
     assert read_checkpoint(checkpoints_of(halves)[-1])["trainer"]["iteration"] == 6
     assert [path.name for path in halves.glob("configuration*.json")] and len(list(halves.glob("configuration*"))) == 2
 
 
-def test_from_any_working_directory_as_users_type_it(repository: Path, synthrad: Path, tmp_path: Path) -> None:
+def test_from_any_working_directory_as_users_type_it(synthrad: Path, tmp_path: Path) -> None:
     """A bundle copied somewhere else, called from elsewhere, writes below its own folder."""
     bundle = tmp_path / "somewhere" / "pretrain"
     (bundle / "configs").mkdir(parents=True)
-    for path in (repository / "bundles" / "pretrain" / "configs").iterdir():
-        (bundle / "configs" / path.name).write_bytes(path.read_bytes())
+    for path in glob(*configs("pretrain", "*")):
+        shutil.copy(path, bundle / "configs")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     options = [word for key, value in {**SMALL, "epoch_length": 1}.items() for word in (f"--{key}", str(value))]
@@ -335,40 +222,9 @@ def test_from_any_working_directory_as_users_type_it(repository: Path, synthrad:
     assert not list(elsewhere.iterdir())
 
 
-def process_of_two(rank: int, port: int, repository: Path, synthrad: Path, run_dir: Path) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", FutureWarning)  # PyTorch moves its differentiable all_gather to another place
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    train(repository, synthrad, run_dir, "multi_gpu_train.json", epoch_length=2)
-
-
-def test_two_processes_with_the_overlay_for_many_gpus(repository: Path, synthrad: Path, tmp_path: Path) -> None:
-    """What torchrun does, without starting Python twice."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    arguments = [(rank, port, repository, synthrad, tmp_path) for rank in range(2)]
-    children = [context.Process(target=process_of_two, args=each) for each in arguments]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(240)
-        if child.exitcode is None:
-            child.kill()
-    assert [child.exitcode for child in children] == [0, 0]
-    assert len(read_rows(tmp_path / "losses.csv")) == 2
-    assert len(read_checkpoint(checkpoints_of(tmp_path)[-1])["random"]) == 2
-    bound = float(read_rows(tmp_path / "losses.csv")[0]["contrastive"]) / float(
-        read_rows(tmp_path / "losses.csv")[0]["contrastive_of_bound"]
-    )
-    assert bound == pytest.approx(np.log(2 * 4 - 1), rel=1e-5)  # negatives from both processes
-
-
-def test_training_and_inference_share_network_and_deterministic_preprocessing(repository: Path) -> None:
+def test_training_and_inference_share_network_and_deterministic_preprocessing() -> None:
     training, inference = (
-        json.loads(Path(path).read_bytes()) for path in configuration(repository, "train.json", "inference.json")
+        json.loads(Path(path).read_bytes()) for path in configs("pretrain", "train.json", "inference.json")
     )
     assert training["network_def"] == inference["network_def"]
     shared = ["roi_size", "feature_size", "window_size", "dim", "dim_options", "mode", "spacing", "ct_window"]

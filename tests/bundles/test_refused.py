@@ -109,23 +109,23 @@ def refused(bundle: SmallBundle, tmp_path: Path, in_child: Any = None, **changes
 
 
 @pytest.mark.parametrize("name", MSD)
-def test_refused_by_fine_tuning(name: str, repository: Path, tmp_path: Path) -> None:
+def test_refused_by_fine_tuning(name: str, tmp_path: Path) -> None:
     make, expected = MSD[name]
-    bundle = SmallBundle("finetune_msd", repository, tmp_path / "data")
+    bundle = SmallBundle("finetune_msd", tmp_path / "data")
     assert expected in refused(bundle, tmp_path, **make(bundle.dataset))
 
 
 @pytest.mark.parametrize("name", PRETRAIN)
-def test_refused_by_pretraining(name: str, repository: Path, tmp_path: Path) -> None:
+def test_refused_by_pretraining(name: str, tmp_path: Path) -> None:
     changes, expected = PRETRAIN[name]
-    assert expected in refused(SmallBundle("pretrain", repository, tmp_path / "data"), tmp_path, **changes)
+    assert expected in refused(SmallBundle("pretrain", tmp_path / "data"), tmp_path, **changes)
 
 
 @pytest.mark.parametrize("bundle", ["pretrain", "finetune_msd"])
-def test_too_few_open_files_for_the_workers(bundle: str, repository: Path, tmp_path: Path) -> None:
+def test_too_few_open_files_for_the_workers(bundle: str, tmp_path: Path) -> None:
     few = (50, 50)
     message = refused(
-        SmallBundle(bundle, repository, tmp_path / "data"),
+        SmallBundle(bundle, tmp_path / "data"),
         tmp_path,
         in_child=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, few),
         num_workers=4,
@@ -133,7 +133,7 @@ def test_too_few_open_files_for_the_workers(bundle: str, repository: Path, tmp_p
     assert "num_workers 4 needs 192 open files, this user may have 50" in message
 
 
-def test_one_bright_voxel_leaves_the_others_their_contrast(repository: Path, tmp_path: Path) -> None:
+def test_one_bright_voxel_leaves_the_others_their_contrast(tmp_path: Path) -> None:
     from swinfuse_components.finetuning.description import build_preprocessing
 
     from ..models import DESCRIPTION
@@ -142,7 +142,7 @@ def test_one_bright_voxel_leaves_the_others_their_contrast(repository: Path, tmp
         values[5, 5, 5] = 1e9
         return values
 
-    bundle = SmallBundle("finetune_msd", repository, tmp_path / "data")
+    bundle = SmallBundle("finetune_msd", tmp_path / "data")
     steps = build_preprocessing({**DESCRIPTION, "modality": "mr", "spacing": [1.0, 1.0, 1.0]})
     image = bundle.dataset / "imagesTr" / "case_001.nii.gz"
     before = steps({"image": str(image)})["image"]

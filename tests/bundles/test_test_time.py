@@ -11,11 +11,7 @@ import pytest
 from monai.bundle import ConfigWorkflow
 from scipy import ndimage
 
-from swinfuse_components.finetuning import build_preprocessing, read_description
-from swinfuse_components.transforms import body_quantiles
-
-from ..models import BRATS, write_model
-from .grids import AFFINES
+from ..models import write_model
 
 Run = Callable[..., ConfigWorkflow]
 HISTOGRAM = np.linspace(0.1, 0.9, 101).round(4).tolist()
@@ -109,27 +105,3 @@ def test_both_evaluations_follow_the_description(run_bundle: Run, scan: Path, tm
     (default, same), (plain, same_plain) = both(), both(**OFF)
     assert np.array_equal(default, same) and np.array_equal(plain, same_plain)
     assert default.any() and not np.array_equal(default, plain)
-
-
-@pytest.mark.parametrize("bundle", ["finetune_msd", "finetune_brats"])
-def test_one_preprocessing(bundle: str, repository: Path, tmp_path: Path) -> None:
-    """inference.json spells out what build_preprocessing does; an oblique volume shows a difference."""
-    described: dict[str, Any] = BRATS if bundle == "finetune_brats" else {"modality": "mr"}
-    channels = len(described.get("channels", [0]))
-    model = write_model(tmp_path / "model", **described, histogram=[HISTOGRAM] * channels)
-    files = [str(tmp_path / f"{number}.nii.gz") for number in range(channels)]
-    for number, file in enumerate(files):
-        array = np.random.default_rng(number).gamma(2, 50, (31, 27, 19)).astype(np.float32)
-        nibabel.save(nibabel.Nifti1Image(array, AFFINES["oblique"]), file)
-    workflow = ConfigWorkflow(
-        config_file=str(repository / "bundles" / bundle / "configs" / "inference.json"),
-        workflow_type=None,
-        logging_file=False,
-        run_dir=str(model),
-    )
-    workflow.initialize()
-    image = files if channels == 4 else files[0]
-    spelled = workflow.parser.get_parsed_content("preprocessing")({"image": image})["image"]
-    built = build_preprocessing(read_description([model / "model.json"]))({"image": image})["image"]
-    assert np.array_equal(spelled, built) and np.allclose(spelled.affine, built.affine)
-    assert np.abs(body_quantiles(built)[0] - HISTOGRAM).max() < 0.02

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from .small_runs import BUNDLES, SmallBundle
+from .small_runs import SmallBundle
 
 mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'swinfuse-components[tracking]'")
 
 
-@pytest.mark.parametrize("name", BUNDLES)
-def test_a_training_is_logged_to_mlflow(name: str, repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pretrain", "finetune_msd", pytest.param("finetune_brats", marks=pytest.mark.slow)])
+def test_a_training_is_logged_to_mlflow(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    bundle = SmallBundle(name, repository, tmp_path / "data")
+    bundle = SmallBundle(name, tmp_path / "data")
     bundle.train(run, tracking="mlflow", output_dir=str(tmp_path / "eval"), num_workers=0, max_epochs=2)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'eval' / 'mlruns.db'}")
     (experiment,) = (found for found in client.search_experiments() if found.name == "monai_experiment")
