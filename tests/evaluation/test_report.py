@@ -23,15 +23,12 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --disable-dev-shm-usage --enable-logging=stderr --v=0
 --host-resolver-rules=MAP~*~~NOTFOUND --virtual-time-budget=20000 --dump-dom"""
-
-
 LINKS = r"<(?:a|img)\s[^>]*(?:href|src)=[\"']?(?:https?:|//|[qz]\b)"
 
 
 @pytest.fixture()
-def evaluation(tmp_path: Path, items: list[dict], make_source: Callable[..., NetworkSource]) -> Path:
+def evaluation(tmp_path: Path, target: Target, make_source: Callable[..., NetworkSource]) -> Path:
     folder = tmp_path / "evaluation"
-    target = Target("Boxes", items, modality="mr", classes={"box": 1})
     rows = OutOfDistributionMatrix([make_source("good"), make_source("half", 0.8)], [target], folder).run()
     write_results(rows, folder)
     heat_map(matrix_cells(rows), folder / "matrix.png")
