@@ -73,9 +73,8 @@ def build_package(
     Raises:
         FileNotFoundError: no such bundle, or no such weights.
         FileExistsError: a folder of that name is no package built before, or a training has been in it.
-        ValueError: an overlay has a key that neither of the two configurations has or comes to use; a name with other
-            characters than letters, digits and underscores; metrics of a model that was trained on other patients;
-            weights beyond what float16 holds.
+        ValueError: an overlay's key that neither of the two configurations has or comes to use; a name of other than
+            letters, digits and underscores; metrics of a model of other patients; weights beyond what float16 holds.
     """
     source = Path(bundle).resolve()
     name = source.name if name is None else name

@@ -1,9 +1,7 @@
 """Copy the modules of this library that a bundle uses into the bundle, as its package ``scripts``.
 
-The Model Zoo and MONAI Label know nothing of an installed ``swinfuse_components``: a bundle that goes there brings
-its code. Of each room (a package of the library) go the modules that define what the configurations, or other modules
-that go along, name; its ``__init__`` is written anew for these. The library imports itself relatively only, so the
-copies work under any name.
+The Model Zoo and MONAI Label have no installed ``swinfuse_components``. Of each room (a package of the library) go the
+modules that define what the configurations, or other modules that go along, name; its ``__init__`` is written anew.
 """
 
 import ast

@@ -40,11 +40,9 @@ class OtsuThreshold(Source):
 class MeanTrainingMask(Source):
     """The average place of the target: training masks stretched to one box, averaged, and cut at the best level.
 
-    The level is the one whose mask has the highest mean Dice on the training masks themselves. Volumes are stretched to
-    each other's size, so the baseline knows where in the volume the target lies, and nothing of the image.
-
-    ``items`` are a data list with key ``label``: the training part, never the tested one. With ``patient``, they count
-    for the check that no tested patient was trained on. ``name`` is of the row.
+    The level is the one whose mask has the highest mean Dice on the training masks themselves. The baseline knows where
+    in the volume the target lies, and nothing of the image. ``items`` are a data list with key ``label``: the training
+    part. With ``patient``, they count for the check that no tested patient was trained on. ``name`` is of the row.
     """
 
     size = (64, 64, 64)  # of the common box, in voxels

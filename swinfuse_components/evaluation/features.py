@@ -208,9 +208,8 @@ def _jensen_shannon(p: Tensor, q: Tensor) -> float:
 def attention_records(encoder: SwinFUSEEncoder, crops: PairedCrops) -> list[dict]:
     """Whether the module's attention differs between modalities: divergence of the attention maps, layer by layer.
 
-    ``same_place`` compares CT with MRI of one place; ``other_ct`` and ``other_mr`` compare one place with the next one
-    of the same modality. If modality matters more than content, the first is larger than the others. It takes two
-    crops, and an encoder with a module.
+    ``same_place`` compares CT with MRI of one place; ``other_ct`` and ``other_mr`` two places in one modality: if
+    modality matters more than content, the first is larger. It takes two crops, and an encoder with a module.
     """
     module = _module(encoder)
     if len(crops.ct) < 2:

@@ -66,9 +66,8 @@ def folds_table(records: Sequence[Mapping[str, Any]], *, paper: bool = True, all
     ``paper`` adds the figures of the paper's Table 1 for the tasks that occur; ``allow_mixed`` does not check that the
     models share their splits.
 
-    Returns:
-        columns ``task``, ``model``, ``source`` (``measured`` or ``paper``), ``dice_percent``, ``standard_deviation``
-        (sample, over folds; NaN for one fold), ``folds``, ``cases`` and ``empty_masks`` (the rule).
+    Columns: ``task``, ``model``, ``source`` (``measured`` or ``paper``), ``dice_percent``, ``standard_deviation``
+    (sample, over folds; NaN for one fold), ``folds``, ``cases`` and ``empty_masks`` (the rule).
 
     Raises:
         MixedSplitsError: if two runs of a task do not share their split, fold by fold, or their rule for empty masks.

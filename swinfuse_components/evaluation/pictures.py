@@ -150,9 +150,8 @@ def attention_figure(
 ) -> Path:
     """The paper's Fig. 1: the module's gate over the image, for one case of every target, CT and MRI.
 
-    ``attention.png`` and ``attention.csv`` are written. The patient is by default the first one of the first target
-    that the others have too and the model was not trained on. A model without a module is an error, and a target
-    without a case of the patient that is asked for.
+    ``attention.png`` and ``attention.csv`` are written. The patient is by default the first one that all targets have
+    and the model was not trained on. ValueError for a model without a module, or a target without that patient.
     """
     source = model_source(model_dir, overlap=overlap)
     encoder = _encoder(source)

@@ -34,10 +34,8 @@ def write_evaluation(
     is one ``{"patient": …, "image": …, metric: {region: value}}`` per image in ``cases``, NaN where a score is not
     defined. ``facts`` are whatever else identifies the run, such as ``fold``.
 
-    Returns:
-        the record: ``task``, ``model``, ``regions``, ``training_patients``, the facts, ``empty_masks`` (the rule),
-        ``cases``, and ``mean``: of each metric and region over the cases where it is defined, and ``"mean"`` over
-        the regions.
+    Returns the record: ``task``, ``model``, ``regions``, ``training_patients``, the facts, ``empty_masks`` (the rule),
+    ``cases``, and ``mean``: of each metric and region over the cases where it is defined; ``"mean"`` is over regions.
     """
     metrics = [key for key in (cases[0] if cases else {}) if key not in ("patient", "image")]
     means = {metric: pd.DataFrame([case[metric] for case in cases]).mean() for metric in metrics}
