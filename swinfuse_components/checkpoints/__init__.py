@@ -2,6 +2,6 @@
 
 # ruff: noqa: F401
 from .loading import load_pretrained, load_weights
-from .reading import CheckpointError, find_state_dict, read_checkpoint, read_weights, sha256
-from .report import LoadReport, TensorRecord
+from .reading import find_state_dict, read_checkpoint, read_weights, sha256
+from .report import CheckpointError, LoadReport, TensorRecord
 from .sources import SourceWeights, identify_source

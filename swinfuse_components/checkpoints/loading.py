@@ -12,9 +12,9 @@ from monai.networks.nets.swin_unetr import PatchMerging, PatchMergingV2, SwinTra
 from torch import Tensor, nn
 
 from ..networks import LegacyPatchMerging
-from .reading import CheckpointError, read_weights
+from .reading import read_weights
 from .records import differing_settings, recorded_merging
-from .report import ADAPTED, KEPT, LEFT, LOADED, MISMATCH, MISSING, LoadReport, TensorRecord
+from .report import ADAPTED, KEPT, LEFT, LOADED, MISMATCH, MISSING, CheckpointError, LoadReport, TensorRecord
 from .sources import DIM, ENCODER, V2_CONVOLUTION, SourceWeights, identify_source
 
 PARTS = ("encoder", "swin", "all")
@@ -70,10 +70,9 @@ def load_pretrained(
             found and what was expected; the network is unchanged.
         ValueError: unknown ``part`` or ``merging``, or a network without a Swin encoder.
     """
-    if part not in PARTS:
-        raise ValueError(f"part: found {part!r}, expected one of {PARTS}")
-    if merging not in MERGINGS:
-        raise ValueError(f"merging: found {merging!r}, expected one of {MERGINGS}")
+    for name, value, known in (("part", part, PARTS), ("merging", merging, MERGINGS)):
+        if value not in known:
+            raise ValueError(f"{name}: found {value!r}, expected one of {known}")
     targets = _targets(network)
     weights = read_weights(path)
     try:
@@ -92,8 +91,8 @@ def load_pretrained(
     if problem:
         raise CheckpointError(f"{path}: {problem}", report)
     with torch.no_grad():
-        for name, value in values.items():
-            targets[name].copy_(value)
+        for name, tensor in values.items():
+            targets[name].copy_(tensor)
     logger.log(logging.WARNING if report.warnings else logging.INFO, "%s", report)
     logger.debug("%s", report.table())
     return report

@@ -6,14 +6,13 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .report import LoadReport
+from .report import CheckpointError
 
 # where the training codes of Swin UNETR, MONAI, Lightning-style scripts and this project put the network's weights
 STATE_DICT_KEYS = ("model", "state_dict", "model_state_dict", "network", "net")
@@ -28,20 +27,6 @@ _HARMLESS: list[Any] = [
 ]
 # how the restricted reader names what it refuses; a name that is none comes from a damaged file
 _FOREIGN = re.compile(r"(?:GLOBAL|unrecognized function|but got) (?:<\w+ ')?([A-Za-z_][\w.]*\.\w+)")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or does not fit the network; the network is then unchanged.
-
-    ``report`` is the :class:`LoadReport` where the file was read but does not fit, else None.
-    """
-
-    def __init__(self, message: str, report: "LoadReport | None" = None) -> None:
-        super().__init__(message, report)
-        self.report = report
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

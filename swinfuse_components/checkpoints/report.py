@@ -1,4 +1,4 @@
-"""What loading did, tensor by tensor."""
+"""What loading did, tensor by tensor, and the error where it cannot."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -82,3 +82,17 @@ class LoadReport:
         lines = [f"weights from {self.path} ({self.source}), part '{self.part}': {said}"]
         lines += [f"WARNING: {text}" for text in self.warnings] + [f"note: {text}" for text in self.notes]
         return "\n".join(lines)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or does not fit the network; the network is then unchanged.
+
+    ``report`` is the :class:`LoadReport` where the file was read but does not fit, else None.
+    """
+
+    def __init__(self, message: str, report: LoadReport | None = None) -> None:
+        super().__init__(message, report)
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +38,8 @@ class _Rules:
     root: str | os.PathLike | None = None
     required: Sequence[str] = ()
     contents: bool = True
+    modality: str | None = None
+    check_source: Callable[[str], None] | None = None
 
 
 def _check_header(volume: Volume, channels: int, is_label: bool, rules: _Rules) -> Iterator[tuple[Kind, str]]:
@@ -133,13 +135,19 @@ def _check_item(item: object, rules: _Rules) -> Iterator[Finding]:
                 elif key == "label":
                     problems += _check_label(values, item.get("allowed_labels", rules.labels), Kind.LABEL_EMPTY)
                 else:
+                    modality = item.get("modality", rules.modality) if key == "image" else key
                     for channel in np.moveaxis(values.reshape(*volume.shape[:3], -1), -1, 0):
-                        problems += check_image(channel, item.get("modality") if key == "image" else key)
+                        problems += check_image(channel, modality)
         except (FileNotFoundError, VolumeError) as error:
             kind = Kind.MISSING_FILE if isinstance(error, FileNotFoundError) else Kind.UNREADABLE
             yield Finding(kind, path, str(error))
             continue
         yield from (Finding(kind, path, message) for kind, message in problems)
+        if rules.check_source is not None and path == images[0]:
+            try:
+                rules.check_source(path)
+            except (ValueError, OSError) as error:
+                yield Finding(Kind.UNREADABLE, path, str(error))
         if len(volume.shape) < 3:
             continue
         reference = reference or volume
@@ -198,7 +206,12 @@ def find_problems(
     return sorted(findings, key=lambda finding: (finding.item, not finding.fatal))
 
 
-def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **options: Any) -> list[dict]:
+_ADVICE = "the policy 'skip' leaves the items concerned out, 'warn' keeps them"
+
+
+def check_datalist(
+    items: Sequence[Mapping], *, policy: str = "strict", advice: str = _ADVICE, **options: Any
+) -> list[dict]:
     """Check every file of a data list and return the items to go on with: the first step of every training.
 
     Args:
@@ -206,12 +219,14 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
             name of each modality (``ct``, ``mr``), and ``mask``.
         policy: ``"strict"`` stops on any fatal finding; ``"skip"`` leaves the items concerned out and lists them in the
             log; ``"warn"`` keeps them, at the user's own risk.
+        advice: what the error says beside the findings.
         options: ``in_channels`` that an ``image`` must have, 1 by default, and the names of these ``channels``;
-            declared ``labels``, any by default (an item's own ``allowed_labels`` go first); the ``roi_size`` below
-            which volumes are reported; the ``spacing`` in mm at which they have to fit into memory; the ``root`` that
-            no path may leave; ``required`` keys; ``contents=False`` to read headers alone; ``workers``, the threads
-            that read (one a core, at most 8); ``warnings``, the kinds that are not fatal; ``record``, a file that
-            keeps the findings, so that a check goes on there and unchanged files are not read again.
+            declared ``labels``, any by default (an item's own ``allowed_labels`` go first); the ``modality`` of items
+            without their own; the ``roi_size`` below which volumes are reported; the ``spacing`` in mm at which they
+            have to fit into memory; the ``root`` that no path may leave; ``required`` keys; ``check_source``, called
+            with the path of each image, to raise ValueError; ``contents=False`` to read headers alone; ``workers``, the
+            threads that read (one a core, at most 8); ``warnings``, the kinds that are not fatal; ``record``, a file
+            that keeps the findings, so that a check goes on there and unchanged files are not read again.
 
     Returns:
         copies of the items, without those left out.
@@ -226,9 +241,9 @@ def check_datalist(items: Sequence[Mapping], *, policy: str = "strict", **option
     fatal = [finding for finding in found if finding.fatal]
     dropped = {finding.item for finding in fatal} if policy == "skip" else set()
     if fatal and policy == "strict" or -1 in dropped or len(dropped) == len(items):
-        raise DataListError(found, "the policy 'skip' leaves the items concerned out, 'warn' keeps them")
+        raise DataListError(found, advice)
     for finding in found:
-        logger.warning("%s", finding)
+        logger.log(logging.ERROR if finding.fatal else logging.WARNING, "%s", finding)
     if dropped:
         logger.warning("left out %d of %d items of the data list", len(dropped), len(items))
     else:

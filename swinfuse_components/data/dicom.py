@@ -1,7 +1,7 @@
-"""Series of DICOM images in a folder."""
+"""Series of DICOM images in a folder, and codes of segments."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,3 +76,16 @@ def _is_dicom(file: Path) -> bool:
     with file.open("rb") as stream:
         stream.seek(128)
         return stream.read(4) == b"DICM"
+
+
+def coded(value: object, where: str) -> list[list[str]]:
+    """Category and type of a segment: ``[value, scheme, meaning]`` of the type, or ``{"category": …, "type": …}``."""
+    pair = value if isinstance(value, Mapping) else {"type": value}
+    codes: list[Any] = [pair.get("category", ["91723000", "SCT", "Anatomical Structure"]), pair.get("type")]
+    for code in codes:
+        if not isinstance(code, (list, tuple)) or len(code) != 3 or not all(isinstance(c, str) and c for c in code):
+            raise ValueError(
+                f"{where}: code {value!r}, expected [value, scheme, meaning] such as"
+                ' ["78961009", "SCT", "Spleen"], or {"category": […], "type": […]}'
+            )
+    return [list(code) for code in codes]

@@ -12,10 +12,10 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import ensure_tuple, optional_import
+from monai.utils import optional_import
 
 from ..engines.files import atomic_write
-from .dicom import dicom_series
+from .dicom import coded, dicom_series
 from .saving import OutputNames
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells of every module that it copies
@@ -29,19 +29,6 @@ _ABNORMAL = {  # the first that fits: a peritumoral oedema is an oedema
     "Lesion": "lesion|infarct",
     "Neoplasm": "tumou?r|cancer|neoplas|carcinoma|sarcoma|metasta",
 }
-
-
-def coded(value: object, where: str) -> list[list[str]]:
-    """Category and type of a segment: ``[value, scheme, meaning]`` of the type, or ``{"category": …, "type": …}``."""
-    pair = value if isinstance(value, Mapping) else {"type": value}
-    codes: list[Any] = [pair.get("category", ["91723000", "SCT", "Anatomical Structure"]), pair.get("type")]
-    for code in codes:
-        if not isinstance(code, (list, tuple)) or len(code) != 3 or not all(isinstance(c, str) and c for c in code):
-            raise ValueError(
-                f"{where}: code {value!r}, expected [value, scheme, meaning] such as"
-                ' ["78961009", "SCT", "Spleen"], or {"category": […], "type": […]}'
-            )
-    return [list(code) for code in codes]
 
 
 def default_code(name: str) -> list[list[str]]:
@@ -90,14 +77,13 @@ def read_slices(series: str | os.PathLike) -> list[Any]:
     return [headers[place] for place in np.argsort(places)]
 
 
-def check_source(image: Any) -> None:
-    """Check before the first window that a DICOM SEG can be written for an image: highdicom, a series to refer to."""
+def check_source(series: str) -> None:
+    """Check before the first window that a DICOM SEG can be written: highdicom, a series to refer to."""
     if not optional_import("highdicom")[1]:
         raise ModuleNotFoundError("output_format 'dicom_seg' needs highdicom: pip install 'swinfuse-components[dicom]'")
-    series = ensure_tuple(image)[0]
     slices = read_slices(series)
     blank = np.zeros((1, slices[0].Rows, slices[0].Columns), np.uint8)
-    _segmentation(slices[:1], blank, {1: "trial"}, {}, "trial", str(series))
+    _segmentation(slices[:1], blank, {1: "trial"}, {}, "trial", series)
 
 
 def _segmentation(

@@ -1,7 +1,7 @@
 """Unlabelled images as users have them (files, folders, BIDS, DICOM series), and names for their outputs."""
 
 import atexit
-import logging
+import importlib
 import os
 import re
 import shutil
@@ -11,16 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .checks import find_problems
+from .checks import check_datalist
 from .dicom import dicom_series
-from .dicom_seg import check_source
-from .findings import DataListError, Finding, Kind
+from .findings import Kind
 from .layouts import brats_folders, sequence_file
 from .modalities import REGISTRY, get_modality, modality_of_word
 from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, volume_stem
 from .patients import patient_of, patients_of_files
-
-logger = logging.getLogger(__name__)
 
 _LABEL_WORD = "(d?seg|masks?|labels?|labelmaps?|segmentations?|predictions?|annotations?|contours?|gt|ground.?truth)"
 _LABEL_NAME = re.compile(rf"(.*[-_. ])?{_LABEL_WORD}|labelst[rs]|derivatives|{_LABEL_WORD}[-_. ].*")
@@ -151,12 +148,9 @@ def check_inputs(
     items: Sequence[Mapping[str, Any]],
     *,
     modality: str | Mapping[str, Any] | None = None,
-    in_channels: int = 1,
-    channels: Sequence[str] = (),
     strict: bool = False,
-    contents: bool = True,
-    spacing: Sequence[float] | None = None,
     output_format: str = "volume",
+    **rules: Any,
 ) -> list[dict[str, Any]]:
     """Check images before the first window is computed, and return those that can be segmented.
 
@@ -166,7 +160,7 @@ def check_inputs(
     warning with the file's name; ``strict`` makes it an error, and stops at an error.
 
     ``modality`` is that of items without their own, ``output_format`` of the label maps ``"volume"`` or ``"dicom_seg"``
-    (all images are DICOM series); for the rest see :func:`~swinfuse_components.data.check_datalist`.
+    (all images are DICOM series); for ``rules`` see :func:`~swinfuse_components.data.check_datalist`.
 
     Raises:
         DataListError: with all the findings, if no image is left, or ``strict`` asks for it.
@@ -174,24 +168,16 @@ def check_inputs(
     """
     if output_format not in ("volume", "dicom_seg"):
         raise ValueError(f"output_format is {output_format!r}: expected 'volume' or 'dicom_seg'")
-    kind = None if modality is None else get_modality(modality).name
-    listed = [{"modality": kind, **item} if kind else dict(item) for item in items]
-    warnings = set() if strict else set(Kind) - _MEANINGLESS
-    rules: dict[str, Any] = {"in_channels": in_channels, "channels": channels, "contents": contents, "spacing": spacing}
-    found = find_problems(listed, warnings=warnings, **rules)
-    broken = {finding.item for finding in found if finding.fatal}
-    for number, item in enumerate(items):
-        if output_format == "dicom_seg" and number not in broken:
-            try:
-                check_source(item["image"])
-            except (ValueError, OSError) as error:
-                found.append(Finding(Kind.UNREADABLE, str(item["image"]), str(error), number))
-                broken.add(number)
-    if broken and (strict or -1 in broken or len(broken) == len(items)):
-        raise DataListError(found, "warnings are errors with '--strict True'" if strict else "")
-    for finding in found:
-        logger.log(logging.ERROR if finding.fatal else logging.WARNING, "%s", finding)
-    return [dict(item) for number, item in enumerate(items) if number not in broken]
+    rules = {"in_channels": 1, **rules}
+    if output_format == "dicom_seg":
+        # by its name: packages whose configurations write no DICOM SEG go without that module
+        rules["check_source"] = importlib.import_module(".dicom_seg", __package__).check_source
+    if modality is not None:
+        rules["modality"] = get_modality(modality).name
+    if strict:
+        advice = "warnings are errors with '--strict True'"
+        return check_datalist(items, advice=advice, warnings=set(), **rules)
+    return check_datalist(items, policy="skip", advice="", warnings=set(Kind) - _MEANINGLESS, **rules)
 
 
 def refuse_left_out(listed: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from .inputs import find_images, list_images, modality_of_file
 from .layouts import BRATS_CHANNELS, BRATS_LABELS, brats_datalist, brats_folders, synthrad_datalist, synthrad_folders
 from .modalities import REGISTRY, get_modality, modality_of_word
 from .paths import existing_path
-from .tasks import Task, msd_datalist, read_channels, read_dataset_json, read_msd_task
+from .tasks import Task, read_channels, read_dataset_json, read_msd_task, training_items
 
 ModalityLike = str | Mapping[str, Any] | None
 
@@ -47,16 +47,11 @@ def describe_task(path: str | os.PathLike, *, modality: ModalityLike = None) -> 
 def read_task(
     path: str | os.PathLike, *, modality: ModalityLike = None, patient_pattern: str | None = None
 ) -> tuple[Task, list[dict]]:
-    """Facts (:func:`describe_task`) and data list; with a section ``validation`` its ``fold`` is 0, the others' 1."""
+    """Facts (:func:`describe_task`) and data list."""
     task = describe_task(path, modality=modality)
     if layout_of(path) == "brats":
         return task, brats_datalist(path, patient_pattern=patient_pattern)
-    options: dict[str, Any] = {"modality": modality, "patient_pattern": patient_pattern}
-    training = msd_datalist(path, "training", **options)
-    if not read_dataset_json(path)[2].get("validation"):
-        return task, training
-    validation = msd_datalist(path, "validation", **options)
-    return task, [{**item, "fold": 1} for item in training] + [{**item, "fold": 0} for item in validation]
+    return task, training_items(path, modality=modality, patient_pattern=patient_pattern)
 
 
 def joint_datalist(datasets: Sequence[str | os.PathLike], *, patient_pattern: str | None = None) -> list[dict]:
@@ -118,9 +113,7 @@ def read_source(
         listed, names = brats_datalist(root, patient_pattern=patient_pattern), tuple(BRATS_CHANNELS)
     else:
         _, file, content = read_dataset_json(root)
-        sections = ["training", *(["validation"] if content.get("validation") else [])]
-        parts = [msd_datalist(file, part, patient_pattern=patient_pattern, labelled=False) for part in sections]
-        listed = [item for part in parts for item in part]
+        listed = training_items(file, patient_pattern=patient_pattern, labelled=False)
         names = read_channels(content, file) if {"modality", "channel_names"} & set(content) else ()
     items = []
     for item in listed:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .dicom_seg import coded
+from .dicom import coded
 from .modalities import get_modality, modality_of_channels
 from .paths import existing_path, read_json, resolve_inside, volume_stem
 from .patients import with_patients
@@ -189,6 +189,15 @@ def msd_datalist(
             item["modality"] = kind or get_modality(fields["modality"]).name
         listed.append(item | {key: fields[key] for key in ("patient", "fold") if key in fields})
     return with_patients(listed, root, patient_pattern)
+
+
+def training_items(path: str | os.PathLike, **options: Any) -> list[dict]:
+    """Items for training, see :func:`msd_datalist`: with a section ``validation`` its ``fold`` is 0, the others' 1."""
+    items = msd_datalist(path, "training", **options)
+    if not read_dataset_json(path)[2].get("validation"):
+        return items
+    validation = msd_datalist(path, "validation", **options)
+    return [{**item, "fold": 1} for item in items] + [{**item, "fold": 0} for item in validation]
 
 
 def _stored(root: Path, entry: object) -> str:
