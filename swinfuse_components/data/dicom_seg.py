@@ -159,12 +159,11 @@ class SaveDicomSegmentationd(MapTransform):
 
     Args:
         keys: of the label maps, each a MetaTensor (1, X, Y, Z) on the grid of the series, as ``Invertd`` leaves it.
-        names: knows the name of the output; see :class:`~swinfuse_components.data.OutputNames`.
-        output_dir: folder for ``<name>_<output_postfix>.dcm``.
+        names: knows the name of the output.
+        output_dir, output_postfix: where ``<name>_<output_postfix>.dcm`` goes.
         labels: ``{value: name}``; background (0) is left out.
         codes: for some labels, by value or name, what :func:`coded` reads; for others a code is found by the name.
         task: name of what is segmented, for the description.
-        output_postfix: see ``output_dir``.
 
     Raises:
         ValueError: if the image was no DICOM series, or the label map lies on another grid.

@@ -112,7 +112,7 @@ def list_images(
         channels: the network's channels, in order. From two on, the registered sequences of a patient are one image:
             ``P1/P1_flair.nii.gz``, ``P1/P1_t1`` (a DICOM folder), … under the names of any BraTS; or ``<case>_0000``, …
         series: which series of a DICOM folder with several: UID, number, description, or ``"largest"``.
-        patient_pattern: see :func:`~swinfuse_components.data.patient_of`.
+        patient_pattern: see :func:`patient_of`.
 
     Raises:
         FileNotFoundError, ValueError: if there is no image, or ``series`` does not choose one of several.

@@ -93,8 +93,7 @@ def synthrad_datalist(
     does as well. Patients with a cone-beam CT in place of the MRI (``Task2``) are left out.
 
     Items have absolute paths under ``ct``, ``mr`` or another modality, and ``mask``; ``patient``, ``region``. What some
-    patients have is listed for all: a gap is found by :func:`~swinfuse_components.data.check_datalist`. No patient at
-    all is an error.
+    patients have is listed for all, gaps too. No patient at all is an error.
     """
     root = existing_dir(dataset_dir, "SynthRAD")
     wanted = {regions} if isinstance(regions, str) else set(regions or ())

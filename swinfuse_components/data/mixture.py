@@ -91,7 +91,7 @@ def read_source(
 
     ``path`` is a folder, a JSON list or one volume. ``modality`` says what its images are where their names do not; in
     a SynthRAD folder it is the only one to take. ``regions`` are those of SynthRAD, ``series`` is for DICOM folders
-    (:func:`list_images`), ``patient_pattern`` is that of :func:`~swinfuse_components.data.patient_of`.
+    (:func:`list_images`), ``patient_pattern`` is that of :func:`patient_of`.
 
     Items have one ``image`` and its ``modality``, or registered images under the names of their modalities; each has
     ``patient``, and ``mask`` where there is one.
@@ -134,34 +134,25 @@ def pretraining_items(
     modality: ModalityLike = None,
     patient_pattern: str | None = None,
     exclude_patients: Sequence[str] = (),
-    policy: str = "strict",
-    contents: bool = True,
-    spacing: Sequence[float] | None = None,
+    **checks: Any,
 ) -> list[dict]:
     """Checked images of one or more data sets for pre-training, each data set in any layout.
 
-    ``datasets`` are folders or files, or dictionaries of ``path`` and, where needed, ``weight`` (how often the source
-    is drawn), ``name``, ``modality``, ``regions``, ``patient_pattern``, ``series``: see :func:`read_source`. The
-    arguments of these names are for all that do not say their own. ``exclude_patients`` are left out; for ``policy``,
-    ``contents`` and ``spacing`` see :func:`~swinfuse_components.data.check_datalist`.
-
-    Returns:
-        items as of :func:`read_source`, with ``source``, and ``weight`` where it was given.
+    ``datasets`` are folders or files, or dictionaries such as ``{"path": "/data/Task51_CT", "weight": 2}`` of ``path``
+    and, where needed, ``weight`` (how often the source is drawn), ``name``, ``modality``, ``regions``,
+    ``patient_pattern``, ``series``: see :func:`read_source`. The arguments of these names are for all that do not say
+    their own. ``exclude_patients`` are left out; ``checks`` are ``policy``, ``contents`` and the like of
+    :func:`check_datalist`. Items are those of :func:`read_source`, with ``source``, and ``weight`` where it was given.
 
     Raises:
         DataListError: with all that is wrong with the files, among it empty masks.
         ValueError: if a data set cannot be read, or an unknown setting is given.
-
-    Example::
-
-        pretraining_items([{"path": "/data/Task51_CT", "weight": 2}, {"path": "/data/mr", "modality": "mr"}])
     """
     defaults = {"modality": modality, "regions": regions, "patient_pattern": patient_pattern}
     items: list[dict] = []
     for entry in [datasets] if isinstance(datasets, (str, Mapping)) else datasets:
         settings = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
-        unknown = sorted(set(settings) - {"path", "name", "weight", "series", *defaults})
-        if unknown or "path" not in settings:
+        if "path" not in settings or set(settings) - {"path", "name", "weight", "series", *defaults}:
             raise ValueError(
                 f"datasets: {dict(settings)}: expected 'path', and perhaps 'modality', 'weight', 'name', 'regions',"
                 " 'patient_pattern', 'series'"
@@ -170,8 +161,7 @@ def pretraining_items(
         if "weight" in settings:
             source["weight"] = settings.pop("weight")
         items += [{**item, **source} for item in read_source(**{**defaults, **settings})]
-    kept = select_patients(items, exclude=exclude_patients)
-    return check_datalist(kept, policy=policy, contents=contents, spacing=spacing)
+    return check_datalist(select_patients(items, exclude=exclude_patients), **checks)
 
 
 def images_of_pairs(items: Sequence[Mapping], modalities: Sequence[str] | None = None) -> list[dict]:

@@ -155,8 +155,7 @@ def msd_datalist(
 
     Returns:
         items with ``image`` (a list where each channel has its own file), ``label``, ``modality``, ``patient`` and,
-        where the list says it, ``fold``. Missing files are found by
-        :func:`~swinfuse_components.data.check_datalist`.
+        where the list says it, ``fold``; those of missing files too.
 
     Raises:
         FileNotFoundError, ValueError: if a file, section or entry is missing, malformed, or leaves the folder.

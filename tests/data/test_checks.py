@@ -3,6 +3,7 @@
 import gzip
 import logging
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swinfuse_components.data import (
+    BRATS_CHANNELS,
     BRATS_LABELS,
+    WARNINGS,
     DataListError,
     Kind,
     brats_datalist,
@@ -69,6 +72,11 @@ def with_value(array: np.ndarray, value: float, dtype: type = np.float32) -> np.
     return array
 
 
+def shifted(matrix: np.ndarray, millimetres: float) -> np.ndarray:
+    """The affine moved along the first axis."""
+    return matrix + millimetres * np.outer([1, 0, 0, 0], [0, 0, 0, 1])
+
+
 def turned(matrix: np.ndarray, degrees: float) -> np.ndarray:
     """The affine turned about the third axis."""
     angle = np.deg2rad(degrees)
@@ -91,16 +99,8 @@ IMAGE_FAULTS = {
     "0 bytes": (lambda p: p.write_bytes(b""), "unreadable", "0 bytes"),
     "text": (lambda p: p.write_text("not a volume", encoding="utf-8"), "unreadable", "cannot be opened"),
     "cut in half": (edit_bytes(lambda b: b[: len(b) // 2]), "unreadable", "truncated"),
-    "a flipped byte in the stream": (
-        edit_bytes(lambda b: b[:900] + bytes([b[900] ^ 255]) + b[901:]),
-        "unreadable",
-        "damaged",
-    ),
-    "header announces 32767 cubed": (
-        edit_header(42, np.array([32767] * 3, np.int16)),
-        "unreadable",
-        "cannot hold them",
-    ),
+    "flipped byte": (edit_bytes(lambda b: b[:900] + bytes([b[900] ^ 255]) + b[901:]), "unreadable", "damaged"),
+    "32767 cubed": (edit_header(42, np.array([32767] * 3, np.int16)), "unreadable", "cannot hold them"),
     "negative side": (edit_header(42, np.array([-5], np.int16)), "unreadable", "shape"),
     "complex voxels": (replace(lambda: ct_volume().astype(np.complex64)), "unreadable", "complex"),
     "2D": (replace(lambda: ct_volume()[..., 0]), "wrong_dimensions", "expected a 3D volume"),
@@ -108,11 +108,7 @@ IMAGE_FAULTS = {
     "4D": (replace(lambda: np.stack([ct_volume()] * 3, -1)), "channels", "3 channel"),
     "affine with NaN": (edit_header(280, np.array([np.nan], np.float32)), "unreadable", "finite"),
     "affine of rank 2": (edit_header(312, np.zeros(4, np.float32)), "unreadable", "invertible"),
-    "metres for millimetres": (
-        replace(lambda: (ct_volume(), np.diag([0.001, 0.001, 0.003, 1]))),
-        "unusual_spacing",
-        "mm",
-    ),
+    "metres": (replace(lambda: (ct_volume(), np.diag([0.001, 0.001, 0.003, 1]))), "unusual_spacing", "mm"),
     "no orientation": (no_orientation, "no_orientation", "sform"),
     "NaN": (replace(lambda: with_value(ct_volume(), np.nan)), "not_finite", "1 voxel"),
     "infinity": (replace(lambda: with_value(ct_volume(), -np.inf)), "not_finite", "1 voxel"),
@@ -138,11 +134,7 @@ LABEL_FAULTS = {
     "other shape": (replace(lambda: label_volume()[:, :-1]), "grid", "expected"),
     "other spacing": (replace(lambda: (label_volume(), np.diag([1.5, 1.5, 2.5, 1]))), "grid", "expected"),
     "other orientation": (replace(lambda: (label_volume(), np.diag([-1.5, 1.5, 3, 1]))), "grid", "LAS, expected RAS"),
-    "shifted": (
-        replace(lambda: (label_volume(), AFFINE + np.array([[0, 0, 0, 4.0]] + [[0] * 4] * 3))),
-        "grid",
-        "4.00 mm",
-    ),
+    "shifted": (replace(lambda: (label_volume(), shifted(AFFINE, 4.0))), "grid", "4.00 mm"),
     "turned": (replace(lambda: (label_volume(), turned(AFFINE, 15))), "grid", "mm"),
 }
 
@@ -169,7 +161,8 @@ def test_a_clean_list_has_no_findings(msd_folder, synthrad_folder, brats_folder)
     assert check_datalist(items, labels=LABELS) == items
     pairs = synthrad_datalist(synthrad_folder())
     assert find_problems(pairs, required=("ct", "mr", "mask")) == []
-    assert find_problems(brats_datalist(brats_folder()), in_channels=4, labels=BRATS_LABELS) == []
+    options = {"in_channels": 4, "channels": BRATS_CHANNELS, "labels": BRATS_LABELS}
+    assert find_problems(brats_datalist(brats_folder()), **options) == []
 
 
 def item_faults(items: list[dict]) -> dict:
@@ -188,12 +181,9 @@ def item_faults(items: list[dict]) -> dict:
         "an absolute path elsewhere": ([{**first, "label": "/etc/passwd"}], "malformed_item"),
         "unknown modality": ([{**first, "modality": "xray"}], "malformed_item"),
         "an image twice": ([first, {**second, "image": first["image"]}], "duplicate_file"),
-        "an image in two folds": (
-            [{**first, "fold": 0}, {**second, "image": first["image"], "fold": 1}],
-            "image_in_two_folds",
-        ),
+        "an image in two folds": ([first | {"fold": 0}, first | {"fold": 1}], "image_in_two_folds"),
         "a patient in two folds": (
-            [{**first, "fold": 0, "patient": "p"}, {**second, "fold": 1, "patient": "p"}],
+            [first | {"fold": 0, "patient": "p"}, second | {"fold": 1, "patient": "p"}],
             "patient_in_two_folds",
         ),
         "too few channels": ([{**first, "image": [first["image"], second["image"]]}], "channels"),
@@ -244,11 +234,7 @@ def test_names_of_files_contradict_the_order_of_the_channels(channels, tmp_path)
     assert [f.kind for f in found] == ["channels"] * 2 and channels[0] in found[0].message
 
 
-def test_missing_files_of_a_layout_are_findings_too(synthrad_folder, brats_folder):
-    root = synthrad_folder(1)
-    (root / "Task1/brain/1BA000/mr.nii.gz").unlink()
-    findings = find_problems(synthrad_datalist(root))
-    assert [f.kind for f in findings] == ["missing_file"]
+def test_a_missing_sequence_is_a_finding_too(brats_folder):
     root = brats_folder(1)
     (root / "BraTS2021_00000/BraTS2021_00000_t1.nii.gz").unlink()
     assert [f.kind for f in find_problems(brats_datalist(root), in_channels=4)] == ["missing_file"]
@@ -276,6 +262,7 @@ def test_policies(msd_folder, caplog):
     with pytest.raises(DataListError) as error:
         check_datalist(items)
     assert [f.fatal for f in error.value.findings] == [True, False]
+    assert all(file in str(error.value) for file in (items[1]["image"], items[2]["label"]))
     assert isinstance(pickle.loads(pickle.dumps(error.value)), DataListError)
     with caplog.at_level(logging.WARNING):
         assert check_datalist(items, policy="skip") == [items[0], items[2]]
@@ -345,9 +332,7 @@ def test_fuzzed_headers_never_crash_the_check(data, tmp_path):
     assert all(finding.kind in set(Kind) and finding.message for finding in findings)
 
 
-def test_the_order_of_channels_is_compared_with_the_file_names(brats_folder):
-    items = brats_datalist(brats_folder(1))
-    names = ["FLAIR", "T1ce", "T1", "T2"]
-    assert find_problems(items, in_channels=4, channels=names) == []
-    swapped = [{**items[0], "image": items[0]["image"][::-1]}]
-    assert {f.kind for f in find_problems(swapped, in_channels=4, channels=names)} == {"channels"}
+def test_every_kind_of_finding_is_documented(repository):
+    text = (repository / "docs" / "data.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `([a-z_]+)` \| (fatal|warning) \|", text, re.MULTILINE))
+    assert documented == {kind.value: "warning" if kind in WARNINGS else "fatal" for kind in Kind}

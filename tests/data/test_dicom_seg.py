@@ -31,29 +31,13 @@ def write_series(folder: Path, orientation=(1, 0, 0, 0, 1, 0), slices: int = 6, 
         meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
         header = pydicom.dataset.FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
         pixels = np.random.default_rng(k).integers(0, 900, (7, 9)).astype(np.int16)
-        values = {
-            **shared,
-            "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
-            "SOPInstanceUID": uid(),
-            "Modality": "CT",
-            "InstanceNumber": k + 1,
-            "Rows": 7,
-            "Columns": 9,
-            "PixelSpacing": [2.0, 1.5],
-            "SliceThickness": 3,
-            "ImageOrientationPatient": [float(value) for value in orientation],
-            "ImagePositionPatient": [float(value) for value in np.array([-40.0, 25, 11]) + 3 * k * normal],
-            "RescaleSlope": 1,
-            "RescaleIntercept": -1000,
-            "SamplesPerPixel": 1,
-            "PhotometricInterpretation": "MONOCHROME2",
-            "BitsAllocated": 16,
-            "BitsStored": 16,
-            "HighBit": 15,
-            "PixelRepresentation": 1,
-            "PixelData": pixels.tobytes(),
-            **changes,
-        }
+        position = np.array([-40.0, 25, 11]) + 3 * k * normal
+        values = shared | {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "SOPInstanceUID": uid(), "Modality": "CT"}
+        values |= {"ImageOrientationPatient": list(map(float, orientation)), "ImagePositionPatient": position.tolist()}
+        values |= {"InstanceNumber": k + 1, "Rows": 7, "Columns": 9, "PixelSpacing": [2.0, 1.5], "SliceThickness": 3}
+        values |= {"RescaleSlope": 1, "RescaleIntercept": -1000, "PixelData": pixels.tobytes(), "SamplesPerPixel": 1}
+        values |= {"PhotometricInterpretation": "MONOCHROME2", "PixelRepresentation": 1, "BitsAllocated": 16}
+        values |= {"BitsStored": 16, "HighBit": 15, **changes}
         for name, value in values.items():
             if value is not None:
                 setattr(header, name, value)

@@ -150,6 +150,7 @@ def test_split_of_pretraining_keeps_patients_together(counts, fraction, seed):
 
 def test_select_patients():
     items = made_items([2, 1, 1])
+    assert [i["patient"] for i in select_patients(items, exclude=["p0_0000", "p1_ct"])] == ["p2"]
     assert [i["patient"] for i in select_patients(items, exclude=["p0"])] == ["p1", "p2"]
     assert len(select_patients(items, include=["p0", "p2"], exclude=["p2"])) == 2
 

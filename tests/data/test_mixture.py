@@ -18,7 +18,6 @@ from swinfuse_components.data import (
     read_source,
     register_modality,
     sampling_weights,
-    select_patients,
 )
 from swinfuse_components.data.patients import patients_of_files
 from swinfuse_components.transforms import ForegroundMaskd, ModalityIntensityd
@@ -149,9 +148,3 @@ def test_joint_training_needs_the_same_labels(tmp_path: Path) -> None:
         joint_datalist([ct, ct])
     with pytest.raises(ValueError, match="--datasets"):
         joint_datalist([])
-
-
-def test_excluded_patients_are_known_under_any_of_their_names(msd_folder):
-    items = msd_datalist(msd_folder(3))
-    assert [i["patient"] for i in select_patients(items, exclude=["case_01_0000", "case_02_ct"])] == ["case_00"]
-    assert Path(items[0]["image"]).is_file()
