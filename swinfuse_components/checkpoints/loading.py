@@ -146,21 +146,15 @@ def _match(targets: Mapping[str, Tensor], source: SourceWeights, report: LoadRep
     """Compare tensor by tensor, into the report; the new values by name."""
 
     def is_wanted(name: str) -> bool:
-        if report.part == "all":
-            return True
-        return name.startswith(ENCODER) and not (report.part == "swin" and name.startswith(DIM))
+        inside = name.startswith(ENCODER) and not (report.part == "swin" and name.startswith(DIM))
+        return inside or report.part == "all"
 
     values: dict[str, Tensor] = {}
     for name, target in targets.items():
         if not is_wanted(name):
             continue
-        value, new = source.tensors.get(name), None
-        if value is not None:
-            status, reason, new = _fit(name, value, target)
-        elif name.endswith(_DERIVED):
-            status, reason = KEPT, "follows from the architecture"
-        else:
-            status, reason = MISSING, "not in the file"
+        value = source.tensors.get(name)
+        status, reason, new = _fit(name, value, target)
         if new is not None:
             values[name] = new
         shapes = None if value is None else tuple(value.shape), tuple(target.shape)
@@ -172,8 +166,11 @@ def _match(targets: Mapping[str, Tensor], source: SourceWeights, report: LoadRep
     return values
 
 
-def _fit(name: str, value: Tensor, target: Tensor) -> tuple[str, str, Tensor | None]:
-    """Status, reason and new value of a tensor that both sides have."""
+def _fit(name: str, value: Tensor | None, target: Tensor) -> tuple[str, str, Tensor | None]:
+    """Status, reason and new value of a tensor of the network, for which the file has ``value``."""
+    if value is None:
+        is_derived = name.endswith(_DERIVED)
+        return (KEPT, "follows from the architecture", None) if is_derived else (MISSING, "not in the file", None)
     if value.is_floating_point() > target.is_floating_point() and value.layout == torch.strided:
         if torch.equal(value, value.round()):  # a federated server's mean makes floats of whole numbers
             value = value.to(target.dtype)

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .saving import OutputNames
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells of every module that it copies
 
+_ONE_AT_A_TIME = threading.Lock()  # the threads of a check import and call highdicom
 _TYPE_2 = "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime".split()
 _TYPE_2 += ["ReferringPhysicianName"]
 _ABNORMAL = {  # the first that fits: a peritumoral oedema is an oedema
@@ -79,11 +81,13 @@ def read_slices(series: str | os.PathLike) -> list[Any]:
 
 def check_source(series: str) -> None:
     """Check before the first window that a DICOM SEG can be written: highdicom, a series to refer to."""
-    if not optional_import("highdicom")[1]:
-        raise ModuleNotFoundError("output_format 'dicom_seg' needs highdicom: pip install 'swinfuse-components[dicom]'")
-    slices = read_slices(series)
-    blank = np.zeros((1, slices[0].Rows, slices[0].Columns), np.uint8)
-    _segmentation(slices[:1], blank, {1: "trial"}, {}, "trial", series)
+    with _ONE_AT_A_TIME:
+        if not optional_import("highdicom")[1]:
+            how = "pip install 'swinfuse-components[dicom]'"
+            raise ModuleNotFoundError(f"output_format 'dicom_seg' needs highdicom: {how}")
+        slices = read_slices(series)
+        blank = np.zeros((1, slices[0].Rows, slices[0].Columns), np.uint8)
+        _segmentation(slices[:1], blank, {1: "trial"}, {}, "trial", series)
 
 
 def _segmentation(
