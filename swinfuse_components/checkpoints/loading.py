@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from ..networks import LegacyPatchMerging
 from .reading import read_weights
-from .records import differing_settings, recorded_merging
 from .report import ADAPTED, KEPT, LEFT, LOADED, MISMATCH, MISSING, CheckpointError, LoadReport, TensorRecord
-from .sources import DIM, ENCODER, V2_CONVOLUTION, SourceWeights, identify_source
+from .sources import DIM, ENCODER, V2_CONVOLUTION, SourceWeights, differing_settings, identify_source, recorded_merging
 
 PARTS = ("encoder", "swin", "all")
 MERGINGS = ("auto", "legacy", "current")

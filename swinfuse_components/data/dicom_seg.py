@@ -16,8 +16,9 @@ from monai.transforms import MapTransform
 from monai.utils import optional_import
 
 from ..engines.files import atomic_write
-from .dicom import coded, dicom_series
 from .saving import OutputNames
+from .tasks import coded
+from .volumes import dicom_series
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells of every module that it copies
 

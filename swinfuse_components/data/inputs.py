@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from .checks import check_datalist
-from .dicom import dicom_series
 from .findings import Kind
 from .layouts import brats_folders, sequence_file
 from .modalities import REGISTRY, get_modality, modality_of_word
 from .paths import VOLUME_SUFFIXES, existing_path, is_volume, subfolders, volume_stem
 from .patients import patient_of, patients_of_files
+from .volumes import dicom_series
 
 _LABEL_WORD = "(d?seg|masks?|labels?|labelmaps?|segmentations?|predictions?|annotations?|contours?|gt|ground.?truth)"
 _LABEL_NAME = re.compile(rf"(.*[-_. ])?{_LABEL_WORD}|labelst[rs]|derivatives|{_LABEL_WORD}[-_. ].*")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .dicom import coded
 from .modalities import get_modality, modality_of_channels
 from .paths import existing_path, read_json, resolve_inside, volume_stem
 from .patients import with_patients
@@ -122,6 +121,19 @@ def read_msd_task(dataset_dir: str | os.PathLike, *, modality: str | Mapping[str
     for label, code in codes.items():
         coded(code, f"'{path}': label {label}")
     return Task(name, str(root), kind, channels, labels, regions, demonstration, codes)
+
+
+def coded(value: object, where: str) -> list[list[str]]:
+    """Category and type of a segment: ``[value, scheme, meaning]`` of the type, or ``{"category": …, "type": …}``."""
+    pair = value if isinstance(value, Mapping) else {"type": value}
+    codes: list[Any] = [pair.get("category", ["91723000", "SCT", "Anatomical Structure"]), pair.get("type")]
+    for code in codes:
+        if not isinstance(code, (list, tuple)) or len(code) != 3 or not all(isinstance(c, str) and c for c in code):
+            raise ValueError(
+                f"{where}: code {value!r}, expected [value, scheme, meaning] such as"
+                ' ["78961009", "SCT", "Spleen"], or {"category": […], "type": […]}'
+            )
+    return [list(code) for code in codes]
 
 
 def _nnunet_entries(root: Path, content: Mapping, section: str, channels: int) -> list[dict]:
