@@ -19,6 +19,8 @@ from swinfuse_components.data import (
     split_patients,
 )
 
+CT_AND_MR = [{"modality": "ct"}, {"modality": "mr"}]
+
 
 def made_items(images_of_patient: list[int]) -> list[dict]:
     """A data list in which patient k has so many images."""
@@ -126,6 +128,10 @@ def test_faulty_fold_files_are_named(content, message, tmp_path):
         (lambda items: select_patients(items, exclude=["p0", "p1", "p2"]), "no item is left"),
         (lambda items: select_patients(items, exclude=["p9"]), "is called 'p9': the 3 patients are called like 'p0'"),
         (lambda items: save_folds(split_folds(items, 3), "/tmp/f.json", "/tmp"), "leaves its data set's folder"),
+        (lambda _: sampling_weights(CT_AND_MR, {"ct": 1}), "expected a number >= 0"),
+        (lambda _: sampling_weights(CT_AND_MR, {"ct": -1, "mr": 1}), "expected a number >= 0"),
+        (lambda _: sampling_weights(CT_AND_MR, {"ct": float("nan"), "mr": 1}), "expected a number >= 0"),
+        (lambda _: sampling_weights(CT_AND_MR, {"ct": 0, "mr": 0}), "nothing is left"),
     ],
 )
 def test_errors_of_the_splits(split, message):
@@ -176,12 +182,3 @@ def test_sources_are_drawn_by_their_weights():
     assert sampling_weights(items, {"ct": 1, "mr": 1}) == pytest.approx([1.5 / 8, 1.5 / 8, 1 / 8, 1 / 2])
     assert sampling_weights([second, third | {"weight": 0}]) == [1, 0]
     assert sampling_weights([second, second]) is None
-
-
-def test_modality_ratio_errors():
-    items = [{"modality": "ct"}, {"modality": "mr"}]
-    for ratio in [{"ct": 1}, {"ct": -1, "mr": 1}, {"ct": float("nan"), "mr": 1}]:
-        with pytest.raises(ValueError, match="expected a number >= 0"):
-            sampling_weights(items, ratio)
-    with pytest.raises(ValueError, match="nothing is left"):
-        sampling_weights(items, {"ct": 0, "mr": 0})

@@ -73,18 +73,13 @@ def test_images_are_found_as_users_have_them(tmp_path: Path) -> None:
     assert found == ["a.NRRD", "b.nii.gz", "series"]
     assert list_images(tmp_path / "b.nii.gz") == [{"image": str(tmp_path / "b.nii.gz"), "patient": "b"}]
     assert list_images(tmp_path / "series") == [{"image": str(tmp_path / "series"), "patient": "series"}]
-
-
-def test_a_decathlon_task_means_its_test_images(tmp_path: Path) -> None:
+    # a task's test images
     (tmp_path / "dataset.json").write_text("{}", encoding="utf-8")
     (tmp_path / "imagesTs").mkdir()
+    with pytest.raises(FileNotFoundError, match="imagesTs' holds no image"):
+        list_images(tmp_path)
     (tmp_path / "imagesTs" / "t.nii.gz").write_bytes(b"x")
     assert [Path(item["image"]).name for item in list_images(tmp_path)] == ["t.nii.gz"]
-
-
-def test_nothing_to_segment_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no image"):
-        list_images(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         list_images(tmp_path / "nowhere")
 
@@ -102,10 +97,8 @@ def test_sequences_of_a_patient_are_found_in_their_order_and_form(tmp_path: Path
     assert list_images(tmp_path / "new" / "P2", channels=names) == items[1:]
     missing = list_images(tmp_path / "new", channels=[*names, "t2"])
     assert [item["image"][3] for item in missing] == [str(tmp_path / f"new/{p}/{p}_t2.nii.gz") for p in ("P1", "P2")]
-    (tmp_path / "four.nii.gz").write_bytes(b"x")
-    assert list_images(tmp_path / "four.nii.gz", channels=names) == [
-        {"image": str(tmp_path / "four.nii.gz"), "patient": "four"}
-    ]
+    (file := tmp_path / "four.nii.gz").write_bytes(b"x")
+    assert list_images(file, channels=names) == [{"image": str(file), "patient": "four"}]
 
 
 @pytest.mark.parametrize("beside", ["0_notes.txt", "DICOMDIR", "a_ct.nii.gz", "inner"])
@@ -172,9 +165,8 @@ def test_folders_of_patients_bids_and_channels_in_files(tmp_path: Path) -> None:
     assert [item["patient"] for item in list_images(tmp_path / "bids")] == ["sub-01", "sub-01"]
     assert [item["patient"] for item in list_images(tmp_path / "cases")] == ["case_1", "case_2"]
     (item,) = list_images(tmp_path / "raw", channels=["T1", "T2"])
-    assert [Path(image).name for image in item["image"]] == ["a_0000.nii.gz", "a_0001.nii.gz"] and item[
-        "patient"
-    ] == "a"
+    assert item["patient"] == "a"
+    assert [Path(image).name for image in item["image"]] == ["a_0000.nii.gz", "a_0001.nii.gz"]
     named = list_images(tmp_path / "cases", patient_pattern=r"case_(\d)")
     assert [item["patient"] for item in named] == ["1", "2"]
 
