@@ -81,8 +81,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
 def find_state_dict(content: Any, path: str | os.PathLike[str] = "checkpoint") -> dict[str, Tensor]:
     """The network's weights in what :func:`read_checkpoint` returned: bare, or under one of the usual keys.
 
-    Raises:
-        CheckpointError: no dictionary of tensors is there; names what was found.
+    CheckpointError if no dictionary of tensors is there; names what was found.
     """
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors")

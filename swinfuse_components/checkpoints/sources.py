@@ -61,9 +61,7 @@ def identify_source(state_dict: Mapping[str, Tensor]) -> SourceWeights:
 
     What wrappers and training frameworks put in front of all names (``module.``, Lightning's ``model.`` or ``net.``,
     Fabric's, FSDP's) is taken off, whatever it is.
-
-    Raises:
-        ValueError: no key belongs to a Swin encoder, or there are several encoders; names what was found.
+    ValueError if no key belongs to a Swin encoder, or there are several encoders; names what was found.
     """
     plain = _without_prefix({_WRAPPERS.sub("", key): key for key in state_dict})
     roots = {key.partition(".")[0] for key in plain}

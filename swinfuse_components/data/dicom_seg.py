@@ -54,8 +54,7 @@ def default_code(name: str) -> list[list[str]]:
 def read_slices(series: str | os.PathLike) -> list[Any]:
     """Headers of a DICOM series (pydicom), in the order of their positions along the slices' normal.
 
-    Raises:
-        ValueError: if it is no folder of one series whose slices have a frame of reference and positions of their own.
+    ValueError if it is no folder of one series whose slices have a frame of reference and positions of their own.
     """
     pydicom, _ = optional_import("pydicom")
     found = dicom_series(Path(series)) if os.path.isdir(series) else []
@@ -139,9 +138,7 @@ def slices_of(label_map: np.ndarray, affine: np.ndarray, slices: Sequence[Any], 
     """A label map (X, Y, Z) on the grid of a series as (slices, rows, columns), in the order of ``slices``.
 
     ``affine`` (4, 4) leads from voxels to millimetres, right-anterior-superior.
-
-    Raises:
-        ValueError: if the grids differ: the corner or a step by more than a tenth of a voxel.
+    ValueError if the grids differ: the corner or a step by more than a tenth of a voxel.
     """
     to_patient = np.diag([-1.0, -1, 1, 1]) @ np.asarray(affine, np.float64)  # DICOM: left-posterior-superior
     first = slices[0]
@@ -170,8 +167,7 @@ class SaveDicomSegmentationd(MapTransform):
         codes: for some labels, by value or name, what :func:`coded` reads; for others a code is found by the name.
         task: name of what is segmented, for the description.
 
-    Raises:
-        ValueError: if the image was no DICOM series, or the label map lies on another grid.
+    ValueError if the image was no DICOM series, or the label map lies on another grid.
     """
 
     def __init__(

@@ -42,9 +42,7 @@ def split_folds(
     """Copy of ``items``, each with the ``fold`` of its patient; items that all have a ``fold`` keep it.
 
     ``assignment`` gives folds by patient, e.g. those of :func:`assign_folds` over several data sets.
-
-    Raises:
-        ValueError: if there are too few patients, or one is not in ``assignment``.
+    ValueError if there are too few patients, or one is not in ``assignment``.
     """
     if assignment is None:
         if items and all("fold" in item for item in items):
@@ -82,9 +80,7 @@ def load_folds(
     Paths are relative to ``root``, by default the file's folder, and may not leave it. Images whose names say the
     sequences of ``channels`` in another order are put into this one. ``patient_pattern`` (:func:`patient_of`) is for
     entries without ``patient``.
-
-    Raises:
-        FileNotFoundError, ValueError: if the file does not exist, or is not of that form.
+    FileNotFoundError or ValueError if the file does not exist, or is not of that form.
     """
     file = existing_path(path, "fold file", kind="")
     entries = read_json(file, "fold file").get("training")
@@ -119,8 +115,7 @@ def in_channel_order(paths: list[str], channels: Sequence[str]) -> list[str]:
 def load_fold(items: Sequence[Mapping], fold: int, section: str = "training") -> list[dict]:
     """Copies of the items on one side of one fold: ``"training"`` is everything but ``fold``, ``"validation"`` is it.
 
-    Raises:
-        ValueError: if an item has no integer ``fold``, a side would be empty, or a patient is on both sides.
+    ValueError if an item has no integer ``fold``, a side would be empty, or a patient is on both sides.
     """
     if section not in ("training", "validation"):
         raise ValueError(f"section={section!r}: expected 'training' or 'validation'")
@@ -160,8 +155,7 @@ def select_patients(
 ) -> list[dict]:
     """Items of the patients in ``include`` (all by default) and not in ``exclude``, names as ``patient_of`` has them.
 
-    Raises:
-        ValueError: a name is nobody's, or no item is left.
+    ValueError if a name is nobody's, or no item is left.
     """
     wanted = None if include is None else same_patients(include)
     unwanted = same_patients(exclude or ())

@@ -114,8 +114,7 @@ def list_images(
         series: which series of a DICOM folder with several: UID, number, description, or ``"largest"``.
         patient_pattern: see :func:`patient_of`.
 
-    Raises:
-        FileNotFoundError, ValueError: if there is no image, or ``series`` does not choose one of several.
+    FileNotFoundError or ValueError if there is no image, or ``series`` does not choose one of several.
     """
     root = existing_path(path, "image or")
     if root.is_dir() and (root / "dataset.json").is_file() and (root / "imagesTs").is_dir():

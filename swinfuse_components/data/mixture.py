@@ -57,8 +57,7 @@ def read_task(
 def joint_datalist(datasets: Sequence[str | os.PathLike], *, patient_pattern: str | None = None) -> list[dict]:
     """Items of several labelled data sets with the same labels, each set drawn as often (:func:`sampling_weights`).
 
-    Raises:
-        ValueError: if there is none, or one twice, or two differ in their labels or in the number of their channels.
+    ValueError if there is none, or one twice, or two differ in their labels or in the number of their channels.
     """
     if not datasets:
         raise ValueError("joint training needs data sets: --datasets \"['/data/ct','/data/mr']\"")
@@ -167,8 +166,7 @@ def pretraining_items(
 def images_of_pairs(items: Sequence[Mapping], modalities: Sequence[str] | None = None) -> list[dict]:
     """Turn registered images of a patient into items of one ``image`` each; ``modalities`` to keep, all by default.
 
-    Raises:
-        ValueError: if nothing is left, or a modality is not registered.
+    ValueError if nothing is left, or a modality is not registered.
     """
     wanted = {get_modality(name).name for name in modalities or REGISTRY}
     images = []

@@ -74,8 +74,7 @@ def path_keys(item: Mapping) -> list[str]:
 def get_modality(modality: str | Mapping[str, Any]) -> Modality:
     """A registered modality by its name or by a channel that means it; a dictionary ``{"name": …}`` registers one.
 
-    Raises:
-        ValueError: if there is none of that name.
+    ValueError if there is none of that name.
     """
     name = register_modality(**modality) if isinstance(modality, Mapping) else modality_of_word(str(modality))
     if name is None:

@@ -44,9 +44,7 @@ def resolve_inside(root: str | os.PathLike, entry: object) -> str:
     The check is on the written path: ``..`` and absolute paths elsewhere are refused. Symbolic links are followed,
     since only the owner of the folder can have put them there; a data list, which may come from a stranger, cannot.
     Backslashes are read as Windows writes them, unless a file has one in its name; accents in either form of Unicode.
-
-    Raises:
-        UnsafePathError: if the entry leaves ``root``, is empty, is not text, or holds a NUL character.
+    UnsafePathError if the entry leaves ``root``, is empty, is not text, or holds a NUL character.
     """
     if not isinstance(entry, (str, os.PathLike)):
         raise UnsafePathError(

@@ -28,9 +28,7 @@ def patient_of(path: str | os.PathLike, pattern: str | None = None) -> str:
 
     ``pattern`` is a regular expression searched in ``path`` without its suffix; its first group, or the whole match, is
     the patient.
-
-    Raises:
-        ValueError: if the pattern is none or does not match.
+    ValueError if the pattern is no regular expression or does not match.
     """
     stem = volume_stem(path)
     if pattern is not None:

@@ -103,9 +103,7 @@ def read_msd_task(dataset_dir: str | os.PathLike, *, modality: str | Mapping[str
     """Facts of a task folder of the Decathlon or of nnU-Net v2, or of a JSON list that declares them.
 
     ``modality`` (:func:`~swinfuse_components.data.get_modality`) is for channel names that do not tell it.
-
-    Raises:
-        FileNotFoundError, ValueError: if a file or an entry is missing or cannot be understood; it is named.
+    FileNotFoundError or ValueError if a file or an entry is missing or cannot be understood; it is named.
     """
     root, path, content = read_dataset_json(dataset_dir)
     channels = read_channels(content, path)
@@ -169,8 +167,7 @@ def msd_datalist(
         items with ``image`` (a list where each channel has its own file), ``label``, ``modality``, ``patient`` and,
         where the list says it, ``fold``; those of missing files too.
 
-    Raises:
-        FileNotFoundError, ValueError: if a file, section or entry is missing, malformed, or leaves the folder.
+    FileNotFoundError or ValueError if a file, section or entry is missing, malformed, or leaves the folder.
     """
     root, path, content = read_dataset_json(dataset_dir)
     labelled = labelled and section != "test"

@@ -94,8 +94,7 @@ def _open_other(path: str) -> Volume:
 def open_volume(path: str) -> Volume:
     """Open a volume without reading its voxels (NIfTI; other formats are read whole by MONAI's readers).
 
-    Raises:
-        FileNotFoundError, VolumeError: if there is none, it cannot be opened, or its header cannot be true.
+    FileNotFoundError or VolumeError if there is none, it cannot be opened, or its header cannot be true.
     """
     if not os.path.exists(path):
         raise FileNotFoundError("does not exist")
