@@ -16,7 +16,7 @@ import swinfuse_components
 
 MAX_MODULE_LINES = 330
 #: of a room at most, 2 % above what it held when this was written
-MAX_LINES = {"swinfuse_components": 13_000, "bundles": 3_350, "tests": 13_700}
+MAX_LINES = {"swinfuse_components": 12_600, "bundles": 3_300, "tests": 13_200}
 MAX_FILE_BYTES = 2 * 1024 * 1024
 
 

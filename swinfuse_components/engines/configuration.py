@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,7 +148,7 @@ def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]
     allowed |= {"list"} if key in _PER_AXIS else set()
     if not open_ended and kind not in allowed:
         yield f"{key} is {value!r}, a {kind}: expected a {' or '.join(sorted(kinds))} such as {literal[0]!r}"
-    elif key in _PER_AXIS and kind == "list" and len(value) != 3:
+    elif key in _PER_AXIS and kind == "list" and (len(value) != 3 or not all(map(_may_be_number, value))):
         yield f"{key} is {value!r}: expected one number for each of the three axes"
     elif key == "amp" and kind != "truth value":  # which the files give as an expression
         yield f"{key} is {value!r}, a {kind}: expected a truth value"
@@ -155,6 +156,10 @@ def _wrong_value(key: str, value: Any, defaults: Sequence[Any]) -> Iterator[str]
         yield f"{key} is {value!r}: expected {' or '.join(map(repr, CHOICES[key]))}"
     elif key == "output_postfix" and re.search(r"[/\\]", str(value)):
         yield f"{key} is {value!r}: expected a part of a file's name"
+
+
+def _may_be_number(value: Any) -> bool:
+    return isinstance(value, Real) or str(value).startswith(("$", "@", "%"))
 
 
 def _kind(value: Any) -> str:

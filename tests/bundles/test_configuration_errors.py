@@ -16,6 +16,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "max_epochs": ("abc", "a text: expected a whole number such as"),
     "batch_size": (1.5, "a number: expected a whole number such as"),
     "roi_size": ("5x", "a text: expected a "),
+    "spacing": ([1.0, "two", 1.0], "expected one number for each of the three axes"),
     "num_workers": ([1, 2], "a list: expected a whole number"),
     "learning_rate": ("1e-3", "a text: expected a number"),
     "resume": (1, "expected a truth value"),
