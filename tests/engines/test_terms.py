@@ -1,11 +1,16 @@
-"""What validation logs beside the loss terms."""
+"""What is logged beside the loss terms."""
 
+import logging
+import math
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
+from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys
 
-from swinfuse_components.engines import LossTerms
+from swinfuse_components.engines import LossTerms, SaturationWarner
 
 
 def terms(network, views: torch.Tensor, amp: bool = False) -> dict[str, torch.Tensor]:
@@ -58,3 +63,25 @@ def test_shuffled_partners_show_a_leak() -> None:
     assert shuffled_accuracy(separate) < 0.5
     views[4:] = views[:4]  # each embedding finds its own image, not the one that it was paired with
     assert shuffled_accuracy(separate) == 0
+
+
+def test_a_term_that_stays_at_its_bound_is_told_once_and_again_after_it_has_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    values = [0.69] * 60 + [0.1] * 50 + [0.69] * 60
+
+    def step(engine: Engine, _: int) -> dict[str, Any]:
+        terms = {"density": torch.tensor(values[engine.state.iteration - 1]), "rotation": torch.tensor(1.0)}
+        return {"image": torch.zeros(2, 1), "terms": terms}
+
+    trainer, shares = Engine(step), []
+    bounds = {"density": math.log(2), "contrastive": math.log(3)}
+    SaturationWarner(lambda batch_size: bounds).attach(trainer)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: shares.append(e.state.output["terms"]))
+    with caplog.at_level(logging.WARNING):
+        trainer.run(range(len(values)))
+    told = [record.message for record in caplog.records if "at its bound" in record.message]
+    assert [text.partition(":")[0] for text in told] == ["iteration 50", "iteration 160"]
+    assert all("density" in text and "0.6931" in text for text in told)
+    assert float(shares[0]["density_of_bound"]) == pytest.approx(0.69 / math.log(2))
+    assert "contrastive_of_bound" not in shares[0]  # a term that the loss does not have
