@@ -149,7 +149,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace(tmp_path_factory.mktemp("documented"))
 
 
-@pytest.mark.parametrize(("bundle", "run_id", "files"), list(_kinds()), ids=lambda each: str(each))
+def _marked(kind: tuple[str, str, tuple[str, ...]]) -> Any:
+    """Trainings with overlays are slow, those without leave the other commands their models."""
+    return pytest.param(*kind, marks=pytest.mark.slow) if kind[1] == "training" and len(kind[2]) > 1 else kind
+
+
+@pytest.mark.parametrize(("bundle", "run_id", "files"), [_marked(kind) for kind in _kinds()], ids=str)
 def test_every_documented_command_runs(
     bundle: str, run_id: str, files: tuple[str, ...], workplace: Workplace, tmp_path: Path
 ) -> None:

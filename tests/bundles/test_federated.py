@@ -71,11 +71,8 @@ def clients(sites: list[Path]) -> Iterator[list[MonaiAlgo]]:
         client.finalize()
 
 
-@pytest.mark.parametrize(
-    "sites",
-    ["finetune_msd", *(pytest.param(b, marks=pytest.mark.slow) for b in ("pretrain", "finetune_brats"))],
-    indirect=True,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sites", ["pretrain", "finetune_msd", "finetune_brats"], indirect=True)
 def test_three_rounds_of_two_sites(sites: list[Path], clients: list[MonaiAlgo]) -> None:
     torch.manual_seed(1)
     server = {name: value.clone() for name, value in network_of(sites[0]).state_dict().items()}

@@ -59,6 +59,7 @@ def train(synthrad: Path, run_dir: Path, *overlays: str, **options: Any) -> Path
     return run_dir
 
 
+@pytest.mark.slow
 def test_volumes_from_the_disk_train_as_those_in_memory(synthrad: Path, tmp_path: Path) -> None:
     in_memory = tmp_path / "memory.yaml"
     cached = "{_target_: CacheDataset, data: '@train_items', transform: '@train::preprocessing'}"

@@ -115,6 +115,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_has_used_openvino_outlives_a_signal(repository: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed: pip install swinfuse-components[export]")
     environment = {**os.environ, "TORCH_HOME": str(tmp_path), "PYTHONPATH": str(repository)}

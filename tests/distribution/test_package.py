@@ -272,6 +272,7 @@ def test_zip_infers_without_the_library(unpacked: Callable[[str], Path], bundle:
     assert np.array_equal(np.load(tmp_path / "answer.npy")[0], labels)
 
 
+@pytest.mark.slow
 def test_zip_pre_trains_without_the_library(unpacked: Callable[[str], Path], tmp_path: Path) -> None:
     for patient in range(3):
         for number, name in enumerate(("ct", "mr")):
