@@ -34,7 +34,8 @@ class OtsuThreshold(Source):
 
     def predict(self, case: Case, view: str = "image") -> np.ndarray:
         image = np.asarray(case.image[0])
-        return (image > threshold_otsu(image)).astype(np.uint8)
+        # flat, since scikit-image warns of a volume of 3 or 4 slices, which it takes for colours
+        return (image > threshold_otsu(image.ravel())).astype(np.uint8)
 
 
 class MeanTrainingMask(Source):

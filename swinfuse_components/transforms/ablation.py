@@ -23,7 +23,7 @@ def silhouette(image: torch.Tensor) -> torch.Tensor:
         if channel.max() == low:
             bodies.append(np.zeros(channel.shape, dtype=bool))
             continue
-        body = channel > low + (threshold_otsu(channel) - low) / 2
+        body = channel > low + (threshold_otsu(channel.ravel()) - low) / 2
         for axis in range(body.ndim):
             slices = np.moveaxis(body, axis, 0)  # a view: filling it fills the body
             for plane in slices:
