@@ -47,7 +47,8 @@ def test_each_decathlon_task_takes_a_training_step(name: str, run_bundle: Run, t
     assert described["training_patients"] == ["case_000"] or described["training_patients"] == ["case_001"]
 
 
-@pytest.mark.parametrize("start", ["scratch", pytest.param("pretrained", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["scratch", "pretrained"])
 def test_two_folds_of_the_hippocampus_and_their_ensemble(
     start: str, run_bundle: Run, pretrained_run: Path, swinfuse_data: Path, tmp_path: Path
 ) -> None:

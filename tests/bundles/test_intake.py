@@ -216,7 +216,8 @@ def as_2023(source: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("volumes", ["made", pytest.param("real", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("volumes", ["made", "real"])
 def test_brats_2023_gives_what_brats_2021_gives(
     volumes: str, run_bundle, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -37,6 +37,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return read_rows(folder / "cases.csv")
 
 
+@pytest.mark.slow
 def test_one_model_on_one_data_set_from_the_command_line(repository: Path, workplace: Path, tmp_path: Path) -> None:
     """The plain command, from a folder that has nothing to do with the repository."""
     command = [sys.executable, "-m", "monai.bundle", "run", "evaluating", "--config_file"]
@@ -104,6 +105,7 @@ def test_inference_takes_a_model_of_overlapping_regions(run_bundle: Run, tmp_pat
     assert written.shape == SHAPE and set(np.unique(np.asarray(written.dataobj))) <= {0, 1, 2, 4}
 
 
+@pytest.mark.slow
 def test_pictures_by_one_command_each(run_bundle: Run, workplace: Path, tmp_path: Path) -> None:
     datasets = [str(workplace / "Task01_BoxCT"), str(workplace / "Task02_BoxMR")]
     common = {"model_dir": workplace / "swinfuse", "output_dir": tmp_path}

@@ -89,7 +89,7 @@ def test_overlay_is_thin_and_explained(name: str) -> None:
 
 
 # those that change the network or the views most; the documented commands run others
-FAST = ("paper", "pairs", "self", "mind", "dim_released", "dim_patches")
+FAST = ("paper", "mind", "dim_released", "dim_patches")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,7 @@ def test_resume_from_the_command_line_configuration(synthrad: Path, trained: Pat
     assert [path.name for path in halves.glob("configuration*.json")] and len(list(halves.glob("configuration*"))) == 2
 
 
+@pytest.mark.slow
 def test_from_any_working_directory_as_users_type_it(synthrad: Path, tmp_path: Path) -> None:
     """A bundle copied somewhere else, called from elsewhere, writes below its own folder."""
     bundle = tmp_path / "somewhere" / "pretrain"

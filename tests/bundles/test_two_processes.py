@@ -25,7 +25,9 @@ def start(bundle: str, root: Path, **changes: object) -> list[Run]:
     ]
 
 
-@pytest.mark.parametrize("bundle", ["pretrain", "finetune_msd", pytest.param("finetune_brats", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "bundle", ["pretrain", *(pytest.param(b, marks=pytest.mark.slow) for b in ("finetune_msd", "finetune_brats"))]
+)
 def test_two_processes_train_together(bundle: str, tmp_path: Path) -> None:
     for run in start(bundle, tmp_path):
         run.finish()

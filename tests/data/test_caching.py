@@ -38,6 +38,7 @@ def test_every_setting_of_a_transform_counts() -> None:
     assert transform_key(transforms()[::-1]) != keys[0]
 
 
+@pytest.mark.slow
 def test_keys_are_the_same_in_another_process(repository: Path) -> None:
     code = "from tests.data.test_caching import *; print(transform_key(transforms()).decode())"
     environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONHASHSEED": "7"}

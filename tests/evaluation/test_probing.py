@@ -74,6 +74,7 @@ def test_any_encoder_and_the_settings_beside_it(tmp_path: Path) -> None:
     assert not torch.equal(same.patch_embed.proj.weight, other.patch_embed.proj.weight)
 
 
+@pytest.mark.slow
 def test_from_data_sets_to_tables(tmp_path: Path) -> None:
     for number, (name, modality) in enumerate((("BoxCT", "CT"), ("BoxMR", "MRI"))):
         options = {"cases": 4 + number, "shape": (32, 30, 24), "spacing": (1.5, 1.5, 2.0)}
