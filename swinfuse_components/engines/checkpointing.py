@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .configuration import federated
 from .data_order import ResumableDataLoader
 from .files import atomic_save
+from .learning_rates import stretch, warn_beyond_plan
 from .random_state import get_random_state, set_random_state
 from .run_folder import checkpoints_of, read_checkpoint, refuse_lost_checkpoints, refuse_used_folder
 
@@ -184,7 +185,7 @@ class RunCheckpoint:
             thing, value = _stateful(thing), state[name]
             try:
                 if isinstance(thing, LRScheduler) and plan["max_epochs"] != engine.state.max_epochs:
-                    _stretch(thing, value)
+                    stretch(thing, value)
                 else:
                     thing.load_state_dict(value)
             except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -298,23 +299,3 @@ def _best(engine: Engine) -> dict[str, float | int]:
 def _set_best(engine: Engine, state: Mapping[str, Any]) -> None:
     engine.state.best_metric = state["best_metric"]
     engine.state.best_metric_epoch = state["best_metric_epoch"]
-
-
-def _stretch(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
-    """Bring a scheduler, whose plan is longer or shorter than that of a saved ``state``, to the place of the state."""
-    progress = {key: state[key] for key in ("last_epoch", "_step_count") if key in state}
-    scheduler.load_state_dict({**scheduler.state_dict(), **progress})
-    rates = scheduler.get_lr()  # type: ignore[no-untyped-call,unused-ignore]
-    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    scheduler._last_lr = [float(rate) for rate in rates]
-
-
-def warn_beyond_plan(scheduler: Any, engine: Engine) -> None:
-    """Say so if a trainer is about to run further than its learning rate is planned for: it rises again there."""
-    planned = getattr(scheduler, "t_total", None)
-    if planned and engine.state.max_epochs * engine.state.epoch_length > planned:
-        logger.warning(
-            f"the learning rate is planned for {planned} iterations, and this run goes beyond: set 'rounds' to the "
-            "number of times that the trainer is run"
-        )

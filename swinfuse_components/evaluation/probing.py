@@ -211,19 +211,16 @@ def run_probing(
     return table
 
 
-def summarize_probing(table: pd.DataFrame, reference: str, unit: list[str] = UNIT) -> pd.DataFrame:
-    """Mean Dice over classes and seeds, its interval over cases, and the difference to the ``reference`` encoder.
-
-    ``unit`` are the columns that a row of the summary is for, ``encoder`` first.
-    """
-    cases = table.groupby([*unit, "case"], sort=False)["dice"].mean().reset_index()
-    seeds = table.groupby([*unit, "seed"], sort=False)["dice"].mean().groupby(unit, sort=False)
+def summarize_probing(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Mean Dice over classes and seeds, its interval over cases, and the difference to the ``reference`` encoder."""
+    cases = table.groupby([*UNIT, "case"], sort=False)["dice"].mean().reset_index()
+    seeds = table.groupby([*UNIT, "seed"], sort=False)["dice"].mean().groupby(UNIT, sort=False)
     spread = seeds.agg(seeds="size", lowest_seed="min", highest_seed="max").to_dict("index")
     records = []
-    for key, part in cases.groupby(unit, sort=False):
+    for key, part in cases.groupby(UNIT, sort=False):
         mean, low, high, *_ = summarize(part["dice"])
-        record = {**dict(zip(unit, key)), "cases": len(part), "dice": mean, "low": low, "high": high, **spread[key]}
-        same = (cases[unit[1:]] == list(key[1:])).all(axis=1) & (cases["encoder"] == reference)
+        record = {**dict(zip(UNIT, key)), "cases": len(part), "dice": mean, "low": low, "high": high, **spread[key]}
+        same = (cases[UNIT[1:]] == list(key[1:])).all(axis=1) & (cases["encoder"] == reference)
         both = part.merge(cases[same], on="case", suffixes=("", "_reference"))
         if key[0] != reference and len(both):
             test = paired_test(both["dice"], both["dice_reference"])

@@ -13,8 +13,8 @@ import numpy as np
 from jinja2 import Environment
 from markupsafe import Markup
 
+from ..engines.curves import draw_curves
 from ..engines.files import atomic_write
-from ..engines.logs import draw_curves
 from ..visualization.slices import CasePicture, side_by_side, to_ras
 from .pictures import drawn_classes, gallery, read_index
 

@@ -15,7 +15,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from monai.optimizers import WarmupCosineSchedule
 
 from swinfuse_components.distribution import build_package
-from swinfuse_components.engines.checkpointing import warn_beyond_plan
+from swinfuse_components.engines.learning_rates import warn_beyond_plan
 
 from ..models import read_rows
 from .conftest import parse, write_data

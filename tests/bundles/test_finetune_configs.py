@@ -81,7 +81,7 @@ def test_the_twins_share_their_overlays(repository: Path, name: str) -> None:
 def test_the_log_holds_one_iteration_of_so_many(bundle: str) -> None:
     parser = parse(bundle, "train.json", log_interval=3)
     (number,) = (n for n, each in enumerate(parser["train::handlers"]) if each["_target_"].endswith("StatsLogger"))
-    is_logged = parser.get_parsed_content(f"train::handlers::{number}::iteration_log")
+    is_logged = parser.get_parsed_content(f"train::handlers::{number}").iteration_log
     assert [iteration for iteration in range(1, 8) if is_logged(None, iteration)] == [1, 4, 7]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from swinfuse_components.engines.logs import draw_curves
+from swinfuse_components.engines.curves import draw_curves
 
 # the last line is cut short
 TRAINING = "iteration,epoch,loss,loss_weighted,lr\n1,1,1,1,0.1\n2,2,0.5,0.5,0.1\n3,3,0.25,0.25,0.1\n4,4,0.1"
