@@ -1,12 +1,11 @@
 """Fine-tuning from the pre-trainings of arms.py: labels in CT alone, few or all, tested on other CT and on MRI.
 
     python experiments/invariance/finetune.py train SMALL RUNS OUT --cases "[2,0]" --steps 300
-    python experiments/invariance/finetune.py collect OUT --structures "[liver]"
+    python experiments/invariance/finetune.py collect OUT
 
 SMALL is what `arms.py prepare` wrote, RUNS the folder of `arms.py train`. Each encoder, recipe and number of labelled
 cases (0: all) is one fine-tuning by the bundle's command, in OUT/<recipe>/<cases>/<encoder>/<seed>; one that has ended
-is not done again. OUT/cases.csv has the Dice of every case and structure, OUT/summary.csv the means, with the
-difference to random weights and its interval over cases.
+is not done again. `collect` writes the Dice of every case and structure to OUT/cases.csv, for report.py.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,18 +23,17 @@ import fire
 import pandas as pd
 
 from swinfuse_components.data import load_fold, read_task, split_folds
-from swinfuse_components.evaluation.probing import recorded_settings, summarize_probing
+from swinfuse_components.evaluation.probing import recorded_settings
 from swinfuse_components.evaluation.tables import write_csv
 
 MSD = "bundles/finetune_msd/configs/"
 RECIPES = {"plain": "experiments/carry_across/plain.yaml", "random_contrast": MSD + "random_contrast.yaml"}
-UNIT = ["encoder", "recipe", "labelled", "target"]
 
 
-def _held_out(task: Path, target: Path) -> str:
+def _held_out(task: Path, items: Sequence[Mapping], target: Path) -> str:
     """Copy the fold to test on to a data set of its own, and return its folder."""
     content, held = json.loads((task / "dataset.json").read_text()), []
-    for item in load_fold(split_folds(read_task(task)[1], 5, seed=0), 0, "validation"):
+    for item in load_fold(items, 0, "validation"):
         held.append({key: os.path.relpath(str(item[key]), task) for key in ("image", "label")})
         for name in held[-1].values():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,17 +42,15 @@ def _held_out(task: Path, target: Path) -> str:
     return str(target)
 
 
-def _folds(task: Path, cases: int, seed: int, target: Path) -> int:
+def _folds(items: Sequence[Mapping], cases: int, seed: int, target: Path) -> int:
     """Write a run's folds: one case of fold 0 for its log, ``cases`` others (0: all) to learn from; return how many."""
-    items = split_folds(read_task(task)[1], 5, seed=0)
     training = load_fold(items, 0, "training")
     # another seed learns from other cases
     start = seed * cases % len(training)
     kept = (training[start:] + training[:start])[: cases or len(training)]
-    held = load_fold(items, 0, "validation")[:1]
     listed = [
         {"image": [str(item["image"])], "label": str(item["label"]), "patient": item["patient"], "fold": fold}
-        for fold, side in ((0, held), (1, kept))
+        for fold, side in ((0, load_fold(items, 0, "validation")[:1]), (1, kept))
         for item in side
     ]
     target.write_text(json.dumps({"training": listed}, default=str))
@@ -100,7 +96,8 @@ def main(
     folder, source = Path(out).resolve(), Path(data).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     found, began = arms.runs_of(runs), time.time()
-    held_out = _held_out(source / arms.CT, folder / "held_out")
+    items = split_folds(read_task(source / arms.CT)[1], 5, seed=0)
+    held_out = _held_out(source / arms.CT, items, folder / "held_out")
     network = {**recorded_settings(next(iter(found.values()))[0]), **arms.NO_MODULE}
     jobs = [(s, n, r, e) for s in range(seeds) for n in cases for r in recipes for e in encoders]
 
@@ -112,7 +109,7 @@ def main(
         log = run.parent / f"{seed}.log"
         if not (run / "model.pt").is_file():
             folds = folder / f"folds_{seed}_{number}.json"
-            per_epoch = max(_folds(source / arms.CT, number, seed, folds) // batch_size, 1)
+            per_epoch = max(_folds(items, number, seed, folds) // batch_size, 1)
             epochs = max(steps // per_epoch, 1)
             settings = {
                 "dataset_dir": str(source / arms.CT),
@@ -168,24 +165,15 @@ def main(
     collect(out)
 
 
-def collect(out: str, structures: Sequence[str] = ()) -> None:
-    """Join the scores of the fine-tunings that have been tested, and compare each encoder with random weights.
-
-    The means are of the ``structures``, all if none is named.
-    """
+def collect(out: str) -> None:
+    """Join the scores of the fine-tunings that have been tested in OUT/cases.csv."""
     tables = []
     for file in sorted(Path(out).glob("*/*/*/*/test/cases.csv")):
         recipe, labelled, encoder, seed = file.relative_to(out).parts[:4]
-        table = pd.read_csv(file)[["target", "case", "label", "dice"]].rename(columns={"label": "class"})
-        tables.append(
-            table.assign(recipe=recipe, labelled={"0": "all"}.get(labelled, labelled), encoder=encoder, seed=seed)
-        )
-    scores = pd.concat(tables)
-    write_csv(scores.round({"dice": 4}), Path(out) / "cases.csv")
-    chosen = scores[scores["class"].isin(structures or scores["class"].unique())]
-    summary = summarize_probing(chosen, "random", UNIT).round(4)
-    write_csv(summary, Path(out) / "summary.csv")
-    print(summary.to_string())
+        table = pd.read_csv(file)[["target", "case", "label", "dice"]].rename(columns={"label": "class"}).round(4)
+        where = {"recipe": recipe, "labelled": {"0": "all"}.get(labelled, labelled), "encoder": encoder, "seed": seed}
+        tables.append(table.assign(**where)[[*where, *table.columns]])
+    write_csv(pd.concat(tables), Path(out) / "cases.csv")
 
 
 if __name__ == "__main__":

@@ -88,21 +88,26 @@ def probing(
         print(markdown(["arm", *means.columns], text))
 
 
-def finetuning(structure: str, reference: str = "random weights") -> None:
-    """Print the Dice of a ``structure`` after fine-tuning, for each recipe and number of labelled CT."""
-    scores = pd.read_csv(HERE / "finetuning.csv", dtype={"labelled": str}).query("`class` == @structure")
-    for (recipe, labelled), part in scores.groupby(["recipe", "labelled"], sort=False):
+#: names of the arms of arms.py in the page, in its order
+ARMS = {"random": "random weights", "paper": "paper's letter", "swinfuse": "default", "no_dim": "no module"}
+ARMS |= {"two_contrasts": "random_contrast", "dense": "dense", "dense_pairs": "dense_pairs", "synthetic": "synthetic"}
+
+
+def finetuning(structure: str, cases: str = str(HERE / "finetuning.csv")) -> None:
+    """Print the Dice of a ``structure`` for each recipe and number of labelled CT; ``cases`` is finetune.py's table."""
+    scores = pd.read_csv(cases, dtype={"labelled": str}).query("`class` == @structure")
+    for (recipe, labelled), part in scores.groupby(["recipe", "labelled"]):
         lines = []
-        for encoder, own in part.groupby("encoder", sort=False):
+        for arm in (arm for arm in ARMS if arm in set(part["encoder"])):
             cells = []
             for target in ("AbdomenCT", "AbdomenMR"):
                 here = part[part["target"] == target]
-                ours, theirs = _by_seed(here, str(encoder)), _by_seed(here, reference)
+                ours, theirs = _by_seed(here, arm), _by_seed(here, "random")
                 spread = f" ({ours.mean(1).min():.3f} to {ours.mean(1).max():.3f})" if len(ours) > 1 else ""
                 cells += [f"{ours.mean():.3f}{spread}"]
-                cells += ["" if encoder == reference else interval(*difference(ours, theirs), 3)]
-            lines.append([str(encoder), str(own["seed"].nunique()), *cells])
-        header = [f"{recipe}, {labelled} CT", "seeds", "CT", f"minus {reference}", "MRI", f"minus {reference}"]
+                cells += ["" if arm == "random" else interval(*difference(ours, theirs), 3)]
+            lines.append([ARMS[arm], str(len(ours)), *cells])
+        header = [f"{recipe}, {labelled} CT", "seeds", "CT", "minus random weights", "MRI", "minus random weights"]
         print(markdown(header, lines))
 
 
