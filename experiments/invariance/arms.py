@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from swinfuse_components.transforms import load_on_grid
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = "bundles/pretrain/configs/"
 CT, MRI = "MSD_like/Task63_AbdomenCT", "MSD_like/Task64_AbdomenMR"
+SARCOMA = ["MSD_like/Task51_SarcomaCT", "MSD_like/Task52_SarcomaMR", "MSD_like/Task53_SarcomaPET"]
 PAIRS = "SynthRAD_like"
 PRETRAIN_ON: list[dict] = [
     {"path": PAIRS, "weight": 1},
@@ -80,24 +81,27 @@ ARMS: dict[str, dict] = {
 def prepare(data: str, out: str, spacing: float = 4.0) -> None:
     """Write the volumes of the arms and the probe on a grid of ``spacing`` mm, in the layout that they have."""
     source, target = Path(data), Path(out)
-    for folder in (PAIRS, *(str(entry["path"]) for entry in PRETRAIN_ON[1:]), MRI):
+    for folder in (PAIRS, *(str(entry["path"]) for entry in PRETRAIN_ON[1:]), MRI, *SARCOMA):
         for file in sorted((source / folder).rglob("*.nii.gz")):
             if "imagesTs" in file.parts:
                 continue
             is_label = file.name == "mask.nii.gz" or "labelsTr" in file.parts
             keys: dict = {"labels": ["x"]} if is_label else {}
             item = Compose(load_on_grid([] if is_label else "x", [spacing] * 3, **keys))({"x": str(file)})
-            values = np.asarray(item["x"][0])
-            kind = np.uint8 if is_label else np.int16
+            # as in the source: whole numbers, and for PET a factor
+            slope = nib.load(file).dataobj.slope
+            values = np.rint(np.asarray(item["x"][0]) / slope).astype(np.uint8 if is_label else np.int16)
+            image = nib.Nifti1Image(values, np.asarray(item["x"].affine))
+            image.header.set_slope_inter(slope, 0)
             path = target / file.relative_to(source)
             path.parent.mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(np.rint(values).astype(kind), np.asarray(item["x"].affine)), path)
+            nib.save(image, path)
         if (source / folder / "dataset.json").is_file():
             shutil.copy(source / folder / "dataset.json", target / folder / "dataset.json")
 
 
-def _held_out(data: Path) -> list[str]:
-    """Patients of the abdominal CT that the probe is tested on."""
+def held_out(data: Path) -> list[str]:
+    """Patients of the abdominal CT that probes and fine-tunings are tested on."""
     return [item["patient"] for item in load_fold(split_folds(read_task(data / CT)[1], 5, seed=0), 0, "validation")]
 
 
@@ -162,7 +166,7 @@ def train(
     folder, source = Path(out).resolve(), Path(data).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.time() + seconds
-    excluded = _held_out(source)
+    excluded = held_out(source)
 
     def work(job: tuple[str, int]) -> None:
         name, seed = job
@@ -222,6 +226,12 @@ def runs_of(out: str) -> dict[str, list[Path]]:
     return {name: found[name] for name in ARMS if name in found}
 
 
+def learned_from(runs: Mapping[str, Sequence[Path]]) -> set[str]:
+    """Patients that any of the pre-trainings learned from."""
+    lists = [path.with_name("patients.json") for paths in runs.values() for path in paths]
+    return {patient for file in lists for patient in json.loads(file.read_text())["training"]}
+
+
 def probe(
     data: str,
     out: str,
@@ -261,10 +271,9 @@ def probe(
 def measure(data: str, out: str, spacing: float = 4.0, crops: int = 4, device: str = "cpu") -> None:
     """Influence of the partner before and after, CKA and neighbours, on registered pairs that no run was trained on."""
     runs, records = runs_of(out), []
-    lists = [path.with_name("patients.json") for paths in runs.values() for path in paths]
-    seen = {patient for file in lists for patient in json.loads(file.read_text())["training"]}
+    seen = learned_from(runs)
     unseen = [item for item in synthrad_datalist(Path(data) / PAIRS) if item["patient"] not in seen]
-    like = recorded_settings(lists[0])
+    like = recorded_settings(next(iter(runs.values()))[0])
     places = paired_crops(
         unseen, roi_size=[like["roi_size"]] * 3, spacing=[spacing] * 3, ct_window=CT_WINDOW, crops=crops
     )

@@ -1,7 +1,8 @@
-"""Fine-tuning from the pre-trainings of arms.py: labels in CT alone, few or all, tested on other CT and on MRI.
+"""Fine-tuning from the pre-trainings of arms.py: labels in CT alone, few or all, tested on other CT, on MRI and PET.
 
     python experiments/invariance/finetune.py train SMALL RUNS OUT --cases "[2,0]" --steps 300
-    python experiments/invariance/finetune.py collect OUT
+    python experiments/invariance/finetune.py train SMALL RUNS OUT_OF_ITS_OWN --task sarcoma
+    python experiments/invariance/finetune.py collect OUT "CPU, 300 steps"
 
 SMALL is what `arms.py prepare` wrote, RUNS the folder of `arms.py train`. Each encoder, recipe and number of labelled
 cases (0: all) is one fine-tuning by the bundle's command, in OUT/<recipe>/<cases>/<encoder>/<seed>; one that has ended
@@ -22,35 +23,36 @@ import arms
 import fire
 import pandas as pd
 
-from swinfuse_components.data import load_fold, read_task, split_folds
+from swinfuse_components.data import read_task
 from swinfuse_components.evaluation.probing import recorded_settings
 from swinfuse_components.evaluation.tables import write_csv
 
 MSD = "bundles/finetune_msd/configs/"
+# the data set that is learned from, then others to test on
+TASKS = {"abdomen": [arms.CT, arms.MRI], "sarcoma": arms.SARCOMA}
 RECIPES = {"plain": "experiments/carry_across/plain.yaml", "random_contrast": MSD + "random_contrast.yaml"}
 
 
-def _held_out(task: Path, items: Sequence[Mapping], target: Path) -> str:
-    """Copy the fold to test on to a data set of its own, and return its folder."""
-    content, held = json.loads((task / "dataset.json").read_text()), []
-    for item in load_fold(items, 0, "validation"):
-        held.append({key: os.path.relpath(str(item[key]), task) for key in ("image", "label")})
-        for name in held[-1].values():
+def _subset(task: Path, items: Sequence[Mapping], target: Path) -> str:
+    """Copy cases of a task to a data set of their own, and return its folder."""
+    content, copied = json.loads((task / "dataset.json").read_text()), []
+    for item in items:
+        copied.append({key: os.path.relpath(str(item[key]), task) for key in ("image", "label")})
+        for name in copied[-1].values():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(task / name, target / name)
-    (target / "dataset.json").write_text(json.dumps({**content, "numTraining": len(held), "training": held}))
+    (target / "dataset.json").write_text(json.dumps({**content, "numTraining": len(copied), "training": copied}))
     return str(target)
 
 
-def _folds(items: Sequence[Mapping], cases: int, seed: int, target: Path) -> int:
-    """Write a run's folds: one case of fold 0 for its log, ``cases`` others (0: all) to learn from; return how many."""
-    training = load_fold(items, 0, "training")
+def _folds(training: Sequence[Mapping], first: Mapping, cases: int, seed: int, target: Path) -> int:
+    """Write a run's folds: one other case for its log, ``cases`` (0: all) to learn from; return how many."""
     # another seed learns from other cases
     start = seed * cases % len(training)
-    kept = (training[start:] + training[:start])[: cases or len(training)]
+    kept = [*training[start:], *training[:start]][: cases or len(training)]
     listed = [
         {"image": [str(item["image"])], "label": str(item["label"]), "patient": item["patient"], "fold": fold}
-        for fold, side in ((0, load_fold(items, 0, "validation")[:1]), (1, kept))
+        for fold, side in ((0, [first]), (1, kept))
         for item in side
     ]
     target.write_text(json.dumps({"training": listed}, default=str))
@@ -61,6 +63,7 @@ def main(
     data: str,
     runs: str,
     out: str,
+    task: str = "abdomen",
     encoders: Sequence[str] = ("random", "paper", "dense", "dense_pairs"),
     recipes: Sequence[str] = ("random_contrast", "plain"),
     cases: Sequence[int] = (2, 0),
@@ -79,7 +82,9 @@ def main(
     Args:
         data: folder that ``arms.py prepare`` wrote.
         runs: folder of the pre-trainings.
-        out: folder of the fine-tunings.
+        out: folder of the fine-tunings of one task.
+        task: ``abdomen``, tested on a fold of the CT and all MRI, or ``sarcoma``, tested on CT, MRI and PET of the
+            patients that no pre-training learned from.
         encoders: arms to start from; ``random`` starts from scratch.
         recipes: ``plain`` or ``random_contrast``.
         cases: labelled CT to learn from, 0 for all of the fold.
@@ -96,8 +101,16 @@ def main(
     folder, source = Path(out).resolve(), Path(data).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     found, began = arms.runs_of(runs), time.time()
-    items = split_folds(read_task(source / arms.CT)[1], 5, seed=0)
-    held_out = _held_out(source / arms.CT, items, folder / "held_out")
+    tasks = [source / name for name in TASKS[task]]
+    listed = [read_task(path)[1] for path in tasks]
+    everybody, seen = {item["patient"] for item in listed[0]}, arms.learned_from(found)
+    tested = set(arms.held_out(source)) if task == "abdomen" else everybody - seen
+    training = [item for item in listed[0] if item["patient"] not in tested]
+    tests = []
+    for path, items in zip(tasks, listed):
+        chosen = [item for item in items if item["patient"] in tested or item["patient"] not in everybody]
+        tests.append(_subset(path, chosen, folder / "held_out" / path.name))
+    first = next(item for item in listed[0] if item["patient"] in tested)
     network = {**recorded_settings(next(iter(found.values()))[0]), **arms.NO_MODULE}
     jobs = [(s, n, r, e) for s in range(seeds) for n in cases for r in recipes for e in encoders]
 
@@ -109,10 +122,10 @@ def main(
         log = run.parent / f"{seed}.log"
         if not (run / "model.pt").is_file():
             folds = folder / f"folds_{seed}_{number}.json"
-            per_epoch = max(_folds(items, number, seed, folds) // batch_size, 1)
+            per_epoch = max(_folds(training, first, number, seed, folds) // batch_size, 1)
             epochs = max(steps // per_epoch, 1)
             settings = {
-                "dataset_dir": str(source / arms.CT),
+                "dataset_dir": str(tasks[0]),
                 "fold": 0,
                 "fold_file": str(folds),
                 "run_dir": str(run),
@@ -147,7 +160,7 @@ def main(
         if (run / "model.pt").is_file() and not scores.is_file():
             settings = {
                 "models": [str(run)],
-                "datasets": [held_out, str(source / arms.MRI)],
+                "datasets": tests,
                 "output_dir": str(scores.parent),
                 "device": f"$torch.device('{device}')",
                 "overlap": overlap,
@@ -162,16 +175,16 @@ def main(
 
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(work, jobs))
-    collect(out)
 
 
-def collect(out: str) -> None:
-    """Join the scores of the fine-tunings that have been tested in OUT/cases.csv."""
+def collect(out: str, run: str) -> None:
+    """Join the scores of the fine-tunings that have been tested in OUT/cases.csv, under the name of this ``run``."""
     tables = []
     for file in sorted(Path(out).glob("*/*/*/*/test/cases.csv")):
         recipe, labelled, encoder, seed = file.relative_to(out).parts[:4]
         table = pd.read_csv(file)[["target", "case", "label", "dice"]].rename(columns={"label": "class"}).round(4)
-        where = {"recipe": recipe, "labelled": {"0": "all"}.get(labelled, labelled), "encoder": encoder, "seed": seed}
+        where = {"run": run, "recipe": recipe, "labelled": {"0": "all"}.get(labelled, labelled)}
+        where |= {"encoder": encoder, "seed": seed}
         tables.append(table.assign(**where)[[*where, *table.columns]])
     write_csv(pd.concat(tables), Path(out) / "cases.csv")
 
