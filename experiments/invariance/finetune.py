@@ -12,6 +12,7 @@ is not done again. `collect` writes the Dice of every case and structure to OUT/
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -122,7 +123,7 @@ def main(
         log = run.parent / f"{seed}.log"
         if not (run / "model.pt").is_file():
             folds = folder / f"folds_{seed}_{number}.json"
-            per_epoch = max(_folds(training, first, number, seed, folds) // batch_size, 1)
+            per_epoch = math.ceil(_folds(training, first, number, seed, folds) / batch_size)
             epochs = max(steps // per_epoch, 1)
             settings = {
                 "dataset_dir": str(tasks[0]),
