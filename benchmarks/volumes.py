@@ -83,7 +83,8 @@ def main(work_dir: str, volumes: int = 2000, crops: int = 4, roi_size: int = 48)
     work = Path(work_dir).resolve()
     generate(work / "volumes", volumes)
     generate(work / "tenth", volumes // 10)
-    train, disk = [str(CONFIGS / "train.json")], [str(CONFIGS / "train.json"), str(CONFIGS / "cache_on_disk.yaml")]
+    train = [str(CONFIGS / name) for name in ("train.json", "pretext_tasks.yaml")]
+    disk = [*train, str(CONFIGS / "cache_on_disk.yaml")]
     shared = {"run_dir": str(work / "run"), "roi_size": roi_size, "spacing": [2.0] * 3, "train_items": "$@items"}
     runs = {
         "plain": (train, {"cache_rate": 0.0}),

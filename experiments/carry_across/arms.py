@@ -22,6 +22,7 @@ import fire
 
 ROOT = Path(__file__).resolve().parents[2]
 MSD = "bundles/finetune_msd/configs/"
+PRETRAIN = [f"bundles/pretrain/configs/{name}" for name in ("train.json", "pretext_tasks.yaml")]
 CONTRAST = [MSD + "train.json", MSD + "random_contrast.yaml"]
 PLAIN = [MSD + "train.json", "experiments/carry_across/plain.yaml"]
 CT, MRI = "Task63_AbdomenCT", "Task64_AbdomenMR"
@@ -86,7 +87,7 @@ def _pretrain(data: Path, out: Path, network: dict, steps: int) -> None:
         "warmup_iterations": 100,
         **network,
     }
-    _bundle("pretrain", "training", ["bundles/pretrain/configs/train.json"], settings, out / "pretraining.log")
+    _bundle("pretrain", "training", PRETRAIN, settings, out / "pretraining.log")
 
 
 def _arm(name: str, data: Path, out: Path, network: dict, steps: int, pretraining_steps: int, limit: int) -> None:

@@ -25,7 +25,7 @@ CT_WINDOW = (-125.0, 275.0)
 def main(pairs: str, output: str, patient: int = 3, seed: int = 4) -> None:
     """Write the picture: a row for each pair of images, columns for what the network sees and what it is to restore."""
     parser = ConfigParser()
-    parser.read_config([str(CONFIGS / name) for name in ("train.json", "dense.yaml")])
+    parser.read_config(CONFIGS / "train.json")
     parser.update({"image_keys": ["first", "second"]})
     two_views = parser.get_parsed_content("train::two_views").set_random_state(seed)
     with tempfile.TemporaryDirectory() as folder:

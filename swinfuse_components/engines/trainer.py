@@ -129,13 +129,16 @@ class LossTerms:
             output[TERMS_KEY] = terms
 
 
-def loss_term_metrics(names: Sequence[str]) -> dict[str, Average]:
-    """Mean of each loss term over all batches and processes, as ``{"val_<name>": metric}`` for an evaluator."""
+def loss_term_metrics(names: Sequence[str | None]) -> dict[str, Average]:
+    """Mean of each loss term over all batches and processes, as ``{"val_<name>": metric}`` for an evaluator.
+
+    None stands for a term that this training does not have.
+    """
 
     def pick(name: str) -> Callable[[Mapping[str, Any]], float]:
         return lambda output: float(output[TERMS_KEY][name])
 
-    return {f"val_{name}": Average(output_transform=pick(name)) for name in names}
+    return {f"val_{name}": Average(output_transform=pick(name)) for name in names if name is not None}
 
 
 def lower_is_better(current: float, best: float) -> bool:

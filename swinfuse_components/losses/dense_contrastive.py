@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +22,7 @@ class DenseContrastiveLoss(nn.Module):
     Args:
         temperature: of the loss.
         places: places to draw from each map, from the whole batch and without repetition; all where there are fewer.
-            The cost grows as their square.
+            The cost grows as their square; with ``gather_distributed`` each rank draws its part of them.
         gather_distributed: negatives from all ranks, see :class:`NTXentLoss`.
 
     Shape:
@@ -35,7 +37,9 @@ class DenseContrastiveLoss(nn.Module):
         self.contrast = NTXentLoss(temperature, gather_distributed)
 
     def forward(self, maps: Sequence[Tensor], shown: Tensor | None = None) -> Tensor:
-        losses = []
+        losses, places = [], self.places
+        if self.contrast.gather_distributed and dist.is_available() and dist.is_initialized():
+            places = math.ceil(places / dist.get_world_size())
         for x in maps:
             first, second = (view.movedim(1, -1).flatten(0, -2) for view in x.as_subclass(Tensor).chunk(2))
             chosen = torch.arange(len(first), device=x.device)
@@ -44,6 +48,6 @@ class DenseContrastiveLoss(nn.Module):
                 share = F.adaptive_avg_pool3d(shown.as_subclass(Tensor).float(), (depth, height, width)).flatten()
                 # an empty volume has no such place: then all of them
                 chosen = chosen[share >= 0.25] if (share >= 0.25).any() else chosen
-            chosen = chosen[torch.randperm(len(chosen))[: self.places].to(x.device)]
+            chosen = chosen[torch.randperm(len(chosen))[:places].to(x.device)]
             losses.append(self.contrast(first[chosen], second[chosen]))
         return torch.stack(losses).mean()

@@ -36,7 +36,7 @@ class PretrainingLoss(nn.Module):
         density_weight: weight, with its sign, of :class:`DensityDivergenceLoss` between the two streams.
         density: settings of the density term: ``bandwidth``, ``estimator``, ``min_bandwidth``, ``num_samples``
             (default 512) and ``tokens`` (``"voxels"`` by default, see :func:`sample_tokens`).
-        dense_weight: weight of :class:`DenseContrastiveLoss`, which the paper does not have.
+        dense_weight: weight of :class:`DenseContrastiveLoss`, which the paper does not have; the bundle sets 1.
         dense: settings of the dense term: ``temperature`` and ``places``.
         cutout_weighting: weight of a cut-out voxel in the inpainting error, relative to a kept one. 1 is the plain
             mean over all voxels; 0 scores the kept voxels alone.

@@ -172,15 +172,19 @@ def run_workflow(bundle: str, files: Sequence[str], run_id: str, **overrides: An
     return workflow
 
 
-@pytest.fixture(scope="session")
-def pretrained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pretrain_two_steps(folder: Path, *overlays: str) -> Path:
     """The run folder of two steps of the pre-training bundle, whose model fits a region of :data:`PRETRAINED_ROI`."""
-    folder = tmp_path_factory.mktemp("pretrained")
     options: dict[str, Any] = {"dataset_dir": write_synthrad(folder / "data"), "run_dir": folder / "run"}
     options |= {key: TINY[key] for key in ("feature_size", "window_size", "num_workers", "max_epochs", "val_interval")}
     options |= {"roi_size": PRETRAINED_ROI, "spacing": [4.0, 4.0, 4.0], "epoch_length": 2, "warmup_iterations": 1}
-    run_workflow("pretrain", ["train.json"], "training", **options, batch_size=2)
+    run_workflow("pretrain", ["train.json", *overlays], "training", **options, batch_size=2)
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def pretrained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of :func:`pretrain_two_steps` with the bundle's own settings."""
+    return pretrain_two_steps(tmp_path_factory.mktemp("pretrained"))
 
 
 @pytest.fixture

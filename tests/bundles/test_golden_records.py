@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from .conftest import TINY, write_msd_task
+from .conftest import TINY, pretrain_two_steps, write_msd_task
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -32,8 +32,9 @@ def assert_alike(found: Any, golden: Any, where: str = "") -> None:
         assert found == golden, where
 
 
-def test_losses_of_two_steps_of_pre_training(pretrained_run: Path) -> None:
-    found, golden = (pd.read_csv(folder / "losses.csv") for folder in (pretrained_run, GOLDEN))
+def test_losses_of_two_steps_of_pre_training(tmp_path: Path) -> None:
+    run = pretrain_two_steps(tmp_path, "pretext_tasks.yaml")
+    found, golden = (pd.read_csv(folder / "losses.csv") for folder in (run, GOLDEN))
     assert_alike(found.to_dict("list"), golden.to_dict("list"))
 
 

@@ -38,19 +38,19 @@ def synthrad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_histogram_does_not_find_the_other_view() -> None:
-    """By default; in the paper's setting it does, since both views are one crop with its intensities."""
+    """By default and with curves; in the paper's setting it does, since both views are one crop with its intensities."""
     draw = np.random.RandomState(0)
     images = [
         torch.tensor(draw.beta(*draw.uniform(0.5, 5, 2), (1, 32, 32, 32)), dtype=torch.float32) for _ in range(16)
     ]
     found = {}
-    for names in (["train.json"], ["train.json", "paper.yaml"]):
-        make = parse("pretrain", *names).get_parsed_content("train::two_views")
+    for overlay in ("train.json", "pretext_tasks.yaml", "paper.yaml"):
+        make = parse("pretrain", "train.json", overlay).get_parsed_content("train::two_views")
         make.set_random_state(0)
         views = [make({"image": image}) for image in images]
         histograms = [intensity_histograms(torch.stack([view[key] for view in views])) for key in ("view_i", "view_j")]
-        found[len(names)] = float(partner_accuracy(*histograms))
-    assert found[1] < 0.4 and found[2] > 0.9
+        found[overlay] = float(partner_accuracy(*histograms))
+    assert found["train.json"] < 0.4 and found["pretext_tasks.yaml"] < 0.4 and found["paper.yaml"] > 0.9
 
 
 def train(synthrad: Path, run_dir: Path, *overlays: str, **options: Any) -> Path:
@@ -90,21 +90,27 @@ def test_overlay_is_thin_and_explained(name: str) -> None:
 
 # those that change the network or the views most; the documented commands run others
 FAST = ("paper", "mind", "dim_released", "dim_patches")
+# the others vary the paper's tasks
+OF_THE_DEFAULT = ("paper", "pretext_tasks", "dense_pairs", "mind", "synthetic")
 
 
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in OVERLAYS]
 )
 def test_overlay_runs_three_steps(synthrad: Path, tmp_path: Path, name: str) -> None:
-    parser = parse("pretrain", "train.json", f"{name}.yaml")
+    overlays = [*([] if name in OF_THE_DEFAULT else ["pretext_tasks.yaml"]), f"{name}.yaml"]
     # three heads of the released module divide the planes of 96 cubed, not those of 64
     size = {"roi_size": [32, 32, 96]} if name == "dim_released" else {}
     if name == "synthetic":
         few = "$data.synthetic_volumes(@run_dir + '/synthetic', 4, size=64, spacing=@spacing, ct_window=@ct_window)"
         synthrad = Path(few)  # the overlay's own expression, with fewer of them
-    train(synthrad, tmp_path, f"{name}.yaml", **NO_VALIDATION, **size)
-    table = read_rows(tmp_path / "losses.csv")
-    assert [row["iteration"] for row in table] == ["1", "2", "3"]
+    train(synthrad, tmp_path, *overlays, **NO_VALIDATION, **size)
+    assert [row["iteration"] for row in checked_losses(tmp_path, *overlays)] == ["1", "2", "3"]
+
+
+def checked_losses(run_dir: Path, *overlays: str) -> list[dict[str, str]]:
+    """Rows of the losses of a run: finite, and the loss is the sum of the terms times their weights."""
+    parser, table = parse("pretrain", "train.json", *overlays), read_rows(run_dir / "losses.csv")
     for row in table:
         assert all(np.isfinite(float(value)) for value in row.values())
         named = ("inpainting", "rotation", "contrastive", "density", "dense")
@@ -112,6 +118,13 @@ def test_overlay_runs_three_steps(synthrad: Path, tmp_path: Path, name: str) -> 
         weighted = {term: float(row[f"{term}_weighted"]) for term in weights}
         assert weighted == pytest.approx({term: weights[term] * float(row[term]) for term in weights})
         assert float(row["loss"]) == pytest.approx(sum(weighted.values()), rel=1e-5)
+    return table
+
+
+@pytest.mark.parametrize("size", [0, 64])
+def test_the_dense_term_is_validated_where_the_network_has_its_head(size: int) -> None:
+    metrics = parse("pretrain", "train.json", dense_size=size).get_parsed_content("validate::additional_metrics")
+    assert ("val_dense" in metrics) == bool(size)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +142,7 @@ def test_what_a_run_leaves_behind(trained: Path) -> None:
     ]
     assert len(read_rows(trained / "validation.csv")) == 2
     assert set(torch.load(trained / "model.pt", weights_only=True)) == {"model"}
-    rates = [float(row["lr"]) for row in read_rows(trained / "losses.csv")]
+    rates = [float(row["lr"]) for row in checked_losses(trained)]
     assert rates[0] == pytest.approx(4e-4 / 2) and max(rates) == pytest.approx(4e-4) and rates[-1] < 1e-4
 
 
@@ -139,7 +152,7 @@ def test_tensorboard_holds_every_term_and_the_slices(trained: Path) -> None:
     events = EventAccumulator(str(trained / "tensorboard"))
     events.Reload()
     scalars = set(events.Tags()["scalars"])
-    for term in ("inpainting", "rotation", "contrastive", "density"):
+    for term in ("inpainting", "rotation", "contrastive", "density", "dense"):
         assert {term, f"{term}_weighted", f"val_{term}"} <= scalars
     assert {"density_of_bound", "contrastive_of_bound", "loss", "val_loss"} <= scalars
     assert len(events.Tags()["images"]) == 3  # view, target, reconstruction
@@ -198,6 +211,9 @@ def test_resume_from_the_command_line_configuration(synthrad: Path, trained: Pat
     assert "--resume True" in str(engines.explanation(error.value))
     halves = tmp_path / "halves"
     train(synthrad, halves, max_epochs=1)
+    with pytest.raises(RuntimeError) as error:
+        train(synthrad, halves, "pretext_tasks.yaml", max_epochs=2, resume=True, extend=True)
+    assert "mode was self, is cross" in str(engines.explanation(error.value))
     train(synthrad, halves, max_epochs=2, resume=True, extend=True)
     assert len(read_rows(halves / "losses.csv")) == 6
     assert read_checkpoint(checkpoints_of(halves)[-1])["trainer"]["iteration"] == 6
@@ -230,7 +246,7 @@ def test_training_and_inference_share_network_and_deterministic_preprocessing() 
     )
     assert training["network_def"] == inference["network_def"]
     shared = ["roi_size", "feature_size", "window_size", "dim", "dim_options", "mode", "spacing", "ct_window"]
-    for key in [*shared, "mr_percentiles", "use_checkpoint"]:
+    for key in [*shared, "mr_percentiles", "use_checkpoint", "dense_size", "target_channels"]:
         assert training[key] == inference[key], key
 
     def settings(transform: dict[str, Any]) -> dict[str, Any]:

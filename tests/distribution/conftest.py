@@ -42,7 +42,7 @@ def make_weights(bundle: str, folder: Path) -> Path:
     if bundle != "pretrain":
         return write_model(folder, **(MODEL | BRATS if bundle == "finetune_brats" else MODEL)) / "model.pt"
     torch.manual_seed(0)
-    network = SwinFUSEPretrainer(1, roi_size=ROI, feature_size=12, window_size=4)
+    network = SwinFUSEPretrainer(1, roi_size=ROI, feature_size=12, window_size=4, mode="self", dense_size=64)
     torch.save({"model": network.state_dict()}, folder / "model.pt")
     return folder / "model.pt"
 

@@ -8,6 +8,8 @@ import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load
 from monai.inferers import SlidingWindowInferer
 
+from swinfuse_components.data.paths import read_json
+
 from .conftest import BUNDLES
 
 CHANNELS = {"finetune_brats": 4}
@@ -37,7 +39,7 @@ def test_config_workflow_has_every_property(
     workflow = ConfigWorkflow(config_file=config, workflow_type="inference", logging_file=False, **places)
     workflow.initialize()
     assert workflow.check_properties() == []
-    assert workflow.version == "0.1.0"
+    assert workflow.version == read_json(folder / "configs" / "metadata.json")["version"]
     assert set(workflow.network_def.state_dict()) == set(weights_of(folder))
     workflow.finalize()
 

@@ -131,7 +131,7 @@ def test_training_goes_on_with_the_network_of_the_weights(package: Callable[[str
 def test_a_pre_training_run_brings_its_own_size_and_patients(repository: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    written = {"roi_size": 64, "feature_size": 12, "window_size": 4, "mode": "self", "dense_size": 8}
+    written = {"roi_size": 64, "feature_size": 12, "window_size": 4, "mode": "cross", "dense_size": 8}
     network = SwinFUSEPretrainer(1, **written)
     torch.save({"model": network.state_dict()}, run / "model.pt")
     written |= {"spacing": [3, 3, 3], "downsample": "$'merging'"}

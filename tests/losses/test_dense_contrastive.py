@@ -91,7 +91,8 @@ head = DistributedDataParallel(plain)
 mine = [slice(0, 2), slice(2, 3)][rank]
 loss = DenseContrastiveLoss(0.2, 1000, gather_distributed=True)([head(torch.cat([v[mine] for v in data["views"]]))])
 loss.backward()
-torch.save({"loss": loss.detach(), "weight": plain.weight.grad}, f"{folder}/rank{rank}.pt")
+collapsed = DenseContrastiveLoss(places=10, gather_distributed=True)([torch.ones(2, 4, 4, 4, 4)])
+torch.save({"loss": loss.detach(), "weight": plain.weight.grad, "collapsed": collapsed}, f"{folder}/rank{rank}.pt")
 dist.barrier()
 os._exit(0)  # gloo's threads can abort a process that is being taken down while the other still holds its connection
 """
@@ -113,3 +114,4 @@ def test_two_ranks_equal_the_joined_batch(tmp_path: Path) -> None:
         found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         torch.testing.assert_close(found["loss"], joined.detach(), atol=1e-12, rtol=0)
         torch.testing.assert_close(found["weight"], weight, atol=1e-12, rtol=1e-9)
+        assert float(found["collapsed"]) == pytest.approx(math.log(2 * 10 - 1), abs=1e-6)  # five places of each rank
