@@ -71,10 +71,7 @@ ARMS: dict[str, dict] = {
     "dense_windows": {"files": ["dim_windows_sharp.yaml"], "settings": {"mode": "cross"}},
     "dense_paper": {"files": ["dim_paper.yaml"], "settings": {"mode": "cross"}},
     "synthetic": {"files": ["dense_pairs.yaml"], "datasets": ["synthetic"], "seeds": 3},
-    "mixed": {
-        "files": ["dense_pairs.yaml"],
-        "datasets": [*PRETRAIN_ON, {"path": "synthetic", "weight": 2}],
-    },
+    "mixed": {"files": ["dense_pairs.yaml"], "datasets": [*PRETRAIN_ON, {"path": "synthetic", "weight": 2}]},
 }
 
 

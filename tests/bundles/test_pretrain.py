@@ -38,7 +38,7 @@ def synthrad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_histogram_does_not_find_the_other_view() -> None:
-    """By default and with curves; in the paper's setting it does, since both views are one crop with its intensities."""
+    """By default and with curves; in the paper's setting it does: both views are one crop with its intensities."""
     draw = np.random.RandomState(0)
     images = [
         torch.tensor(draw.beta(*draw.uniform(0.5, 5, 2), (1, 32, 32, 32)), dtype=torch.float32) for _ in range(16)
