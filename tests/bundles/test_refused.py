@@ -89,7 +89,7 @@ MSD: dict[str, tuple[Make, str]] = {
 }
 PRETRAIN: dict[str, tuple[dict[str, Any], str]] = {
     "all weights 0": (
-        {f"{name}_weight": 0.0 for name in ("inpainting", "rotation", "contrastive", "density")},
+        {f"{name}_weight": 0.0 for name in ("inpainting", "rotation", "contrastive", "density", "dense")},
         "all weights are 0",
     ),
     "a typo in exclude_patients": ({"exclude_patients": ["1PA0001"]}, "no patient is called '1PA0001'"),
