@@ -1,7 +1,7 @@
 """Tables of docs/invariance.md from the CSV files of this folder.
 
 python experiments/invariance/report.py probing "GPU, 320 s"
-python experiments/invariance/report.py finetuning liver
+python experiments/invariance/report.py finetuning "CPU, 300 steps" liver
 """
 
 from __future__ import annotations
@@ -89,25 +89,35 @@ def probing(
 
 
 #: names of the arms of arms.py in the page, in its order
-ARMS = {"random": "random weights", "paper": "paper's letter", "swinfuse": "default", "no_dim": "no module"}
-ARMS |= {"two_contrasts": "random_contrast", "dense": "dense", "dense_pairs": "dense_pairs", "synthetic": "synthetic"}
+ARMS = {"random": "random weights", "paper": "paper's letter", "swinfuse": "pretext tasks", "no_dim": "no module"}
+ARMS |= {"two_contrasts": "two contrasts", "dense": "dense", "dense_pairs": "dense_pairs", "synthetic": "synthetic"}
 
 
-def finetuning(structure: str, cases: str = str(HERE / "finetuning.csv")) -> None:
-    """Print the Dice of a ``structure`` for each recipe and number of labelled CT; ``cases`` is finetune.py's table."""
-    scores = pd.read_csv(cases, dtype={"labelled": str}).query("`class` == @structure")
-    for (recipe, labelled), part in scores.groupby(["recipe", "labelled"]):
-        lines = []
+def finetuning(run: str, *structures: str, cases: str = str(HERE / "finetuning.csv")) -> None:
+    """Print the mean Dice of ``structures``, all if none is named, for each task, recipe and number of labelled CT.
+
+    Args:
+        run: name of the run.
+        structures: names of classes.
+        cases: the table of ``finetune.py collect``.
+    """
+    scores = pd.read_csv(cases, dtype={"labelled": str}).query("run == @run")
+    scores = scores[scores["class"].isin(structures or scores["class"].unique())]
+    # the first word of a data set's name: Abdomen, Sarcoma
+    scores["task"] = scores["target"].str.extract(r"(^[A-Z][a-z]+)", expand=False)
+    for (task, recipe, labelled), part in scores.groupby(["task", "recipe", "labelled"]):
+        header, lines = [f"{task}, {recipe}, {labelled} CT", "seeds"], []
         for arm in (arm for arm in ARMS if arm in set(part["encoder"])):
             cells = []
-            for target in ("AbdomenCT", "AbdomenMR"):
-                here = part[part["target"] == target]
-                ours, theirs = _by_seed(here, arm), _by_seed(here, "random")
+            for target in (here := part[part["encoder"] == arm])["target"].unique():
+                chosen = part[part["target"] == target]
+                ours, theirs = _by_seed(chosen, arm), _by_seed(chosen, "random")
                 spread = f" ({ours.mean(1).min():.3f} to {ours.mean(1).max():.3f})" if len(ours) > 1 else ""
                 cells += [f"{ours.mean():.3f}{spread}"]
                 cells += ["" if arm == "random" else interval(*difference(ours, theirs), 3)]
-            lines.append([ARMS[arm], str(len(ours)), *cells])
-        header = [f"{recipe}, {labelled} CT", "seeds", "CT", "minus random weights", "MRI", "minus random weights"]
+                if (name := target.removeprefix(task)) not in header:
+                    header += [name, "minus random weights"]
+            lines.append([ARMS[arm], str(here["seed"].nunique()), *cells])
         print(markdown(header, lines))
 
 
