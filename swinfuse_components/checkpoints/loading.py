@@ -114,7 +114,9 @@ def load_weights(network: NetworkT, path: str | os.PathLike[str]) -> NetworkT:
         if theirs.get(name) != ours.get(name)
     ]
     if gaps:
-        raise CheckpointError(f"{path} does not fit the network in {len(gaps)} of its tensors: {_some(gaps)}")
+        found, wanted = (shapes.get("dense_head.projections.0.2.weight", (0,))[0] for shapes in (theirs, ours))
+        dense = "" if found == wanted else f" (dense_size: file {found}, network {wanted})"
+        raise CheckpointError(f"{path} does not fit the network in {len(gaps)} of its tensors{dense}: {_some(gaps)}")
     if problem := _not_finite(weights):
         raise CheckpointError(f"{path}: {problem}")
     plain.load_state_dict(weights)

@@ -188,16 +188,20 @@ def pairs_of(items: Sequence[Mapping], modalities: Sequence[str] = ("ct", "mr"))
     return pairs
 
 
-def two_images(items: Sequence[Mapping]) -> list[dict]:
+def two_images(items: Sequence[Mapping], modalities: Sequence[str] | None = None) -> list[dict]:
     """Items with the images of both views, ``first`` and ``second``, and their modalities as a list.
 
-    Registered images ``ct`` and ``mr`` are the two of a pair; any other image is both views of its own.
+    Registered images ``ct`` and ``mr`` are the two of a pair, if both are among ``modalities`` (all by default); any
+    other image is both views of its own. ValueError as in :func:`images_of_pairs`.
     """
     found = []
+    images_of_pairs(items, modalities)  # something is left, and the names are known
+    wanted = {get_modality(name).name for name in modalities or REGISTRY}
     for item in items:
         shared = {key: value for key, value in item.items() if key not in (*REGISTRY, "image")}
-        views = [(image["image"], image["image"], [image["modality"]] * 2) for image in images_of_pairs([item])]
-        if "ct" in item and "mr" in item:
+        images = (image for image in images_of_pairs([item]) if image["modality"] in wanted)
+        views = [(image["image"], image["image"], [image["modality"]] * 2) for image in images]
+        if {"ct", "mr"} <= wanted & set(item):
             views = [(item["ct"], item["mr"], ["ct", "mr"])]
         found += [{**shared, "first": first, "second": second, "modality": names} for first, second, names in views]
     return found

@@ -29,11 +29,15 @@ class DenseContrastiveLoss(nn.Module):
         ``maps``: one tensor (2B, d, D, H, W) for each map, all first views before all second ones; they may differ in
         size. ``shown``: (B, 1, D', H', W') of any size, true where both views show something; voxels of which less than
         a quarter is shown are not drawn. The result is a scalar.
+
+    ValueError if ``temperature`` is not positive or ``places`` not a whole number of 2 or more.
     """
 
     def __init__(self, temperature: float = 0.1, places: int = 512, gather_distributed: bool = False) -> None:
         super().__init__()
-        self.places = places
+        if places < 2 or places % 1:
+            raise ValueError(f"places is {places}: expected a whole number of 2 or more")
+        self.places = int(places)
         self.contrast = NTXentLoss(temperature, gather_distributed)
 
     def forward(self, maps: Sequence[Tensor], shown: Tensor | None = None) -> Tensor:

@@ -21,6 +21,8 @@ _INPUTS: dict[str, tuple[list[str], list[str]]] = {
     "density": (["stream_i", "stream_j"], []),
     "dense": (["dense"], []),
 }
+# by which settings of the bundle it gets them
+_HINTS = {"dense": ": set dense_size, with train::two_views::same_rotation true, or dense_weight 0"}
 
 
 class PretrainingLoss(nn.Module):
@@ -46,8 +48,8 @@ class PretrainingLoss(nn.Module):
     - prediction: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` logits (2B, 4), ``"contrastive"`` (2B, d),
       ``"stream_i"`` and ``"stream_j"`` (B, C', D', H', W'); ``"dense"``, a list of maps (2B, d', D', H', W');
     - target: ``"reconstruction"`` (2B, C, D, H, W), ``"rotation"`` int64 (2B,); ``"cutout"`` (2B, 1 or C, D, H, W),
-      true where a voxel was removed, read only where ``cutout_weighting`` is not 1; optional ``"shown"``
-      (B, 1, D, H, W), where the dense term draws its places, and ``"view"`` (2B, C, D, H, W), what the network saw.
+      true where a voxel was removed, read only where ``cutout_weighting`` is not 1; ``"shown"`` (B, 1, D, H, W), where
+      the dense term draws its places; optional ``"view"`` (2B, C, D, H, W), what the network saw.
 
     It returns a dictionary of scalars: ``"loss"``, which carries the gradient, and for each term ``"<term>"`` and
     ``"<term>_weighted"``, detached, for the log. A term of weight zero takes no part in the gradient but is logged
@@ -55,8 +57,8 @@ class PretrainingLoss(nn.Module):
     other view (:func:`partner_accuracy`), ``"histogram_accuracy"`` how often a histogram of the view does.
 
     Raises:
-        KeyError: a term of non-zero weight lacks an input; names the keys.
-        ValueError: shapes that do not fit each other, negative ``cutout_weighting``, unknown density settings.
+        ValueError: a term of non-zero weight lacks an input, with the keys' names; shapes that do not fit each other,
+            a negative ``cutout_weighting`` or weight other than the density's, unknown density settings.
 
     Example::
 
@@ -91,6 +93,9 @@ class PretrainingLoss(nn.Module):
         self.weights = dict(zip(_INPUTS, map(float, weights), strict=True))
         if not any(self.weights.values()):
             raise ValueError("all weights are 0: there is nothing to minimise")
+        for name, weight in self.weights.items():
+            if weight < 0 and name != "density":
+                raise ValueError(f"{name}_weight is {weight:g}: only density_weight may be negative")
         self.cutout_weighting = float(cutout_weighting)
         options = dict(density or {})
         self.num_samples = int(options.pop("num_samples", 512))
@@ -107,12 +112,13 @@ class PretrainingLoss(nn.Module):
         for name, weight in self.weights.items():
             missing = self._missing(name, prediction, target)
             if missing and weight:
-                raise KeyError(f"the {name} term (weight {weight:g}) needs {', '.join(missing)}")
+                hint = _HINTS.get(name, "")
+                raise ValueError(f"the {name} term (weight {weight:g}) needs {', '.join(missing)}{hint}")
             if not missing:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and weight != 0):
                     terms[name] = getattr(self, f"_{name}")(prediction, target)
         if not terms:
-            raise KeyError("prediction and target hold the inputs of no term at all")
+            raise ValueError("prediction and target hold the inputs of no term at all")
         weighted = {f"{name}_weighted": self.weights[name] * value for name, value in terms.items()}
         log = {name: value.detach() for name, value in (terms | weighted).items()}
         if "contrastive" in terms:
@@ -131,6 +137,8 @@ class PretrainingLoss(nn.Module):
         needed_prediction, needed_target = _INPUTS[name]
         if name == "inpainting" and self.cutout_weighting != 1:
             needed_target = [*needed_target, "cutout"]
+        if name == "dense" and self.weights[name]:  # without it the views may be rotated differently
+            needed_target = ["shown"]
         missing = [f"prediction[{key!r}]" for key in needed_prediction if key not in prediction]
         return missing + [f"target[{key!r}]" for key in needed_target if key not in target]
 

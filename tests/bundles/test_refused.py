@@ -92,6 +92,8 @@ PRETRAIN: dict[str, tuple[dict[str, Any], str]] = {
         {f"{name}_weight": 0.0 for name in ("inpainting", "rotation", "contrastive", "density", "dense")},
         "all weights are 0",
     ),
+    "a negative weight": ({"dense_weight": -1.0}, "dense_weight is -1: only density_weight may be negative"),
+    "one place": ({"dense_options": {"places": 1}}, "places is 1: expected a whole number of 2 or more"),
     "a typo in exclude_patients": ({"exclude_patients": ["1PA0001"]}, "no patient is called '1PA0001'"),
     "no iteration": ({"epoch_length": 0}, "epoch_length is 0: expected 1 or more"),
     "too large a grid": ({"spacing": [0.02, 0.02, 0.02]}, "more than can be held"),

@@ -191,11 +191,14 @@ def test_mixed_with_patients_in_any_ratio(tmp_path: Path, synthrad_folder, msd_f
         str(msd_folder(cases=3)): 2,
         synthetic_volumes(tmp_path / "s", 5, size=32): 3,
     }
-    items = two_images(pretraining_items([{"path": path, "weight": weight} for path, weight in sources.items()]))
+    patients = pretraining_items([{"path": path, "weight": weight} for path, weight in sources.items()])
+    items = two_images(patients)
     assert [item["modality"] for item in items].count(["ct", "mr"]) == 4 + 5  # two regions of two patients
     weights = np.array(sampling_weights(items))
     for path, weight in sources.items():
         chosen = [item["source"] == path for item in items]
         assert weights[chosen].sum() == pytest.approx(weight / 6)
+    of_ct = two_images(patients, ["ct"])
+    assert all(item["modality"] == ["ct", "ct"] and item["first"] == item["second"] for item in of_ct)
     single = next(item for item in items if item["modality"] != ["ct", "mr"])
     assert single["first"] == single["second"] and len(set(single["modality"])) == 1

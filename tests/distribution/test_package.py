@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from swinfuse_components.checkpoints import load_weights
+from swinfuse_components.checkpoints import CheckpointError, load_weights
 from swinfuse_components.checkpoints.reading import read_weights
 from swinfuse_components.data.paths import read_json
 from swinfuse_components.distribution import build_package, check_network, check_package, save_weights
@@ -147,6 +147,8 @@ def test_a_pre_training_run_brings_its_own_size_and_patients(repository: Path, t
         config = read_json(folder / "configs" / f"{name}.json")
         assert config["spacing"] == [3, 3, 3] and config["downsample"] == "merging"
     assert pretraining_patients(folder / "models" / "model.pt") == ["a"]
+    with pytest.raises(CheckpointError, match=r"in 16 of its tensors \(dense_size: file 8, network 0\)"):
+        load_weights(SwinFUSEPretrainer(1, 64, 12, window_size=4), folder / "models" / "model.pt")
 
 
 def test_half_the_room_for_the_same_weights(repository: Path, tmp_path: Path) -> None:

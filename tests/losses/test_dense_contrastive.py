@@ -67,11 +67,14 @@ def test_collapsed_maps_give_the_logarithm_of_the_places() -> None:
 def test_as_a_term_of_the_pre_training_loss() -> None:
     maps = [draw(0, 4, 5, 2, 2, 2)]
     alone = PretrainingLoss(0, 0, 0, 0, dense_weight=2.0, dense={"temperature": 0.3, "places": 100})
-    terms = alone({"dense": maps}, {})
+    shown = {"shown": torch.ones(2, 1, 4, 4, 4)}
+    terms = alone({"dense": maps}, shown)
     assert float(terms["dense"]) == pytest.approx(float(reference(maps, 0.3)), abs=1e-12)
     assert float(terms["loss"]) == pytest.approx(2 * float(terms["dense"]))
-    with pytest.raises(KeyError, match="the dense term"):
-        alone({}, {})
+    with pytest.raises(ValueError, match=r"the dense term \(weight 2\) needs prediction\['dense'\]: set dense_size"):
+        alone({}, shown)
+    with pytest.raises(ValueError, match=r"needs target\['shown'\].*same_rotation true"):
+        alone({"dense": maps}, {})
 
 
 WORKER = """
