@@ -29,7 +29,8 @@ LARGE_FILE_BYTES = 25 * 1024 * 1024
 # what a run says of network and preprocessing, by the names that train.json has for them
 SETTINGS_OF_WEIGHTS = (
     *("roi_size", "feature_size", "window_size", "dim", "dim_options", "mode", "norm_name", "downsample"),
-    *("spacing", "ct_window", "mr_percentiles", "mr_nonzero", "dense_size", "target_channels"),
+    *("spacing", "ct_window", "mr_percentiles", "mr_nonzero", "target_channels"),
+    *("dense_size", "dense_weight"),  # a weight needs its head
 )
 _LEFT_BEHIND = shutil.ignore_patterns("models", "eval", "runs", "__pycache__", ".*", "*.pyc")
 # one moment for every entry, so that the same content gives the same zip

@@ -134,7 +134,7 @@ def test_a_pre_training_run_brings_its_own_size_and_patients(repository: Path, t
     written = {"roi_size": 64, "feature_size": 12, "window_size": 4, "mode": "cross", "dense_size": 8}
     network = SwinFUSEPretrainer(1, **written)
     torch.save({"model": network.state_dict()}, run / "model.pt")
-    written |= {"spacing": [3, 3, 3], "downsample": "$'merging'"}
+    written |= {"spacing": [3, 3, 3], "dense_weight": 0.5, "downsample": "$'merging'"}
     (run / "configuration.json").write_text(json.dumps(written), encoding="utf-8")
     (run / "patients.json").write_text('{"training": ["a"]}', encoding="utf-8")
     build_package(repository / "bundles" / "pretrain", tmp_path / "out", weights=run / "model.pt")
@@ -147,6 +147,7 @@ def test_a_pre_training_run_brings_its_own_size_and_patients(repository: Path, t
         config = read_json(folder / "configs" / f"{name}.json")
         assert config["spacing"] == [3, 3, 3] and config["downsample"] == "merging"
     assert pretraining_patients(folder / "models" / "model.pt") == ["a"]
+    assert read_json(folder / "configs" / "train.json")["dense_weight"] == 0.5
     with pytest.raises(CheckpointError, match=r"in 16 of its tensors \(dense_size: file 8, network 0\)"):
         load_weights(SwinFUSEPretrainer(1, 64, 12, window_size=4), folder / "models" / "model.pt")
 
