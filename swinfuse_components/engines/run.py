@@ -168,13 +168,13 @@ def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:
     if place in MAY_CHANGE or place.startswith("_"):
         return
     if isinstance(old, dict) and isinstance(new, dict) and old.get("_target_") == new.get("_target_"):
-        for key in old | new if place else old.keys() & new.keys():
+        for key in new | old if place else [name for name in new if name in old]:
             yield from _changes(old.get(key, "not set"), new.get(key, "not set"), f"{place}::{key}" if place else key)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and place.count("::"):
         for number, (one, other) in enumerate(zip(old, new)):
             yield from _changes(one, other, f"{place}::{number}")
     elif old != new:
-        texts = str(old), str(new)
+        texts = [str(value.get("_target_", value) if isinstance(value, dict) else value) for value in (old, new)]
         same = max(0, len(os.path.commonprefix(texts)) - 40)  # of long expressions, where they differ
         yield f"{place} was {texts[0][same:][:80]}, is {texts[1][same:][:80]}"
 

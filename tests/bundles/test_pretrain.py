@@ -213,7 +213,8 @@ def test_resume_from_the_command_line_configuration(synthrad: Path, trained: Pat
     train(synthrad, halves, max_epochs=1)
     with pytest.raises(RuntimeError) as error:
         train(synthrad, halves, "pretext_tasks.yaml", max_epochs=2, resume=True, extend=True)
-    assert "mode was self, is cross" in str(engines.explanation(error.value))
+    expected = "RandOneContrast, is swinfuse_components.transforms.RandCurve; mode was self, is cross; dense_size"
+    assert expected in str(engines.explanation(error.value))
     train(synthrad, halves, max_epochs=2, resume=True, extend=True)
     assert len(read_rows(halves / "losses.csv")) == 6
     assert read_checkpoint(checkpoints_of(halves)[-1])["trainer"]["iteration"] == 6
