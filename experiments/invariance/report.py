@@ -2,6 +2,7 @@
 
 python experiments/invariance/report.py probing "GPU, 320 s"
 python experiments/invariance/report.py finetuning "CPU, 300 steps" liver
+python experiments/invariance/report.py picture docs/images/invariance_mri.png
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import fire
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -121,5 +123,35 @@ def finetuning(run: str, *structures: str, cases: str = str(HERE / "finetuning.c
         print(markdown(header, lines))
 
 
+def picture(target: str) -> None:
+    """Draw what the larger pre-trainings give on MRI, minus random weights, with 95 % intervals."""
+    probes = pd.read_csv(HERE / "probing.csv", dtype={"stage": str}).query("run == 'GPU, 600 steps'")
+    tuned = pd.read_csv(HERE / "finetuning.csv", dtype={"labelled": str}).query("run == 'GPU, 440 steps'")
+    panels: dict[str, pd.DataFrame] = {
+        f"frozen: {probe},\n{'all stages' if stage == 'all' else f'stage {stage}'}": _chosen(
+            probes, "AbdomenMR", probe, stage
+        )
+        for probe in ("linear", "neighbours")
+        for stage in ("3", "all")
+    }
+    for recipe in ("random_contrast", "plain"):
+        chosen = tuned[(tuned["recipe"] == recipe) & (tuned["target"] == "AbdomenMR")]
+        panels[f"fine-tuned:\n{recipe}"] = chosen.replace({"encoder": ARMS}).replace({"random weights": "random"})
+    arms = ["paper's letter", "pretext tasks", "dense", "dense_pairs"]
+    figure, axes = plt.subplots(1, len(panels), figsize=(12, 2.4), sharey=True, layout="constrained")
+    for axis, (title, scores) in zip(axes, panels.items()):
+        for row, arm in enumerate(arms):
+            mean, low, high = difference(_by_seed(scores, arm), _by_seed(scores, "random"))
+            colour = "tab:green" if low > 0 else "tab:red" if high < 0 else "gray"
+            axis.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=3)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(title, fontsize=9)
+        axis.set_yticks(range(len(arms)), arms)
+        axis.margins(y=0.2)
+    axes[0].invert_yaxis()
+    figure.supxlabel("Dice on MRI minus that of random weights, 95 % interval over cases and seeds", fontsize=9)
+    figure.savefig(target, dpi=120)
+
+
 if __name__ == "__main__":
-    fire.Fire({"probing": probing, "finetuning": finetuning})
+    fire.Fire({"probing": probing, "finetuning": finetuning, "picture": picture})
