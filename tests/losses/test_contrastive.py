@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -51,6 +51,7 @@ def test_equals_monai_where_monai_is_sound() -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(seed=1, batch=2, temperature=0.01, dtype=torch.float16, scale=1e-4)
 @given(
     seed=st.integers(0, 2**32 - 1),
     batch=st.integers(1, 9),
@@ -64,7 +65,11 @@ def test_finite_in_every_precision(seed: int, batch: int, temperature: float, dt
         loss = NTXentLoss(temperature)(*z)
     assert loss.dtype == torch.float32
     assert math.isfinite(loss.item()) and loss.item() >= 0
-    assert all(torch.isfinite(gradient).all() for gradient in torch.autograd.grad(loss, z))
+    exact = [x.detach().double().requires_grad_() for x in z]
+    wanted = torch.autograd.grad(NTXentLoss(temperature)(*exact), exact)
+    for gradient, number in zip(torch.autograd.grad(loss, z), wanted, strict=True):
+        # of short embeddings the gradient itself can leave the range of float16
+        assert (gradient.isfinite() | (number.abs() > torch.finfo(dtype).max / 2)).all()
 
 
 @settings(max_examples=20, deadline=None)
