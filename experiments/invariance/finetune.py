@@ -119,7 +119,7 @@ def main(
         seed, number, recipe, encoder = job
         run = folder / recipe / str(number) / encoder / str(seed)
         run.parent.mkdir(parents=True, exist_ok=True)
-        tested = run / "test" / "summary.md"  # an evaluation writes it last
+        summary = run / "test" / "summary.md"  # an evaluation writes it last
         log = run.parent / f"{seed}.log"
         if not (run / "model.pt").is_file():
             folds = folder / f"folds_{seed}_{number}.json"
@@ -158,11 +158,11 @@ def main(
                 settings |= {"start": "pretrained", "pretrained_checkpoint": str(found[encoder][seed])}
             files = [MSD + "train.json", RECIPES[recipe], *([MSD + "bfloat16.yaml"] if precision == "bfloat16" else [])]
             arms.run_bundle("finetune_msd", "training", files, settings, log)
-        if (run / "model.pt").is_file() and not tested.is_file():
+        if (run / "model.pt").is_file() and not summary.is_file():
             settings = {
                 "models": [str(run)],
                 "datasets": tests,
-                "output_dir": str(tested.parent),
+                "output_dir": str(summary.parent),
                 "device": f"$torch.device('{device}')",
                 "overlap": overlap,
                 "keep_predictions": False,
@@ -183,15 +183,11 @@ def collect(out: str, run: str) -> None:
     tables = []
     for test in sorted(path.parent for path in Path(out).glob("*/*/*/*/test/summary.md")):
         recipe, labelled, encoder, seed = test.relative_to(out).parts[:4]
-        table = (
-            pd.read_csv(test / "cases.csv")[["target", "case", "label", "dice"]]
-            .rename(columns={"label": "class"})
-            .round(4)
-        )
+        table = pd.read_csv(test / "cases.csv")[["target", "case", "label", "dice"]].round(4)
         where = {"run": run, "recipe": recipe, "labelled": {"0": "all"}.get(labelled, labelled)}
         where |= {"encoder": encoder, "seed": seed}
         tables.append(table.assign(**where)[[*where, *table.columns]])
-    write_csv(pd.concat(tables), Path(out) / "cases.csv")
+    write_csv(pd.concat(tables).rename(columns={"label": "class"}), Path(out) / "cases.csv")
 
 
 if __name__ == "__main__":

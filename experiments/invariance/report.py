@@ -29,6 +29,10 @@ def _chosen(scores: pd.DataFrame, dataset: str, probe: str, stage: str) -> pd.Da
     return scores[(scores["dataset"] == dataset) & (scores["probe"] == probe) & (scores["stage"] == stage)]
 
 
+def _column(probe: str, stage: str) -> str:
+    return f"{probe}, {'all stages' if stage == 'all' else f'stage {stage}'}"
+
+
 def _by_seed(scores: pd.DataFrame, encoder: str) -> np.ndarray:
     """Mean Dice over the classes: (seeds, cases)."""
     own = scores[scores["encoder"] == encoder]
@@ -54,7 +58,7 @@ def probing(
     scores = pd.read_csv(HERE / "probing.csv", dtype={"stage": str}).query("run == @run")
     last = pd.read_csv(HERE / "validation.csv").query("run == @run").groupby("encoder").last()
     kinds = [(probe, stage) for probe in ("linear", "neighbours") for stage in stages]
-    where = [f"{probe}, {'all stages' if stage == 'all' else f'stage {stage}'}" for probe, stage in kinds]
+    where = [_column(probe, stage) for probe, stage in kinds]
 
     lines = []
     for name, part in scores.groupby("encoder", sort=False):
@@ -128,15 +132,13 @@ def picture(target: str) -> None:
     probes = pd.read_csv(HERE / "probing.csv", dtype={"stage": str}).query("run == 'GPU, 600 steps'")
     tuned = pd.read_csv(HERE / "finetuning.csv", dtype={"labelled": str}).query("run == 'GPU, 440 steps'")
     panels: dict[str, pd.DataFrame] = {
-        f"frozen: {probe},\n{'all stages' if stage == 'all' else f'stage {stage}'}": _chosen(
-            probes, "AbdomenMR", probe, stage
-        )
+        f"frozen:\n{_column(probe, stage)}": _chosen(probes, "AbdomenMR", probe, stage)
         for probe in ("linear", "neighbours")
         for stage in ("3", "all")
     }
     for recipe in ("random_contrast", "plain"):
         chosen = tuned[(tuned["recipe"] == recipe) & (tuned["target"] == "AbdomenMR")]
-        panels[f"fine-tuned:\n{recipe}"] = chosen.replace({"encoder": ARMS}).replace({"random weights": "random"})
+        panels[f"fine-tuned:\n{recipe}"] = chosen.replace({"encoder": ARMS | {"random": "random"}})
     arms = ["paper's letter", "pretext tasks", "dense", "dense_pairs"]
     figure, axes = plt.subplots(1, len(panels), figsize=(12, 2.4), sharey=True, layout="constrained")
     for axis, (title, scores) in zip(axes, panels.items()):

@@ -57,11 +57,17 @@ class NTXentLoss(nn.Module):
         self.temperature = float(temperature)
         self.gather_distributed = gather_distributed
 
+    @property
+    def ranks(self) -> int:
+        """Number of ranks whose embeddings are compared: 1 unless they are gathered."""
+        gathers = self.gather_distributed and dist.is_available() and dist.is_initialized()
+        return dist.get_world_size() if gathers else 1
+
     def forward(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         _check_embeddings(z_i, z_j)
         with torch.autocast(z_i.device.type, enabled=False):
             z_i, z_j = _unit_length(z_i), _unit_length(z_j)
-            if self.gather_distributed and dist.is_available() and dist.is_initialized():
+            if self.ranks > 1:
                 z_i, z_j = gather_batch(torch.stack((z_i, z_j), dim=1)).unbind(1)
             if len(z_i) == 1:
                 return (z_i + z_j).sum() * 0.0

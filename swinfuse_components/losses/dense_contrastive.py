@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,9 +40,7 @@ class DenseContrastiveLoss(nn.Module):
         self.contrast = NTXentLoss(temperature, gather_distributed)
 
     def forward(self, maps: Sequence[Tensor], shown: Tensor | None = None) -> Tensor:
-        losses, places = [], self.places
-        if self.contrast.gather_distributed and dist.is_available() and dist.is_initialized():
-            places = math.ceil(places / dist.get_world_size())
+        losses, places = [], math.ceil(self.places / self.contrast.ranks)
         for x in maps:
             first, second = (view.movedim(1, -1).flatten(0, -2) for view in x.as_subclass(Tensor).chunk(2))
             chosen = torch.arange(len(first), device=x.device)

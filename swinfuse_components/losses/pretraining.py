@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -129,8 +128,7 @@ class PretrainingLoss(nn.Module):
 
     def bounds(self, batch_size: int) -> dict[str, float]:
         """Values at which a term says collapse or saturation, for ``batch_size`` sub-volumes on each rank."""
-        if self.contrastive.gather_distributed and dist.is_available() and dist.is_initialized():
-            batch_size *= dist.get_world_size()
+        batch_size *= self.contrastive.ranks
         return {"density": self.density.upper_bound, "contrastive": math.log(2 * batch_size - 1)}
 
     def _missing(self, name: str, prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[str]:
